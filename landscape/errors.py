@@ -1,0 +1,26 @@
+"""Mistakes that the user can mend: one line that says what was wrong, with the value, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what was asked or given. The command line prints it as one line and exits with status 2."""
+
+
+def near_matches(name: str, known: Iterable[str], n: int = 3) -> str:
+    """`name` among `known`, as a hint for an error message: near matches, or else everything known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(close) + "?"
+    return "known: " + ", ".join(known)
+
+
+def a_few(names: Iterable[str], n: int = 3) -> str:
+    """The first `n` names, and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + rest

@@ -1,0 +1,221 @@
+"""THE loss: the example-weighted mean NLL on frozen batches, and the stated L2 term."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from landscape.errors import UserError
+from landscape.parameters import fingerprint
+
+ExampleLoss = Callable[[Tensor, Tensor], Tensor]
+PENALTIES = ("l2", "norm-sum")
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Per-example cross-entropy, shape (n,); y holds classes (n,) or soft labels (n, classes)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples."""
+
+    nll: float
+    nll_sem: float
+    penalty: float
+    loss: float
+    accuracy: float
+    accuracy_sem: float
+    examples: int
+
+    def asdict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class Objective:
+    """L(theta) = (1/N) sum_i l(f_theta(x_i), y_i) + penalty(theta), N counted in examples, in eval mode.
+
+    It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, and holds the
+    data on `device`.
+
+    model: any module from x to logits (n, classes).
+    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns.
+    weight_decay: lambda. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's rule
+        those of two or more dimensions that the model's `no_weight_decay()` does not name, or with decay="all" every
+        one. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, as the code of Park & Kim has it.
+    loss: per-example loss, from (logits, y) to (n,); the default is cross-entropy.
+    dtype: float32 or float64, of parameters and inputs alike.
+    provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
+
+    Raises UserError for an empty data set, a label that the network has no output for, or a model that cannot be
+    copied.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Iterable[tuple[Tensor, Tensor]],
+        *,
+        weight_decay: float = 0.0,
+        penalty: str = "l2",
+        decay: str = "matrices",
+        loss: ExampleLoss = cross_entropy,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if penalty not in PENALTIES:
+            raise UserError(f"penalty={penalty!r} is not one of {', '.join(PENALTIES)}")
+        if decay not in ("matrices", "all"):
+            raise UserError(f"decay={decay!r} is not one of matrices, all")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise UserError(f"weight_decay={weight_decay} must be a finite number, 0 or more")
+        first = next(model.parameters(), None)
+        if first is None:
+            raise UserError("the model has no parameters, so its loss has no landscape")
+        self.device = torch.device(device) if device is not None else first.device
+        self.dtype = dtype
+        self.loss = loss
+        self.weight_decay = weight_decay
+        self.penalty_form = penalty
+        self.decay = decay
+        self.provenance = dict(provenance or {})
+        try:
+            self.model = copy.deepcopy(model).to(device=self.device, dtype=dtype).eval()
+        except RuntimeError as e:
+            raise UserError(f"the model cannot be copied ({e}); give one whose tensors are all parameters") from e
+        self.model.zero_grad(set_to_none=True)
+        batches = [(x, y) for x, y in data if len(y)]
+        if not batches:
+            raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
+        self.x = self._on_device(torch.cat([x for x, _ in batches]))
+        self.y = self._on_device(torch.cat([y for _, y in batches]))
+        self.examples = len(self.y)
+        sizes = [len(y) for _, y in batches]
+        self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))
+        self.data_config: dict[str, Any] = dict(getattr(data, "config", {}))
+        self._check_labels()
+        skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+        self._decayed = [
+            name
+            for name, p in self.model.named_parameters()
+            if penalty == "norm-sum" or decay == "all" or (p.ndim >= 2 and name not in skipped)
+        ]
+
+    def _on_device(self, t: Tensor) -> Tensor:
+        return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
+
+    def _check_labels(self) -> None:
+        if self.loss is not cross_entropy:
+            return
+        y = self.y
+        with torch.inference_mode():
+            classes = self.model(self.x[:1]).shape[-1]
+        if y.is_floating_point():
+            if y.shape[-1] != classes:
+                raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")
+        elif int(y.min()) < 0 or int(y.max()) >= classes:
+            bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
+            raise UserError(
+                f"label {bad} is out of range for a network of {classes} outputs (0 to {classes - 1}); "
+                "is this the data set that it was trained on?"
+            )
+
+    def minibatches(self, size: int, count: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """The frozen examples in order, cut anew into mini-batches of exactly `size`; the first `count` of them.
+
+        Raises UserError where there are fewer than one, or than `count`.
+        """
+        available = self.examples // size
+        if available == 0 or (count is not None and not 1 <= count <= available):
+            asked = f"{count} mini-batches" if count is not None else "a mini-batch"
+            raise UserError(
+                f"{asked} of {size} asked, but {self.examples} frozen examples make {available}; "
+                f"ask for 1 to {max(available, 1)} or freeze more samples"
+            )
+        count = available if count is None else count
+        cuts = [slice(i * size, (i + 1) * size) for i in range(count)]
+        return [(self.x[cut], self.y[cut]) for cut in cuts]
+
+    def nll_sum(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum_i l(f(x_i), y_i) on one batch, differentiable."""
+        return self.loss(self.model(x), y).sum()
+
+    def penalty(self) -> Tensor:
+        """penalty(theta), a scalar in float64."""
+        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self._penalised().values()]
+        if not norms or self.weight_decay == 0:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        if self.penalty_form == "norm-sum":
+            return self.weight_decay * torch.stack(norms).sum()
+        return 0.5 * self.weight_decay * torch.stack(norms).square().sum()
+
+    def penalty_product(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The Hessian of the penalty times v, in closed form; only the entries of v that it touches.
+
+        l2: lambda v. norm-sum, per parameter p: lambda (v - p <p, v> / ||p||^2) / ||p||.
+        """
+        out: dict[str, Tensor] = {}
+        if self.weight_decay == 0:
+            return out
+        for name, p in self._penalised().items():
+            if name not in v:
+                continue
+            u = v[name]
+            if self.penalty_form == "norm-sum":
+                norm = torch.linalg.vector_norm(p.detach())
+                if norm == 0:  # not differentiable at 0; the subgradient 0 moves nothing
+                    continue
+                unit = p.detach() / norm
+                u = (u - unit * (unit * u).sum()) / norm
+            out[name] = self.weight_decay * u
+        return out
+
+    def _penalised(self) -> dict[str, Tensor]:
+        parameters = dict(self.model.named_parameters())
+        return {name: parameters[name] for name in self._decayed}
+
+    @torch.inference_mode()
+    def evaluate(self) -> Evaluation:
+        """The objective where the private copy stands. Accuracy of a soft label counts its largest class.
+
+        Inf and NaN are results and stay so.
+        """
+        losses, hits = [], []
+        for x, y in self.batches:
+            logits = self.model(x)
+            losses.append(self.loss(logits, y).double())
+            if logits.ndim == 2 and (y.shape == logits.shape if y.is_floating_point() else y.ndim == 1):
+                target = y.argmax(-1) if y.is_floating_point() else y
+                hits.append((logits.argmax(-1) == target) & logits.isfinite().all(-1))
+        loss = torch.cat(losses)
+        nll = float(loss.mean())
+        n = len(loss)
+        sem = float(loss.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
+        accuracy = float(torch.cat(hits).double().mean()) if hits else math.nan
+        accuracy_sem = math.sqrt(accuracy * (1 - accuracy) / n) if hits else math.nan
+        penalty = float(self.penalty())
+        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, n)
+
+    def config(self) -> dict[str, Any]:
+        """What fixes the numbers: loss, penalty, data and weights, the last two by content."""
+        return {
+            "loss": getattr(self.loss, "__qualname__", type(self.loss).__qualname__),
+            "weight_decay": self.weight_decay,
+            "penalty": self.penalty_form,
+            "decay": "all" if self.penalty_form == "norm-sum" else self.decay,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "examples": self.examples,
+            "data": self.data_config,
+            "data_sha256": fingerprint({"x": self.x, "y": self.y}),
+            "weights_sha256": fingerprint(self.model.state_dict()),
+            "provenance": self.provenance,
+        }

@@ -1,0 +1,72 @@
+"""Named parameters <-> one flat vector, and theta + sum_i a_i d_i without a lasting change to the model.
+
+Vectors are in the order of `Module.named_parameters` and in each tensor's logical (row-major) order, whatever its
+memory format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Direction = Mapping[str, Tensor]
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name; tied ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """One vector, shape (n,), from named tensors."""
+    return torch.cat([t.reshape(-1) for t in tensors.values()])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Named tensors of the shapes of `like` from a vector of shape (n,): the inverse of `flatten`.
+
+    Raises ValueError where n is not the number of elements of `like`.
+    """
+    n = sum(t.numel() for t in like.values())
+    if vector.shape != (n,):
+        raise ValueError(f"a vector of shape {tuple(vector.shape)} cannot fill {n} parameters")
+    parts = vector.split([t.numel() for t in like.values()])
+    return {name: part.view(t.shape) for (name, t), part in zip(like.items(), parts, strict=True)}
+
+
+@contextmanager
+def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: Sequence[float]) -> Iterator[None]:
+    """Within the block, `model` stands at theta + sum_i coefficients[i] * directions[i]; after it, at theta to the bit.
+
+    A parameter absent from a direction does not move along it. The move is in place: hand in a private copy.
+    """
+    moved = {name for d in directions for name in d}
+    parameters = {name: p for name, p in model.named_parameters() if name in moved}
+    missing = moved - parameters.keys()
+    if missing:
+        raise ValueError(f"the direction moves {sorted(missing)[0]!r}, which the network does not have")
+    theta = {name: p.detach().clone() for name, p in parameters.items()}
+    try:
+        with torch.no_grad():
+            for name, p in parameters.items():
+                for a, d in zip(coefficients, directions, strict=True):
+                    if name in d:
+                        p.add_(d[name].to(p), alpha=a)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(theta[name])
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in order."""
+    digest = hashlib.sha256()
+    for name, t in tensors.items():
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)};".encode())
+        digest.update(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
