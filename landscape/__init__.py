@@ -1,0 +1,33 @@
+"""Loss landscapes and Hessian spectra of neural networks, with an error bar on every number."""
+
+from landscape.checkpoints import load_checkpoint, save_checkpoint
+from landscape.data import FrozenData, load_data
+from landscape.directions import Plane, random_plane
+from landscape.errors import UserError
+from landscape.models import create_model, list_models
+from landscape.objective import Objective
+from landscape.spectrum import hessian_spectrum, hessian_top, spectral_density, summarize
+from landscape.store import load, save
+from landscape.surface import evaluate_surface
+from landscape.training import train
+
+__all__ = [
+    "FrozenData",
+    "Objective",
+    "Plane",
+    "UserError",
+    "create_model",
+    "evaluate_surface",
+    "hessian_spectrum",
+    "hessian_top",
+    "list_models",
+    "load",
+    "load_checkpoint",
+    "load_data",
+    "random_plane",
+    "save",
+    "save_checkpoint",
+    "spectral_density",
+    "summarize",
+    "train",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,12 @@ import numpy as np
 import torch
 import xarray as xr
 from scipy.stats import bootstrap
-from tqdm import tqdm
 
 from landscape.curvature import Hessian, MiniBatchHessian
 from landscape.errors import UserError
 from landscape.lanczos import RitzPairs, eigenpairs, quadrature
 from landscape.objective import Objective
-
-Save = Callable[[xr.Dataset], None]
+from landscape.resumable import Save, begin, each_not_done
 
 
 def hessian_spectrum(
@@ -58,16 +55,16 @@ def hessian_spectrum(
         "seed": seed,
         "objective": objective.config(),
     }
-    result = partial.copy(deep=True) if partial is not None else _empty_spectrum(len(minibatches), k)
-    result.attrs["config"] = config
+    result = begin(_empty_spectrum(len(minibatches), k), config, partial)
 
-    def compute(i: int) -> None:
+    def compute(index: tuple[int, ...]) -> None:
+        (i,) = index
         H = MiniBatchHessian(objective, *minibatches[i])
         pairs = eigenpairs(H, _start(H.zeros(), seed, i), k, which=which, tol=tol, max_products=max_products)
         _record(result, pairs, i)
 
-    _each_not_done(result, "batch", compute, "spectrum", save, save_every, progress)
-    return xr.merge([result, summarize(result, seed=seed)], combine_attrs="override")
+    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
+    return result.drop_vars(("summary", "statistic", "bound"), errors="ignore").assign(summarize(result, seed=seed))
 
 
 def hessian_top(
@@ -131,15 +128,15 @@ def spectral_density(
         "parameters": H.n,
         "objective": objective.config(),
     }
-    result = partial.copy(deep=True) if partial is not None else _empty_density(probes, steps)
-    result.attrs["config"] = config
+    result = begin(_empty_density(probes, steps), config, partial)
 
-    def compute(i: int) -> None:
+    def compute(index: tuple[int, ...]) -> None:
+        (i,) = index
         generator = torch.Generator().manual_seed(_seed(seed, i))
         signs = torch.randint(0, 2, (H.n,), generator=generator) * 2 - 1
         result["node"].values[i], result["weight"].values[i] = quadrature(H, signs.to(H.zeros()), steps)
 
-    _each_not_done(result, "probe", compute, "density", save, save_every, progress)
+    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
     return result.assign(_moments(result["node"], result["weight"], H.n))
 
 
@@ -227,33 +224,6 @@ def _seed(seed: int, i: int) -> int:
 def _start(like: torch.Tensor, seed: int, i: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(_seed(seed, i))
     return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-
-
-def _each_not_done(
-    result: xr.Dataset,
-    dim: str,
-    compute: Callable[[int], None],
-    label: str,
-    save: Save | None,
-    save_every: float,
-    progress: bool,
-) -> None:
-    done = result["done"].values
-    last = time.monotonic()
-    todo = np.flatnonzero(~done)
-    try:
-        for i in tqdm(
-            todo, label, disable=not progress, unit=dim, initial=int(done.sum()), total=done.size
-        ):
-            compute(int(i))
-            done[i] = True
-            if save is not None and time.monotonic() - last > save_every:
-                save(result)
-                last = time.monotonic()
-    except BaseException:
-        if save is not None and done.any():
-            save(result)
-        raise
 
 
 def _record(result: xr.Dataset, pairs: RitzPairs, i: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import h5netcdf
 import h5py
+import numpy as np
 import xarray as xr
 
-from landscape.errors import UserError, a_few
+from landscape.errors import UserError
 
 FORMAT = "landscape-results"
 FORMAT_VERSION = 1
@@ -79,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     try:
         with h5py.File(path, "r") as f:
             form, names = f.attrs.get("format"), [name for name in sorted(f) if isinstance(f[name], h5py.Group)]
-            form_version = int(f.attrs.get("format_version", 0))
+            form_version = np.asarray(f.attrs.get("format_version", 0)).item()
         if form != FORMAT:
             raise UserError(f"{path} is HDF5, but not a results file of this toolkit; make one with 'landscape analyze'")
         if form_version > FORMAT_VERSION:
@@ -102,32 +103,3 @@ def _decoded(value: Any) -> Any:
         except json.JSONDecodeError:
             return value
     return value
-
-
-def unfinished(path: str | os.PathLike[str], group: str, config: Mapping[str, Any]) -> xr.Dataset | None:
-    """The group of that name in the file, to go on from, or None where there is no such file or group.
-
-    Raises UserError, with every difference spelled out, where it was made with another configuration than `config`.
-    """
-    if not Path(path).exists():
-        return None
-    dataset = load(path).get(group)
-    if dataset is None:
-        return None
-    differences = _differences(dataset.attrs.get("config", {}), json.loads(json.dumps(config)))
-    if differences:
-        raise UserError(
-            f"{path} holds a {group} made with other settings ({a_few(differences, 6)}); "
-            "ask for the same again to go on, or choose another --out"
-        )
-    return dataset
-
-
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            line
-            for key in sorted({*old, *new})
-            for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-        ]
-    return [] if old == new else [f"{at}: {old} there, {new} asked"]

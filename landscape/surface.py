@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from landscape.directions import Plane
 from landscape.errors import UserError
 from landscape.objective import Objective
 from landscape.parameters import displaced
+from landscape.resumable import Save, begin, each_not_done
 
-Save = Callable[[xr.Dataset], None]
 LABELS = {
     "nll": "negative log-likelihood",
     "nll_sem": "standard error of nll over examples",
@@ -65,27 +62,16 @@ def evaluate_surface(
         "plane": plane.config,
         "objective": objective.config(),
     }
-    result = partial.copy(deep=True) if partial is not None else _empty(grid(nx, span), grid(ny, span))
-    result.attrs["config"] = config
-    done = result["done"].values
-    todo = np.argwhere(~done)
-    last = time.monotonic()
-    bar = tqdm(todo, "surface", disable=not progress, unit="point", initial=int(done.sum()), total=done.size)
-    try:
-        for j, i in bar:
-            a, b = float(result["x"][i]), float(result["y"][j])
-            with displaced(objective.model, plane.directions, (a, b)):
-                values = objective.evaluate().asdict()
-            for name in LABELS:
-                result[name].values[j, i] = values[name]
-            done[j, i] = True
-            if save is not None and time.monotonic() - last > save_every:
-                save(result)
-                last = time.monotonic()
-    except BaseException:
-        if save is not None and done.any():
-            save(result)
-        raise
+    result = begin(_empty(grid(nx, span), grid(ny, span)), config, partial)
+
+    def compute(index: tuple[int, ...]) -> None:
+        j, i = index
+        with displaced(objective.model, plane.directions, (float(result["x"][i]), float(result["y"][j]))):
+            values = objective.evaluate().asdict()
+        for name in LABELS:
+            result[name].values[j, i] = values[name]
+
+    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
     return result
 
 

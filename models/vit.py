@@ -28,12 +28,13 @@ def vit(
     patch_size: int | None = None,
     **overrides: object,
 ) -> VisionTransformer:
-    """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side (8 for vit_xs).
+    """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side; for vit_xs
+        patches of 4 px, or 4 a side where that is more.
 
     overrides: any other argument of timm's VisionTransformer, such as depth or global_pool.
     """
     if patch_size is None:
-        patch_size = 16 if image_size >= 128 else default_patch(image_size, 8 if size == "vit_xs" else 16)
+        patch_size = 16 if image_size >= 128 else default_patch(image_size, max(4, image_size // 4) if size == "vit_xs" else 16)
     settings = {**SIZES[size], "qkv_bias": image_size >= 128, **overrides}
     return VisionTransformer(
         img_size=image_size, patch_size=patch_size, in_chans=in_channels, num_classes=num_classes, **settings

@@ -1,0 +1,198 @@
+"""From a checkpoint to its results file and pictures: what the commands do, step by step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+
+from landscape import plots, store
+from landscape.checkpoints import load_checkpoint
+from landscape.data import FrozenData, MissingSplit, load_data
+from landscape.errors import UserError
+from landscape.objective import Objective
+from landscape.resumable import Save
+
+RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the data it is studied on; what its checkpoint says of its recipe holds where nothing was asked."""
+
+    model: torch.nn.Module
+    provenance: dict[str, Any]
+    data: str
+    data_settings: dict[str, Any]
+    objective_settings: dict[str, Any]
+    progress: bool
+
+    def frozen(self, *, split: str = "train", transform: str = "train", samples: int | None = None, at_most: int | None = None) -> FrozenData:
+        """Examples of a split, drawn once; how many, as in `load_data`."""
+        settings = dict(self.data_settings)
+        if transform == "eval":
+            settings = {k: v for k, v in settings.items() if k not in RECIPE}
+        return load_data(
+            self.data, split=split, transform=transform, samples=samples, at_most=at_most, progress=self.progress,
+            **settings,
+        )
+
+    def objective(self, data: FrozenData) -> Objective:
+        return Objective(self.model, data, provenance=self.provenance, **self.objective_settings)
+
+
+def open_subject(
+    checkpoint: str | os.PathLike[str],
+    model: str | None,
+    data: str,
+    *,
+    device: str,
+    seed: int = 0,
+    eval_batch_size: int = 256,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    weight_decay: float | None = None,
+    penalty: str = "l2",
+    recipe: Mapping[str, Any] | None = None,
+    root: str | None = None,
+    progress: bool = False,
+) -> Subject:
+    """Load the network, and settle each setting: as asked, else as the checkpoint's metadata has it, else the default.
+
+    recipe: auto_augment, mixup, cutmix and smoothing, None where not asked.
+    """
+    network, provenance = load_checkpoint(
+        checkpoint, model, num_classes=num_classes, image_size=image_size, device=device
+    )
+    metadata = provenance["metadata"]
+    asked = {"mean": mean, "std": std, **{key: (recipe or {}).get(key) for key in RECIPE}}
+    settled = {key: value if value is not None else metadata.get(key) for key, value in asked.items()}
+    data_settings = {
+        **{key: value for key, value in settled.items() if value is not None},
+        "image_size": provenance["image_size"] or image_size,
+        "in_channels": provenance["in_channels"],
+        "num_classes": provenance["num_classes"],
+        "batch_size": eval_batch_size,
+        "seed": seed,
+        "root": root,
+    }
+    decay = weight_decay if weight_decay is not None else float(metadata.get("weight_decay", 0.0))
+    objective_settings = {"weight_decay": decay, "penalty": penalty, "device": device}
+    return Subject(network, provenance, data, data_settings, objective_settings, progress)
+
+
+def into(path: str | os.PathLike[str], group: str, compute: Callable[[xr.Dataset | None, Save], xr.Dataset]) -> xr.Dataset:
+    """Compute a group of a results file, going on from what the file has of it, and store it.
+
+    compute: from (the stored group or None, a function that stores an unfinished one) to the finished one.
+    """
+    path = Path(path)
+    stored = store.load(path).get(group) if path.exists() else None
+    if stored is None:  # a place that cannot be written is better known before than after
+        store.save(path)
+    result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}))
+    if stored is None or not result.identical(stored):
+        store.save(path, **{group: result})
+    return result
+
+
+def evaluate_test(subject: Subject) -> xr.Dataset | None:
+    """Accuracy and NLL on the test split, each with its standard error over examples; None where there is no such split."""
+    try:
+        data = subject.frozen(split="test", transform="eval")
+    except MissingSplit:
+        return None
+    objective = subject.objective(data)
+    values = objective.evaluate().asdict()
+    kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
+    config = {"analysis": "test", "objective": objective.config()}
+    return xr.Dataset(kept, attrs={"config": config})
+
+
+def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str) -> list[Path]:
+    """Write each figure as FOLDER/STEM-NAME.png, and say where. Raises UserError where that cannot be written."""
+    folder = Path(folder)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            path = folder / f"{stem}-{name}.png"
+            figure.savefig(path, metadata={"Software": None})
+            written.append(path)
+    except OSError as e:
+        raise UserError(f"cannot write pictures into {folder}: {e.strerror or e}; choose another place") from e
+    return written
+
+
+def draw_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The pictures of one results file, beside it or in `folder`."""
+    path = Path(path)
+    return save_pictures(plots.draw(store.load(path), path.stem), folder or path.parent, path.stem)
+
+
+HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NEP", "APE")
+
+
+def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
+    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue of a mini-batch, NEP, APE.
+
+    Accuracy with its standard error, the others with their bootstrap intervals over mini-batches; "-" where a file does
+    not have it.
+    """
+    rows = [HEADINGS, *(_row(name, groups) for name, groups in files.items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _row(name: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
+    parameters = next((p for g in groups.values() if (p := _provenance(g).get("parameters"))), None)
+    accuracy = "-"
+    if "test" in groups:
+        accuracy = percent(groups["test"])
+    cells = ["-"] * 4
+    if "summary" in groups.get("spectrum", {}):
+        summary = groups["spectrum"]["summary"]
+        for i, (statistic, form) in enumerate((("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g"))):
+            estimate, low, high = summary.sel(statistic=statistic).values
+            cells[i] = f"{estimate:{form}} [{low:{form}}, {high:{form}}]"
+    return name, f"{parameters:,}" if parameters else "-", accuracy, *cells
+
+
+def percent(test: xr.Dataset) -> str:
+    """Accuracy in per cent with its standard error."""
+    return f"{100 * float(test['accuracy']):.2f} +- {100 * float(test['accuracy_sem']):.2f} %"
+
+
+def _provenance(group: xr.Dataset) -> dict[str, Any]:
+    return group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
+
+
+def describe(name: str, group: xr.Dataset) -> str:
+    """One line on a group: what it is, how much of it is done, its settings, and what did not converge or diverged."""
+    config = group.attrs.get("config", {})
+    plain = {k: v for k, v in config.items() if not isinstance(v, dict) and k != "analysis" and v is not None}
+    parts = [", ".join(f"{k}={v}" for k, v in plain.items())]
+    if "done" in group:
+        done = group["done"].values
+        parts.append(f"{done.sum()} of {done.size} done")
+    if "converged" in group:
+        pairs = group["converged"].values[np.isfinite(group["eigenvalue"].values)]
+        parts.append(f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged")
+        parts.append(f"{int(group['products'].sum())} Hessian products")
+    if "loss" in group and "done" in group:
+        diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
+        parts.append(f"loss {float(np.nanmin(group['loss'])):.4g} at the lowest, {diverged} points diverged")
+    if "trace" in group:
+        parts.append(f"trace {float(group['trace']):.4g} +- {float(group['trace_sem']):.2g}")
+    if name == "test":
+        parts.append(f"accuracy {percent(group)} of {int(group['examples'])}")
+    return f"{name}: " + "; ".join(p for p in parts if p)

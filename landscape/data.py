@@ -1,0 +1,378 @@
+"""Data sets by name, and batches that are drawn, augmented once and frozen.
+
+Every example is drawn from a seed of its own, made of the data set's seed and the example's place: any order, any
+number of workers and any batch size give the same pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup, create_dataset, create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import RandomCrop
+from tqdm import tqdm
+
+from landscape.errors import UserError, near_matches
+
+SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "val", "valid", "eval")}
+TORCH_NAMES = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
+STATISTICS = {  # per-channel mean and standard deviation of the training images, in [0, 1]
+    "digits": ((0.3055,), (0.3764,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+MIX_BLOCK = 128
+
+
+class MissingSplit(UserError):
+    """The data set exists, but not the split that was asked for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set on disk: `images[i]` gives (PIL image, class). `mirror`: whether a mirror image keeps its class."""
+
+    name: str
+    split: str
+    images: Sequence[tuple[Image.Image, int]]
+    num_classes: int
+    mirror: bool = True
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class FrozenData:
+    """Examples x (N, ...) with classes y (N,) or soft labels (N, classes); iterates over (x, y) batches."""
+
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    num_classes: int
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True))
+
+    def __len__(self) -> int:
+        return -(-len(self.y) // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        return len(self.y)
+
+
+def load_data(
+    name: str,
+    *,
+    split: str = "train",
+    samples: int | None = None,
+    at_most: int | None = None,
+    transform: str = "train",
+    batch_size: int = 256,
+    seed: int | None = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    auto_augment: str | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    smoothing: float = 0.0,
+    num_classes: int | None = None,
+    root: str | Path | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> FrozenData:
+    """Frozen batches of a data set, drawn once.
+
+    name: "digits" (embedded, 8 x 8), a name of timm.data.create_dataset ("torch/cifar100",
+        "hfds/NAME-or-local-folder"), or the path of an image folder.
+    split: "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
+    samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's own order.
+    transform: "eval" resizes and normalises; "train" also augments as the recipe does: a random crop (padded by an
+        eighth of the side below 128 px, random-resized from there on), a mirror image where that keeps the class,
+        and `auto_augment` (timm's notation, such as "rand-m9-n2-mstd1.0").
+    mean, std: per channel, of the recipe; by default the data set's own where known, else ImageNet's.
+    mixup, cutmix: the alphas of their Beta distributions, 0 for off, with smoothing as timm's Mixup has it; any of
+        the three makes y soft. They belong to training: with transform="eval" they are refused.
+    root: where torch/ data sets are kept and downloaded to.
+
+    Raises UserError for an unknown name, an empty or missing split, more samples than there are, images of
+    different sizes without `image_size`, or a label that is no class.
+    """
+    source = open_source(name, split, root)
+    if samples is not None and not 1 <= samples <= len(source):
+        raise UserError(
+            f"samples={samples}: the {source.split} split of {name} has {len(source)} examples; "
+            f"ask for 1 to {len(source)}"
+        )
+    if transform not in ("train", "eval"):
+        raise UserError(f"transform={transform!r} is not one of train, eval")
+    if transform == "eval" and (mixup or cutmix or smoothing or auto_augment):
+        raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
+    first = source.images[0][0]
+    image_size = image_size or _common_size(source)
+    in_channels = in_channels or len(first.getbands())
+    mean, std = _statistics(name, in_channels, mean, std)
+    transformation = make_transform(
+        image_size, in_channels, mean, std, training=transform == "train", mirror=source.mirror,
+        auto_augment=auto_augment,
+    )  # fmt: skip
+    order = np.arange(len(source)) if seed is None else np.random.default_rng(seed).permutation(len(source))
+    drawn = Drawn(source, order[: samples or at_most], transformation, seed or 0)
+    x, y = _drawn_whole(drawn, workers, progress)
+    if int(y.min()) < 0:
+        raise UserError(f"label {int(y.min())} in the {source.split} split of {name} is no class")
+    num_classes = num_classes or max(source.num_classes, int(y.max()) + 1)
+    if mixup or cutmix or smoothing:
+        if int(y.max()) >= num_classes:
+            raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
+        mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=num_classes,
+                    mode="elem")  # fmt: skip
+        x, y = mixed(x, y, mix, seed or 0)
+    config = {
+        "name": name,
+        "split": source.split,
+        "samples": len(y),
+        "available": len(source),
+        "transform": transform,
+        "seed": seed,
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "mean": list(mean),
+        "std": list(std),
+        "auto_augment": auto_augment,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "smoothing": smoothing,
+    }
+    return FrozenData(x, y, batch_size, num_classes, config)
+
+
+def open_source(name: str, split: str = "train", root: str | Path | None = None) -> Source:
+    """The split of a data set, by name. Raises UserError where there is none, or it is empty."""
+    prefix, _, rest = name.partition("/")
+    if name == "digits":
+        source = _digits(split)
+    elif prefix == "torch":
+        source = _torch_dataset(name, rest, split, root)
+    elif prefix == "hfds":
+        source = _hugging_face(name, split)
+    elif Path(name).is_dir():
+        source = _image_folder(name, split)
+    elif Path(name).exists():
+        raise UserError(f"{name} is a file; give an image folder, with a folder of images for each class")
+    else:
+        known = ["digits", "hfds/NAME-or-folder", *(f"torch/{n}" for n in TORCH_NAMES)]
+        raise UserError(f"unknown data set {name!r}; {near_matches(name, known)} (or the path of an image folder)")
+    if len(source) == 0:
+        raise UserError(f"the {source.split} split of {name} is empty; a loss needs at least one example")
+    return source
+
+
+class _Digits(Sequence[tuple[Image.Image, int]]):
+    def __init__(self, index: np.ndarray) -> None:
+        digits = load_digits()
+        self.pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+        self.classes = digits.target[index]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, i: Any) -> Any:
+        return Image.fromarray(self.pixels[i]), int(self.classes[i])
+
+
+def _digits(split: str) -> Source:
+    """1442 training and 355 test images; the split is fixed, every fifth image of each class for testing."""
+    target = load_digits().target
+    place = np.zeros(len(target), int)
+    for c in range(10):
+        place[target == c] = np.arange((target == c).sum())
+    test = place % 5 == 4
+    canonical = next((key for key, names in SPLITS.items() if split in names), None)
+    if canonical is None:
+        raise MissingSplit(f"digits has no split {split!r}; known: train, test")
+    return Source("digits", canonical, _Digits(np.flatnonzero(test == (canonical == "test"))), 10, mirror=False)
+
+
+def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None) -> Source:
+    if rest not in TORCH_NAMES:
+        raise UserError(f"unknown data set {name!r}; {near_matches(rest, TORCH_NAMES)}")
+    folder = Path(root) if root is not None else Path.home() / ".cache" / "landscape" / "data"
+    canonical = "train" if split in SPLITS["train"] else "validation"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        images = create_dataset(name, root=str(folder), split=canonical, download=True)
+    except (OSError, RuntimeError, ValueError) as e:
+        raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}") from e
+    return Source(name, split, images, len(getattr(images, "classes", ())), mirror="mnist" not in rest)
+
+
+def _hugging_face(name: str, split: str) -> Source:
+    folder = name.removeprefix("hfds/")
+    if folder.startswith((".", "/", "~")) and not Path(folder).expanduser().exists():
+        raise UserError(f"no such folder: {folder}")
+    tried = SPLITS.get(split, (split,))
+    reason: Exception | None = None
+    for candidate in tried:
+        try:
+            images = create_dataset(name, root=None, split=candidate)
+        except ValueError as e:  # of an unknown split
+            reason = e
+            continue
+        except Exception as e:  # whatever a data set's files or a hub may raise
+            raise UserError(f"cannot read {name}: {_first_line(e)}") from e
+        return Source(name, candidate, images, len(images.reader.class_to_idx or ()))
+    raise MissingSplit(f"{name} has no split {split!r}: {_first_line(reason)}")
+
+
+def _image_folder(name: str, split: str) -> Source:
+    """A folder of class folders, or one with such folders for its splits. Without those, all of it is for training."""
+    here = next((s for s in SPLITS.get(split, (split,)) if (Path(name) / s).is_dir()), None)
+    has_splits = any((Path(name) / s).is_dir() for names in SPLITS.values() for s in names)
+    if here is None and (has_splits or split not in SPLITS["train"]):
+        raise MissingSplit(f"the image folder {name} has no folder for the split {split!r}")
+    folder = Path(name) / here if here is not None else Path(name)
+    try:
+        images = create_dataset("", root=str(folder), split=split, search_split=False)
+    except RuntimeError as e:
+        raise UserError(f"no images in {folder}: the data set is empty; it wants a folder for each class") from e
+    return Source(name, here or split, images, len(images.reader.class_to_idx))
+
+
+def _first_line(e: Exception | None) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+
+def _common_size(source: Source) -> int:
+    sizes = {source.images[i][0].size for i in np.linspace(0, len(source) - 1, 16).astype(int)}
+    (width, height), *others = sizes
+    if others or width != height:
+        raise UserError(f"the images of {source.name} differ in size or are not square; say which with image_size")
+    return width
+
+
+def _statistics(
+    name: str, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    known = next((STATISTICS[part] for part in reversed(name.split("/")) if part in STATISTICS), None)
+    default = known or (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if len(default[0]) != channels:
+        default = ((float(np.mean(default[0])),) * channels, (float(np.mean(default[1])),) * channels)
+    chosen = (tuple(mean) if mean is not None else default[0], tuple(std) if std is not None else default[1])
+    for label, values in zip(("mean", "std"), chosen, strict=True):
+        if len(values) != channels:
+            raise UserError(f"{label} has {len(values)} numbers for images of {channels} channels; give {channels}")
+    if min(chosen[1]) <= 0:
+        raise UserError(f"std={','.join(map(str, chosen[1]))} must be above 0")
+    return chosen
+
+
+def make_transform(
+    image_size: int,
+    in_channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    training: bool,
+    mirror: bool = True,
+    auto_augment: str | None = None,
+) -> Callable[[Image.Image], Tensor]:
+    """timm's transform for training or evaluation; below 128 px images are neither resized nor centre-cropped."""
+    small = image_size < 128
+    transform = create_transform(
+        (in_channels, image_size, image_size),
+        is_training=training,
+        hflip=0.5 if mirror else 0.0,
+        color_jitter=0.0,
+        auto_augment=auto_augment,
+        interpolation="bicubic",
+        mean=tuple(mean),
+        std=tuple(std),
+        crop_pct=1.0 if small else None,
+    )
+    if training and small:  # as DeiT does for small images
+        transform.transforms[0] = RandomCrop(image_size, padding=image_size // 8)
+    mode = {1: "L", 3: "RGB"}.get(in_channels)
+    if mode is None:
+        raise UserError(f"in_channels={in_channels}: images have 1 or 3 channels")
+    resize = training and small
+
+    def apply(image: Image.Image) -> Tensor:
+        image = image.convert(mode)
+        if resize and image.size != (image_size, image_size):
+            image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+        return transform(image)
+
+    return apply
+
+
+class Drawn(Dataset[tuple[Tensor, int]]):
+    """Examples `index` of a source, example i transformed under a seed made of (*seed, index[i])."""
+
+    def __init__(
+        self, source: Source, index: np.ndarray, transform: Callable[[Image.Image], Tensor], *seed: int
+    ) -> None:
+        self.source, self.index, self.transform, self.seed = source, index, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        at = int(self.index[i])
+        image, label = self.source.images[at]
+        with seeded(*self.seed, at):
+            return self.transform(image), int(label)
+
+
+@contextmanager
+def seeded(*seed: int) -> Iterator[None]:
+    """Python's, numpy's and torch's global generators seeded within the block, and as they were after it."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    digest = int.from_bytes(hashlib.blake2b(repr(seed).encode(), digest_size=4).digest(), "big")
+    try:
+        random.seed(digest)
+        np.random.seed(digest)  # noqa: NPY002  (the generator that timm's transforms use)
+        torch.default_generator.manual_seed(digest)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.default_generator.set_state(states[2])
+
+
+def _drawn_whole(drawn: Drawn, workers: int, progress: bool) -> tuple[Tensor, Tensor]:
+    batches = DataLoader(drawn, batch_size=64, num_workers=workers, generator=torch.Generator())
+    xs, ys = [], []
+    for x, y in tqdm(batches, f"{drawn.source.name} {drawn.source.split}", disable=not progress, unit="batch"):
+        xs.append(x)
+        ys.append(y)
+    return torch.cat(xs), torch.cat(ys)
+
+
+def mixed(x: Tensor, y: Tensor, mix: Mixup, seed: int) -> tuple[Tensor, Tensor]:
+    """mixup, cutmix and label smoothing, in blocks of fixed length, so that no batch size changes the pixels."""
+    blocks = []
+    for i, (xb, yb) in enumerate(zip(x.split(MIX_BLOCK), y.split(MIX_BLOCK), strict=True)):
+        n = len(xb)
+        if n % 2:  # timm mixes in pairs
+            xb, yb = torch.cat([xb, xb[:1]]), torch.cat([yb, yb[:1]])
+        with seeded(seed, i, -1):
+            xm, ym = mix(xb.clone(), yb)
+        blocks.append((xm[:n], ym[:n]))
+    return torch.cat([b[0] for b in blocks]), torch.cat([b[1] for b in blocks])

@@ -1,0 +1,101 @@
+"""The whole flow on embedded data: train a ResNet, a ViT and an AlterNet on the digits, analyse each, compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from landscape import plots, store
+from landscape.analysis import draw_file, evaluate_test, into, open_subject, save_pictures, table
+from landscape.checkpoints import save_checkpoint
+from landscape.data import STATISTICS, open_source, seeded
+from landscape.directions import random_plane
+from landscape.models import create_model
+from landscape.spectrum import hessian_spectrum, spectral_density
+from landscape.surface import evaluate_surface
+from landscape.training import Recipe, train
+
+IMAGE_SIZE, IN_CHANNELS = 8, 1
+RECIPES = {
+    "resnet8": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),
+    "vit_xs": Recipe(epochs=60, lr=3e-3, warmup_epochs=10),
+    "alternet_xs": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),
+}
+
+
+def quickstart(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    effort: float = 1.0,
+    device: str = "cpu",
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Write, per network, NAME.safetensors, NAME.h5 and its pictures into `out`, and spectra.png; return the table.
+
+    effort: scales epochs, grid, mini-batches and probes, for a trial run. The same seed gives the same numbers.
+    Started again on the same folder, it goes on where it stopped.
+    """
+    out = Path(out)
+    results = {}
+    for name, recipe in RECIPES.items():
+        checkpoint = out / f"{name}.safetensors"
+        if not checkpoint.exists():
+            _train(name, recipe, checkpoint, seed, effort, device, progress)
+        results[name] = out / f"{name}.h5"
+        _analyse(checkpoint, results[name], seed, effort, device, progress)
+        for picture in draw_file(results[name]):
+            say(f"wrote {picture}")
+    groups = {name: store.load(path) for name, path in results.items()}
+    spectra = {name: g["spectrum"] for name, g in groups.items()}
+    for picture in save_pictures({"spectra": plots.overlay(spectra)}, out, "all"):
+        say(f"wrote {picture}")
+    return table(groups)
+
+
+def _train(name: str, recipe: Recipe, path: Path, seed: int, effort: float, device: str, progress: bool) -> None:
+    mean, std = STATISTICS["digits"]
+    recipe = Recipe(**{**recipe.asdict(), "epochs": max(1, round(effort * recipe.epochs)), "seed": seed})
+    with seeded(seed):
+        model = create_model(name, 10, IMAGE_SIZE, IN_CHANNELS)
+    source = open_source("digits")
+    trained = train(
+        model, source, recipe, mean=mean, std=std, image_size=IMAGE_SIZE, device=device, progress=progress, label=name
+    )
+    save_checkpoint(path, trained.model, {"model": name, **trained.metadata})
+
+
+def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str, progress: bool) -> None:
+    subject = open_subject(checkpoint, None, "digits", device=device, seed=seed)
+    test = evaluate_test(subject)
+    assert test is not None
+    into(out, "test", lambda stored, save: test)
+    batches = max(2, round(32 * effort))
+    surface_objective = subject.objective(subject.frozen(samples=16 * batches))
+    plane = random_plane(subject.model, seed=seed)
+    common = {"progress": progress}
+    into(
+        out,
+        "surface",
+        lambda stored, save: evaluate_surface(
+            surface_objective, plane, points=2 * round(10 * effort**0.5) + 1, partial=stored, save=save, **common
+        ),
+    )
+    into(
+        out,
+        "spectrum",
+        lambda stored, save: hessian_spectrum(
+            surface_objective, batches=batches, seed=seed, partial=stored, save=save, **common
+        ),
+    )
+    density_objective = subject.objective(subject.frozen(samples=max(16, round(256 * effort))))
+    into(
+        out,
+        "density",
+        lambda stored, save: spectral_density(
+            density_objective, probes=max(2, round(4 * effort)), steps=40, seed=seed, partial=stored, save=save, **common
+        ),
+    )

@@ -1,0 +1,74 @@
+"""Work in units, each computed once: saved now and then, and gone on with where an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from landscape.errors import UserError, a_few
+
+Save = Callable[[xr.Dataset], None]
+
+
+def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | None) -> xr.Dataset:
+    """The result to fill: `partial`, an earlier and perhaps unfinished one of the same configuration, or else `empty`.
+
+    Raises UserError, with the differences spelled out, where `partial` was made with another configuration.
+    """
+    config = json.loads(json.dumps(config))  # as it will be read back
+    result = (empty if partial is None else partial).copy(deep=True)
+    if partial is not None:
+        differences = _differences(partial.attrs.get("config", {}), config)
+        if differences:
+            raise UserError(
+                f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
+                "ask for the same to go on with it, or write to another file"
+            )
+    result.attrs["config"] = config
+    return result
+
+
+def each_not_done(
+    result: xr.Dataset,
+    compute: Callable[[tuple[int, ...]], None],
+    *,
+    save: Save | None,
+    save_every: float,
+    progress: bool,
+) -> None:
+    """Call `compute` with the index of each entry of result["done"] that is False, and mark it.
+
+    save: called with `result` whenever `save_every` seconds have passed since the last time, and when interrupted.
+    """
+    done = result["done"].values
+    label = result.attrs["config"]["analysis"]
+    last = time.monotonic()
+    todo = [tuple(map(int, index)) for index in np.argwhere(~done)]
+    unit = "point" if done.ndim > 1 else str(result["done"].dims[0])
+    try:
+        for index in tqdm(todo, label, disable=not progress, unit=unit, initial=int(done.sum()), total=done.size):
+            compute(index)
+            done[index] = True
+            if save is not None and time.monotonic() - last > save_every:
+                save(result)
+                last = time.monotonic()
+    except BaseException:
+        if save is not None and done.any():
+            save(result)
+        raise
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+        ]
+    return [] if old == new else [f"{at}: {old} there, {new} asked"]
