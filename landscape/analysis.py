@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from landscape import plots, store
-from landscape.checkpoints import load_checkpoint
+from landscape.checkpoints import SUFFIXES, fitting_models, load_checkpoint, read_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
 from landscape.objective import Objective
@@ -34,13 +34,25 @@ class Subject:
     objective_settings: dict[str, Any]
     progress: bool
 
-    def frozen(self, *, split: str = "train", transform: str = "train", samples: int | None = None, at_most: int | None = None) -> FrozenData:
+    def frozen(
+        self,
+        *,
+        split: str = "train",
+        transform: str = "train",
+        samples: int | None = None,
+        at_most: int | None = None,
+    ) -> FrozenData:
         """Examples of a split, drawn once; how many, as in `load_data`."""
         settings = dict(self.data_settings)
         if transform == "eval":
             settings = {k: v for k, v in settings.items() if k not in RECIPE}
         return load_data(
-            self.data, split=split, transform=transform, samples=samples, at_most=at_most, progress=self.progress,
+            self.data,
+            split=split,
+            transform=transform,
+            samples=samples,
+            at_most=at_most,
+            progress=self.progress,
             **settings,
         )
 
@@ -90,7 +102,9 @@ def open_subject(
     return Subject(network, provenance, data, data_settings, objective_settings, progress)
 
 
-def into(path: str | os.PathLike[str], group: str, compute: Callable[[xr.Dataset | None, Save], xr.Dataset]) -> xr.Dataset:
+def into(
+    path: str | os.PathLike[str], group: str, compute: Callable[[xr.Dataset | None, Save], xr.Dataset]
+) -> xr.Dataset:
     """Compute a group of a results file, going on from what the file has of it, and store it.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one.
@@ -150,7 +164,9 @@ def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
     """
     rows = [HEADINGS, *(_row(name, groups) for name, groups in files.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _row(name: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
@@ -161,7 +177,9 @@ def _row(name: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
     cells = ["-"] * 4
     if "summary" in groups.get("spectrum", {}):
         summary = groups["spectrum"]["summary"]
-        for i, (statistic, form) in enumerate((("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g"))):
+        for i, (statistic, form) in enumerate(
+            (("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g"))
+        ):
             estimate, low, high = summary.sel(statistic=statistic).values
             cells[i] = f"{estimate:{form}} [{low:{form}}, {high:{form}}]"
     return name, f"{parameters:,}" if parameters else "-", accuracy, *cells
@@ -196,3 +214,36 @@ def describe(name: str, group: xr.Dataset) -> str:
     if name == "test":
         parts.append(f"accuracy {percent(group)} of {int(group['examples'])}")
     return f"{name}: " + "; ".join(p for p in parts if p)
+
+
+def describe_file(path: Path) -> str:
+    """What a checkpoint or a results file holds, and where it came from."""
+    if path.suffix in SUFFIXES:
+        return _describe_checkpoint(path)
+    groups = store.load(path)
+    origins = [p for g in groups.values() if (p := _provenance(g))]
+    lines = [f"{path}: results of {origins[0]['model']}, {origins[0]['file']}" if origins else f"{path}: results"]
+    if origins:
+        lines.append(f"checkpoint sha256 {origins[0]['sha256']}")
+    lines += [describe(name, group) for name, group in groups.items()]
+    software: dict[str, str] = next((g.attrs["software"] for g in groups.values() if "software" in g.attrs), {})
+    lines.append("made with " + ", ".join(f"{name} {version}" for name, version in software.items()))
+    return "\n".join([*lines, table({path.stem: groups})])
+
+
+def _describe_checkpoint(path: Path) -> str:
+    checkpoint = read_checkpoint(path)
+    tensors = list(checkpoint.state.values())
+    held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"
+    where = f" under {checkpoint.container!r}" if checkpoint.container else ""
+    prefix = f", prefix {checkpoint.prefix!r} removed" if checkpoint.prefix else ""
+    fits = ", ".join(fitting_models(checkpoint.state)) or "none of this toolkit's"
+    lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", f"fits the networks: {fits}"]
+    lines += [f"{k}: {_short(v)}" for k, v in sorted(checkpoint.metadata.items())]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{value[0]} ... {value[-1]} ({len(value)} entries)"
+    return str(value)

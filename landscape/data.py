@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What a network sees of an image: its side, its channels, and their normalisation."""
+
+    image_size: int
+    in_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -124,14 +134,10 @@ def load_data(
         raise UserError(f"transform={transform!r} is not one of train, eval")
     if transform == "eval" and (mixup or cutmix or smoothing or auto_augment):
         raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
-    first = source.images[0][0]
-    image_size = image_size or _common_size(source)
-    in_channels = in_channels or len(first.getbands())
-    mean, std = _statistics(name, in_channels, mean, std)
+    settings = input_settings(source, image_size, in_channels, mean, std)
     transformation = make_transform(
-        image_size, in_channels, mean, std, training=transform == "train", mirror=source.mirror,
-        auto_augment=auto_augment,
-    )  # fmt: skip
+        settings, training=transform == "train", mirror=source.mirror, auto_augment=auto_augment
+    )
     order = np.arange(len(source)) if seed is None else np.random.default_rng(seed).permutation(len(source))
     drawn = Drawn(source, order[: samples or at_most], transformation, seed or 0)
     x, y = _drawn_whole(drawn, workers, progress)
@@ -151,10 +157,7 @@ def load_data(
         "available": len(source),
         "transform": transform,
         "seed": seed,
-        "image_size": image_size,
-        "in_channels": in_channels,
-        "mean": list(mean),
-        "std": list(std),
+        **asdict(settings),
         "auto_augment": auto_augment,
         "mixup": mixup,
         "cutmix": cutmix,
@@ -267,6 +270,19 @@ def _common_size(source: Source) -> int:
     return width
 
 
+def input_settings(
+    source: Source,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> InputSettings:
+    """What was asked, and for the rest what the data set has. Raises UserError as `load_data` does."""
+    in_channels = in_channels or len(source.images[0][0].getbands())
+    mean, std = _statistics(source.name, in_channels, mean, std)
+    return InputSettings(image_size or _common_size(source), in_channels, mean, std)
+
+
 def _statistics(
     name: str, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -284,16 +300,10 @@ def _statistics(
 
 
 def make_transform(
-    image_size: int,
-    in_channels: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    training: bool,
-    mirror: bool = True,
-    auto_augment: str | None = None,
+    settings: InputSettings, *, training: bool, mirror: bool = True, auto_augment: str | None = None
 ) -> Callable[[Image.Image], Tensor]:
     """timm's transform for training or evaluation; below 128 px images are neither resized nor centre-cropped."""
+    image_size, in_channels = settings.image_size, settings.in_channels
     small = image_size < 128
     transform = create_transform(
         (in_channels, image_size, image_size),
@@ -302,8 +312,8 @@ def make_transform(
         color_jitter=0.0,
         auto_augment=auto_augment,
         interpolation="bicubic",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=settings.mean,
+        std=settings.std,
         crop_pct=1.0 if small else None,
     )
     if training and small:  # as DeiT does for small images

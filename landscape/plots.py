@@ -81,7 +81,13 @@ def _note(ax: Axes, surface: xr.Dataset) -> None:
     parts = [f"{normalize}-normalised directions" if normalize else "", f"{n} examples" if n else ""]
     if not done.all():
         parts.append(f"{done.sum()} of {done.size} points so far")
-    ax.annotate(", ".join(p for p in parts if p), (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+    ax.annotate(
+        ", ".join(p for p in parts if p),
+        (0, 1.01),
+        xycoords="axes fraction",
+        fontsize="x-small",
+        color="0.35",
+    )
 
 
 def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
@@ -115,7 +121,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     ax.tick_params(axis="x", pad=6 + 4 * len(gathered))
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
-    ax.set_xlim(_stretch(u[[0, -1]], linear))
+    ax.set_xlim(*_stretch(u[[0, -1]], linear).tolist())
     ax.set_xticks(_symlog_ticks(finite, linear))
     ax.xaxis.set_major_formatter(FuncFormatter(_power))
     ax.set_ylim(bottom=0)
@@ -168,7 +174,11 @@ def plot_density(density: xr.Dataset, ax: Axes, *, bins: int = 400, title: str |
     """
     node, weight = density["node"].values, density["weight"].values
     done = density["done"].values & np.isfinite(weight).all(axis=1)
-    ax.set(xlabel="Hessian eigenvalue", ylabel="spectral density", title=title or "Spectral density of the Hessian")
+    ax.set(
+        xlabel="Hessian eigenvalue",
+        ylabel="spectral density",
+        title=title or "Spectral density of the Hessian",
+    )
     if not done.any():
         ax.annotate("no finite spectrum", (0.5, 0.5), xycoords="axes fraction", ha="center")
         return
@@ -232,5 +242,3 @@ def _figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     # Figures of their own, not pyplot's: nothing to close, no display needed.
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     return figure, figure.add_subplot(**axes)
-
-

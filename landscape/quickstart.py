@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from landscape import plots, store
 from landscape.analysis import draw_file, evaluate_test, into, open_subject, save_pictures, table
 from landscape.checkpoints import save_checkpoint
-from landscape.data import STATISTICS, open_source, seeded
+from landscape.data import input_settings, open_source, seeded
 from landscape.directions import random_plane
 from landscape.models import create_model
 from landscape.spectrum import hessian_spectrum, spectral_density
 from landscape.surface import evaluate_surface
 from landscape.training import Recipe, train
 
-IMAGE_SIZE, IN_CHANNELS = 8, 1
 RECIPES = {
     "resnet8": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),
     "vit_xs": Recipe(epochs=60, lr=3e-3, warmup_epochs=10),
@@ -57,14 +54,12 @@ def quickstart(
 
 
 def _train(name: str, recipe: Recipe, path: Path, seed: int, effort: float, device: str, progress: bool) -> None:
-    mean, std = STATISTICS["digits"]
     recipe = Recipe(**{**recipe.asdict(), "epochs": max(1, round(effort * recipe.epochs)), "seed": seed})
-    with seeded(seed):
-        model = create_model(name, 10, IMAGE_SIZE, IN_CHANNELS)
     source = open_source("digits")
-    trained = train(
-        model, source, recipe, mean=mean, std=std, image_size=IMAGE_SIZE, device=device, progress=progress, label=name
-    )
+    settings = input_settings(source)
+    with seeded(seed):
+        model = create_model(name, source.num_classes, settings.image_size, settings.in_channels)
+    trained = train(model, source, recipe, settings, device=device, progress=progress, label=name)
     save_checkpoint(path, trained.model, {"model": name, **trained.metadata})
 
 
@@ -76,19 +71,23 @@ def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str,
     batches = max(2, round(32 * effort))
     surface_objective = subject.objective(subject.frozen(samples=16 * batches))
     plane = random_plane(subject.model, seed=seed)
-    common = {"progress": progress}
     into(
         out,
         "surface",
         lambda stored, save: evaluate_surface(
-            surface_objective, plane, points=2 * round(10 * effort**0.5) + 1, partial=stored, save=save, **common
+            surface_objective,
+            plane,
+            points=2 * round(10 * effort**0.5) + 1,
+            partial=stored,
+            save=save,
+            progress=progress,
         ),
     )
     into(
         out,
         "spectrum",
         lambda stored, save: hessian_spectrum(
-            surface_objective, batches=batches, seed=seed, partial=stored, save=save, **common
+            surface_objective, batches=batches, seed=seed, partial=stored, save=save, progress=progress
         ),
     )
     density_objective = subject.objective(subject.frozen(samples=max(16, round(256 * effort))))
@@ -96,6 +95,12 @@ def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str,
         out,
         "density",
         lambda stored, save: spectral_density(
-            density_objective, probes=max(2, round(4 * effort)), steps=40, seed=seed, partial=stored, save=save, **common
+            density_objective,
+            probes=max(2, round(4 * effort)),
+            steps=40,
+            seed=seed,
+            partial=stored,
+            save=save,
+            progress=progress,
         ),
     )

@@ -152,9 +152,7 @@ def summarize(spectrum: xr.Dataset, *, seed: int = 0, confidence: float = 0.95) 
     """
     eigenvalue = spectrum["eigenvalue"].values
     eigenvalue = eigenvalue[np.isfinite(eigenvalue).all(axis=1)]
-    rows = {
-        name: _interval(statistic, eigenvalue, seed, confidence) for name, statistic in _STATISTICS.items()
-    }
+    rows = {name: _interval(statistic, eigenvalue, seed, confidence) for name, statistic in _STATISTICS.items()}
     return xr.Dataset(
         {
             "summary": (
@@ -251,7 +249,11 @@ def _empty_density(probes: int, steps: int) -> xr.Dataset:
     nodes = ("probe", "node")
     return xr.Dataset(
         {
-            "node": (nodes, np.full((probes, steps), np.nan), {"long_name": "Hessian eigenvalue (Ritz value)"}),
+            "node": (
+                nodes,
+                np.full((probes, steps), np.nan),
+                {"long_name": "Hessian eigenvalue (Ritz value)"},
+            ),
             "weight": (nodes, np.full((probes, steps), np.nan), {"long_name": "share of the spectral mass"}),
             "done": (("probe",), np.zeros(probes, bool), {"long_name": "computed"}),
         },

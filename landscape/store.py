@@ -79,10 +79,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
         raise UserError(f"no such results file: {path}")
     try:
         with h5py.File(path, "r") as f:
-            form, names = f.attrs.get("format"), [name for name in sorted(f) if isinstance(f[name], h5py.Group)]
+            form, names = (
+                f.attrs.get("format"),
+                [name for name in sorted(f) if isinstance(f[name], h5py.Group)],
+            )
             form_version = np.asarray(f.attrs.get("format_version", 0)).item()
         if form != FORMAT:
-            raise UserError(f"{path} is HDF5, but not a results file of this toolkit; make one with 'landscape analyze'")
+            raise UserError(
+                f"{path} is HDF5, but not a results file of this toolkit; make one with 'landscape analyze'"
+            )
         if form_version > FORMAT_VERSION:
             raise UserError(f"{path} has format {form_version}, newer than {FORMAT_VERSION}; update the toolkit")
         groups = {}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from landscape.data import Drawn, Source, make_transform, seeded
+from landscape.data import Drawn, InputSettings, Source, input_settings, make_transform, seeded
 from landscape.errors import UserError
 
 
@@ -62,11 +62,9 @@ class Trained:
 def train(
     model: nn.Module,
     source: Source,
-    recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
+    recipe: Recipe = Recipe(),
+    settings: InputSettings | None = None,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    image_size: int,
     device: torch.device | str = "cpu",
     workers: int = 0,
     progress: bool = False,
@@ -74,15 +72,21 @@ def train(
 ) -> Trained:
     """Train a copy of `model` on every example of `source`, drawn anew each epoch; `model` itself stays as it is.
 
+    settings: what the network sees of an image; by default as the data set has it.
+
     Raises UserError for an unknown optimiser, no epochs, or a loss that has stopped being finite.
     """
     if recipe.epochs < 1 or recipe.batch_size < 1:
         raise UserError(f"epochs={recipe.epochs} and batch_size={recipe.batch_size} must both be 1 or more")
     network = copy.deepcopy(model).to(device).train()
-    in_channels = len(mean)
+    settings = settings or input_settings(source)
     try:
         optimizer = create_optimizer_v2(
-            network, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+            network,
+            recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
         )
     except (ValueError, AssertionError) as e:
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
@@ -93,9 +97,7 @@ def train(
         warmup_lr_init=recipe.lr / 100,
         warmup_prefix=True,
     )
-    transform = make_transform(
-        image_size, in_channels, mean, std, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment
-    )
+    transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
     mix = None
     if recipe.mixup or recipe.cutmix:
         mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes)
@@ -130,10 +132,7 @@ def train(
     metadata = {
         **recipe.asdict(),
         "num_classes": source.num_classes,
-        "image_size": image_size,
-        "in_channels": in_channels,
-        "mean": list(mean),
-        "std": list(std),
+        **asdict(settings),
         "data": source.name,
         "training_loss": losses,
         "training_lr": rates,

@@ -53,8 +53,6 @@ def create_model(
     if name not in _BUILDERS:
         raise UserError(f"unknown model {name!r}; {near_matches(name, _BUILDERS)}")
     try:
-        return _BUILDERS[name](
-            num_classes=num_classes, image_size=image_size, in_channels=in_channels, **settings
-        )
+        return _BUILDERS[name](num_classes=num_classes, image_size=image_size, in_channels=in_channels, **settings)
     except (TypeError, ValueError) as e:
         raise UserError(f"cannot make {name}: {e}") from e

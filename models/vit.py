@@ -6,9 +6,11 @@ and the query-key-value projection has no bias, as in Park & Kim (2022) for CIFA
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.models.vision_transformer import VisionTransformer
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "vit_xs": {"embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0},
     "vit_ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "vit_s": {"embed_dim": 384, "depth": 12, "num_heads": 6},
@@ -26,7 +28,7 @@ def vit(
     image_size: int = 32,
     in_channels: int = 3,
     patch_size: int | None = None,
-    **overrides: object,
+    **overrides: Any,
 ) -> VisionTransformer:
     """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side; for vit_xs
         patches of 4 px, or 4 a side where that is more.
@@ -34,7 +36,9 @@ def vit(
     overrides: any other argument of timm's VisionTransformer, such as depth or global_pool.
     """
     if patch_size is None:
-        patch_size = 16 if image_size >= 128 else default_patch(image_size, max(4, image_size // 4) if size == "vit_xs" else 16)
+        patch_size = (
+            16 if image_size >= 128 else default_patch(image_size, max(4, image_size // 4) if size == "vit_xs" else 16)
+        )
     settings = {**SIZES[size], "qkv_bias": image_size >= 128, **overrides}
     return VisionTransformer(
         img_size=image_size, patch_size=patch_size, in_chans=in_channels, num_classes=num_classes, **settings
