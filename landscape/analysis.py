@@ -120,7 +120,7 @@ def into(
 
 
 def evaluate_test(subject: Subject) -> xr.Dataset | None:
-    """Accuracy and NLL on the test split, each with its standard error over examples; None where there is no such split."""
+    """Accuracy and NLL on the test split, each with its standard error over examples; None without such a split."""
     try:
         data = subject.frozen(split="test", transform="eval")
     except MissingSplit:
@@ -157,7 +157,7 @@ HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NE
 
 
 def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
-    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue of a mini-batch, NEP, APE.
+    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue per batch, NEP, APE.
 
     Accuracy with its standard error, the others with their bootstrap intervals over mini-batches; "-" where a file does
     not have it.

@@ -112,7 +112,8 @@ def load_data(
     name: "digits" (embedded, 8 x 8), a name of timm.data.create_dataset ("torch/cifar100",
         "hfds/NAME-or-local-folder"), or the path of an image folder.
     split: "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
-    samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's own order.
+    samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's
+        own order.
     transform: "eval" resizes and normalises; "train" also augments as the recipe does: a random crop (padded by an
         eighth of the side below 128 px, random-resized from there on), a mirror image where that keeps the class,
         and `auto_augment` (timm's notation, such as "rand-m9-n2-mstd1.0").
@@ -353,7 +354,7 @@ class Drawn(Dataset[tuple[Tensor, int]]):
 @contextmanager
 def seeded(*seed: int) -> Iterator[None]:
     """Python's, numpy's and torch's global generators seeded within the block, and as they were after it."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     digest = int.from_bytes(hashlib.blake2b(repr(seed).encode(), digest_size=4).digest(), "big")
     try:
         random.seed(digest)

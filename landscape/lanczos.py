@@ -190,7 +190,7 @@ def eigenpairs(
 
 
 def quadrature(matvec: Matvec, probe: Tensor, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss quadrature of the spectral measure of a probe: nodes (steps,) and weights (steps,), the weights summing to 1.
+    """Gauss quadrature of the spectral measure of a probe: nodes (steps,), and weights (steps,) that sum to 1.
 
     sum_i w_i f(t_i) equals v^T f(A) v for v = probe / ||probe|| and every polynomial f of degree below 2 * steps
     (Golub & Meurant, th. 6.4). Where the Krylov space of the probe is exhausted earlier, the remaining entries are

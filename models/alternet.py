@@ -79,6 +79,8 @@ class WindowAttention(nn.Module):
         at = torch.cartesian_prod(torch.arange(window), torch.arange(window))
         self.register_buffer("relative", at[None, :] - at[:, None] + window - 1, persistent=False)
 
+    relative: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         b, _, height, width = x.shape
         w, h = self.window, self.heads
