@@ -96,9 +96,12 @@ class Tridiagonalisation:
     def _fresh(self, like: Tensor) -> Tensor | None:
         if self.steps >= self.n:
             return None
-        w = torch.randn(self.n, generator=self._generator, dtype=torch.float64).to(like)
-        w = self._orthogonalise(w / torch.linalg.vector_norm(w))
-        return w / torch.linalg.vector_norm(w)
+        while True:  # a draw may by chance lie in the space already spanned
+            w = torch.randn(self.n, generator=self._generator, dtype=torch.float64).to(like)
+            w = self._orthogonalise(w / torch.linalg.vector_norm(w))
+            norm = torch.linalg.vector_norm(w)
+            if norm > torch.finfo(w.dtype).eps ** 0.5:
+                return self._orthogonalise(w / norm)
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Ritz values (m,), ascending, and the eigenvectors S (m, m) of T as columns."""

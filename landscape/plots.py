@@ -53,6 +53,8 @@ def plot_surface(
     if np.isfinite(hatch).any():
         ax.pcolor(x, y, hatch, hatch="////", alpha=0.0, edgecolor="0.4", linewidth=0)
         ax.annotate("hatched: diverged (inf or NaN)", (0, -0.2), xycoords="axes fraction", fontsize="small")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.plot(0, 0, "+", color="#D55E00", markersize=9, markeredgewidth=2)
     _note(ax, surface)
 
@@ -69,6 +71,8 @@ def plot_surface_3d(surface: xr.Dataset, ax: Axes3D, *, quantity: str = "loss", 
         if np.nanmax(z) > ceiling:
             label += f"\n(cut at {ceiling:.3g})"
     ax.set_zlabel(label, labelpad=8)
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=30, azim=-60)
     ax.set_box_aspect(None, zoom=0.86)
 

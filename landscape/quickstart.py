@@ -90,7 +90,7 @@ def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str,
             surface_objective, batches=batches, seed=seed, partial=stored, save=save, progress=progress
         ),
     )
-    density_objective = subject.objective(subject.frozen(samples=max(16, round(256 * effort))))
+    density_objective = subject.objective(subject.frozen(samples=max(16, round(128 * effort))))
     into(
         out,
         "density",

@@ -1,0 +1,145 @@
+"""Small networks whose whole Hessian fits, real data where it is at hand, and the promise kept to the caller."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import landscape as ls
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+RESNET20 = SHARED / "checkpoints" / "resnet20-12fca82f.th"
+CIFAR10 = SHARED / "data" / "cifar10"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+needs_shared = pytest.mark.skipif(
+    not (RESNET20.exists() and CIFAR10.exists()), reason=f"the public ResNet-20 and CIFAR-10 are not in {SHARED.name}/"
+)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Fails where the block changed a weight, a buffer, a gradient, a mode, requires_grad or a random state."""
+
+    def state() -> tuple[object, ...]:
+        return (
+            {k: v.clone() for k, v in model.state_dict().items()},
+            {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()},
+            [(m.training, k) for k, m in model.named_modules()],
+            [(p.requires_grad, id(p)) for p in model.parameters()],
+            torch.default_generator.get_state(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cuda.flash_sdp_enabled(),
+        )
+
+    before = state()
+    try:
+        yield
+    finally:
+        for a, b in zip(before, state(), strict=True):
+            if isinstance(a, dict) and isinstance(b, dict):
+                assert a.keys() == b.keys()
+                assert all(same(a[k], b[k]) for k in a)
+            else:
+                assert same(a, b)
+
+
+def same(a: object, b: object) -> bool:
+    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+
+
+@pytest.fixture
+def mlp() -> nn.Module:
+    """65 parameters, smooth, in train mode with a gradient left on it, as a caller may have it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Dropout(0.5), nn.Linear(7, 2, bias=True)).train()
+    model(torch.randn(3, 6)).sum().backward()
+    return model
+
+
+@pytest.fixture
+def points() -> list[tuple[Tensor, Tensor]]:
+    """40 + 10 examples: batches of unequal length, on purpose."""
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(50, 6, generator=g), torch.randint(0, 2, (50,), generator=g)
+    return [(x[:40], y[:40]), (x[40:], y[40:])]
+
+
+def dense_hessian(objective: ls.Objective, x: Tensor | None = None, y: Tensor | None = None) -> np.ndarray:
+    """The Hessian in full by torch.func.hessian of the written-out loss: shares nothing with the operators."""
+    model = objective.model
+    names = [k for k, p in model.named_parameters() if p.requires_grad]
+    shapes = [dict(model.named_parameters())[k].shape for k in names]
+    theta = torch.cat([dict(model.named_parameters())[k].detach().reshape(-1) for k in names])
+    x, y = (objective.x, objective.y) if x is None or y is None else (x, y)
+
+    def loss(t: Tensor) -> Tensor:
+        parts = t.split([s.numel() for s in shapes])
+        named = {k: p.view(s) for k, p, s in zip(names, parts, shapes, strict=True)}
+        logits = torch.func.functional_call(model, named, (x,))
+        penalty = sum((p**2).sum() for p in named.values() if p.ndim >= 2)
+        return nn.functional.cross_entropy(logits, y) + 0.5 * objective.weight_decay * penalty
+
+    return torch.func.hessian(loss)(theta).numpy()
+
+
+@pytest.fixture(scope="session")
+def resnet20() -> tuple[nn.Module, dict]:
+    return ls.load_checkpoint(RESNET20, "resnet20")
+
+
+@pytest.fixture(scope="session")
+def cifar() -> ls.FrozenData:
+    return ls.load_data(f"hfds/{CIFAR10}", samples=64, **IMAGENET)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small ResNet, trained for two epochs on the digits by the command line."""
+    path = tmp_path_factory.mktemp("trained") / "resnet8.safetensors"
+    cli("train", "--model", "resnet8", "--data", "digits", "--epochs", "2", "--out", path).check_returncode()
+    return path
+
+
+def cli(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-c", "from landscape.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 2, and one line that has every one of `words`."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.strip().split("\n") if line.startswith("landscape: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def raising(model: nn.Module, after: int) -> nn.Module:
+    """A copy of `model` whose forward pass raises from its `after`-th call on."""
+    model = copy.deepcopy(model)
+    calls = 0
+
+    def fail(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise RuntimeError("the network broke")
+
+    model.register_forward_pre_hook(fail)
+    return model
+
