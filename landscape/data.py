@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup, create_dataset, create_transform
+from timm.data.mixup import mixup_target
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomCrop
@@ -148,9 +149,11 @@ def load_data(
     if mixup or cutmix or smoothing:
         if int(y.max()) >= num_classes:
             raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
-        mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=num_classes,
-                    mode="elem")  # fmt: skip
-        x, y = mixed(x, y, mix, seed or 0)
+        if mixup or cutmix:
+            mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes, mode="elem")
+            x, y = mixed(x, y, mix, seed or 0)
+        else:
+            y = mixup_target(y, num_classes, smoothing=smoothing)
     config = {
         "name": name,
         "split": source.split,

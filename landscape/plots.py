@@ -107,7 +107,9 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     if finite.size == 0:
         ax.annotate("no finite eigenvalue", (0.5, 0.5), xycoords="axes fraction", ha="center")
         return
-    linear = 10.0 ** np.floor(np.log10(max(np.median(np.abs(finite)) / 10, np.finfo(float).tiny)))
+    largest = np.abs(finite).max()
+    # linear below a tenth of the median, but never so that the logarithmic part spans more than ten decades
+    linear = 10.0 ** np.floor(np.log10(max(np.median(np.abs(finite)) / 10, largest / 1e10))) if largest > 0 else 1.0
     ax.set_xscale("function", functions=(lambda e: _squeeze(e, linear), lambda u: _stretch(u, linear)))
     u = np.linspace(*_padded(_squeeze(finite, linear)), 600)
     for i, (name, e) in enumerate(gathered.items()):
@@ -117,6 +119,8 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
             density = gaussian_kde(s)(u)
             ax.plot(_stretch(u, linear), density, **look, lw=1.8, label=_spectrum_label(name, spectra[name]))
             ax.fill_between(_stretch(u, linear), density, color=look["color"], alpha=0.12, linewidth=0)
+        else:
+            ax.plot([], [], **look, lw=1.8, label=_spectrum_label(name, spectra[name]))
         ticks = -0.025 * (i + 1)
         converged = spectra[name]["converged"].values.ravel()
         for mask, alpha in ((converged, 0.7), (~converged & np.isfinite(e), 0.2)):
@@ -155,7 +159,7 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
 
 def _symlog_ticks(values: np.ndarray, linear: float) -> np.ndarray:
     first = int(np.round(np.log10(linear)))
-    last = int(np.ceil(np.log10(np.abs(values).max())))
+    last = int(np.ceil(np.log10(max(np.abs(values).max(), linear))))
     step = max(1, (last - first + 1) // 4)
     powers = 10.0 ** np.arange(first + 1, last + 1, step)
     ticks = np.concatenate([-powers[::-1], [0.0], powers])

@@ -1,0 +1,87 @@
+"""Pictures from made-up groups: nothing is lost, nothing is invented, nothing raises."""
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+
+from landscape import plots
+from landscape.spectrum import summarize
+
+matplotlib.use("Agg")
+
+
+def surface(z, done=None):
+    z = np.asarray(z, float)
+    done = np.ones(z.shape, bool) if done is None else done
+    return xr.Dataset(
+        {"loss": (("y", "x"), z, {"long_name": "nll + penalty"}), "done": (("y", "x"), done)},
+        {"x": np.linspace(-1, 1, z.shape[1]), "y": np.linspace(-1, 1, z.shape[0])},
+    )
+
+
+def spectrum(e):
+    e = np.asarray(e, float)
+    s = xr.Dataset({"eigenvalue": (("batch", "rank"), e), "converged": (("batch", "rank"), np.isfinite(e))})
+    return s.merge(summarize(s))
+
+
+def density(node, weight):
+    node, weight = np.asarray(node, float), np.asarray(weight, float)
+    done = np.ones(len(node), bool)
+    return xr.Dataset(
+        {"node": (("probe", "node"), node), "weight": (("probe", "node"), weight), "done": ("probe", done)},
+        attrs={"config": {"parameters": 100}},
+    )
+
+
+bowl = np.add.outer(np.linspace(-1, 1, 7) ** 2, np.linspace(-1, 1, 5) ** 2)
+wall = np.where(bowl > 1.2, np.inf, bowl)
+
+
+@pytest.mark.parametrize("z", [bowl, wall, np.full((3, 3), np.nan), np.zeros((3, 3)), [[1.0]], [[1.0, 2.0, 3.0]]])
+def test_surfaces_of_every_kind_are_drawn(z, tmp_path):
+    for name, figure in plots.draw({"surface": surface(z)}, "net").items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_diverged_points_are_shown_as_such_and_unfinished_ones_are_not():
+    figure = plots.draw({"surface": surface(wall)})["surface"]
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert any("diverged" in t for t in texts)
+    done = np.ones(bowl.shape, bool)
+    done[0] = False
+    partial = plots.draw({"surface": surface(np.where(done, bowl, np.nan), done)})["surface"]
+    texts = [t.get_text() for t in partial.axes[0].texts]
+    assert not any("diverged" in t for t in texts)
+    assert any("30 of 35 points" in t for t in texts)
+
+
+def test_density_of_gathered_eigenvalues_is_a_density_on_the_axis_shown():
+    rng = np.random.default_rng(0)
+    figure = plots.overlay({"a": spectrum(rng.normal(10, 3, (30, 5))), "b": spectrum(-rng.lognormal(0, 1, (30, 5)))})
+    ax = figure.axes[0]
+    for line in [line for line in ax.lines if len(line.get_xdata()) > 500]:
+        linear = ax.xaxis.get_transform().transform(np.asarray(line.get_xdata()))
+        assert np.trapezoid(line.get_ydata(), linear) == pytest.approx(1, abs=0.02)
+    assert ax.get_xlim()[0] < 0 < ax.get_xlim()[1]
+    assert len(ax.get_legend().get_texts()) == 2
+
+
+@pytest.mark.parametrize("e", [[[1.0, 2]], [[0.0, 0.0]], [[np.nan, np.nan]], [[-5.0, 3e6], [1e-9, 2]], [[2.0, 2.0]]])
+def test_spectra_of_every_kind_are_drawn(e, tmp_path):
+    plots.overlay({"net": spectrum(e)}).savefig(tmp_path / "s.png")
+    assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+def test_drawn_density_has_mass_one():
+    d = density([[0.0, 1, 10], [0, 2, 11]], [[0.9, 0.05, 0.05]] * 2)
+    line = plots.draw({"density": d})["density"].axes[0].lines[0]
+    assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("d", [density([[3.0, np.nan]], [[1.0, 0]]), density([[np.nan] * 2], [[np.nan] * 2])])
+def test_densities_of_every_kind_are_drawn(d, tmp_path):
+    plots.draw({"density": d})["density"].savefig(tmp_path / "d.png")
+    assert (tmp_path / "d.png").stat().st_size > 5000
