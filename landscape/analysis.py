@@ -114,8 +114,7 @@ def into(
     if stored is None:  # a place that cannot be written is better known before than after
         store.save(path)
     result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}))
-    if stored is None or not result.identical(stored):
-        store.save(path, **{group: result})
+    store.save(path, **{group: result})
     return result
 
 

@@ -37,7 +37,7 @@ from landscape.training import train as run_training
 
 SAMPLES_AT_MOST = 5000
 BATCHES_AT_MOST = 64
-DENSITY_AT_MOST = 256
+DENSITY_AT_MOST = 128
 
 app = typer.Typer(
     no_args_is_help=True,

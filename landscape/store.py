@@ -46,10 +46,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
         root.to_netcdf(part, mode="w", engine="h5netcdf")
         _lift_dimensions(part, merged.values())
         for name in sorted(merged):
-            dataset = merged[name].copy()
-            attrs = {"software": software(), **dataset.attrs}
-            dataset.attrs = {k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in attrs.items()}
-            dataset.to_netcdf(part, mode="a", group=name, engine="h5netcdf")
+            _canonical(merged[name]).to_netcdf(part, mode="a", group=name, engine="h5netcdf")
         with open(part, "rb") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
@@ -57,6 +54,19 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
         with suppress(OSError):
             part.unlink()
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+
+
+def _canonical(dataset: xr.Dataset) -> xr.Dataset:
+    # The same contents make the same bytes, whether just computed or read back.
+    dataset = dataset.drop_encoding()
+    attrs = {"software": software(), **dataset.attrs}
+    texts = {k: json.dumps(v, sort_keys=True) if isinstance(v, (dict, list)) else v for k, v in sorted(attrs.items())}
+    dataset = dataset.assign_coords({k: c.astype(object) for k, c in dataset.coords.items() if c.dtype.kind in "UT"})
+    return xr.Dataset(
+        {k: dataset.data_vars[k] for k in sorted(map(str, dataset.data_vars))},
+        {k: dataset.coords[k].variable for k in sorted(map(str, dataset.coords))},
+        texts,
+    )
 
 
 def _lift_dimensions(path: Path, datasets: Iterable[xr.Dataset]) -> None:

@@ -92,7 +92,7 @@ def train(
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=recipe.epochs,
+        t_initial=max(recipe.epochs, 2),  # of one alone there is no schedule, which timm warns of
         warmup_t=min(recipe.warmup_epochs, recipe.epochs - 1),
         warmup_lr_init=recipe.lr / 100,
         warmup_prefix=True,

@@ -142,4 +142,3 @@ def raising(model: nn.Module, after: int) -> nn.Module:
 
     model.register_forward_pre_hook(fail)
     return model
-

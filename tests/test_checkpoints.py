@@ -117,7 +117,12 @@ def test_code_in_a_file_never_runs(tmp_path):
 def test_files_that_are_no_checkpoints(tmp_path, network):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     whole = (tmp_path / "w.pt").read_bytes()
-    for name, content in {"text.pt": b"hello", "empty.pt": b"", "cut.pt": whole[:9000], "x.safetensors": b"12345678"}.items():
+    for name, content in {
+        "text.pt": b"hello",
+        "empty.pt": b"",
+        "cut.pt": whole[:9000],
+        "x.safetensors": b"12345678",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ls.UserError, match="damaged"):
             loaded(tmp_path / name)
@@ -146,7 +151,9 @@ def test_wrong_architecture_names_keys_and_cause(tmp_path, network):
         loaded(tmp_path / "e.pt")
 
 
-@pytest.mark.parametrize(("model", "near"), [("resnet21", "resnet20"), ("timm:resnet1888", "resnet18"), ("no.py:f", "no such file")])
+@pytest.mark.parametrize(
+    ("model", "near"), [("resnet21", "resnet20"), ("timm:resnet1888", "resnet18"), ("no.py:f", "no such file")]
+)
 def test_unknown_models(tmp_path, network, model, near):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ls.UserError, match=near):

@@ -41,7 +41,7 @@ def test_analyze_writes_the_file_and_its_pictures(analysed, trained):
 
 
 def test_the_test_accuracy_is_the_networks(analysed, trained):
-    model, provenance = ls.load_checkpoint(trained)
+    model, _ = ls.load_checkpoint(trained)
     data = ls.load_data("digits", split="test", transform="eval")
     accuracy = (model(data.x).argmax(1) == data.y).double().mean()
     assert float(ls.load(analysed[0])["test"]["accuracy"]) == float(accuracy)
@@ -100,8 +100,8 @@ def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_pat
         "objective = subject.objective(subject.frozen(samples=128))\n"
         "plane = ls.random_plane(subject.model)\n"
         "print('begins', flush=True)\n"
-        "into(sys.argv[2], 'surface', lambda stored, save: ls.evaluate_surface(objective, plane, points=int(sys.argv[3]),"
-        " partial=stored, save=save, save_every=0))\n"
+        "into(sys.argv[2], 'surface', lambda stored, save: ls.evaluate_surface(objective, plane,"
+        " points=int(sys.argv[3]), partial=stored, save=save, save_every=0))\n"
     )
     command = [sys.executable, "-c", script, str(trained)]
     process = subprocess.Popen([*command, str(out), "31"], cwd=ROOT, stdout=subprocess.PIPE)

@@ -70,9 +70,7 @@ def test_finds_the_wanted_ones(which, k):
     assert pairs.converged.all()
 
 
-@pytest.mark.parametrize(
-    "eigenvalues", [[3.0], [2.0] * 6, [0.0] * 5, [4.0, 0, 0, 0, 0, 0], [5.0, 5, 1, 0, 0]], ids=str
-)
+@pytest.mark.parametrize("eigenvalues", [[3.0], [2.0] * 6, [0.0] * 5, [4.0, 0, 0, 0, 0, 0], [5.0, 5, 1, 0, 0]], ids=str)
 def test_breakdown_spans_the_whole_space(eigenvalues):
     """1 x 1, multiple and rank-deficient: asked for all, all are found, with their multiplicity."""
     A = matrix(eigenvalues)

@@ -22,7 +22,8 @@ def test_every_model_maps_images_to_logits(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet44", 0.66), ("resnet56", 0.85), ("resnet110", 1.7)]
+    ("name", "millions"),
+    [("resnet20", 0.27), ("resnet32", 0.46), ("resnet44", 0.66), ("resnet56", 0.85), ("resnet110", 1.7)],
 )
 def test_cifar_resnets_have_the_published_size(name, millions):
     """He et al. 2016, table 6."""
@@ -55,7 +56,9 @@ def test_alternet_18_gives_the_published_logits(monkeypatch):
         np.testing.assert_allclose(model(torch.as_tensor(images())), held["logits"], atol=1e-9)
 
 
-@pytest.mark.parametrize(("n", "m", "order"), [(2, 0, "cc"), (2, 1, "ca"), (6, 3, "cacaca"), (4, 1, "ccca"), (4, 2, "caca")])
+@pytest.mark.parametrize(
+    ("n", "m", "order"), [(2, 0, "cc"), (2, 1, "ca"), (6, 3, "cacaca"), (4, 1, "ccca"), (4, 2, "caca")]
+)
 def test_published_order(n, m, order):
     assert published_stage(n, m) == order
 

@@ -19,7 +19,6 @@ def group():
     )
 
 
-
 def test_round_trip(tmp_path, group):
     ls.save(tmp_path / "a.h5", surface=group)
     back = ls.load(tmp_path / "a.h5")

@@ -86,9 +86,9 @@ def test_other_settings_are_refused_with_the_difference(mlp, objective):
         ls.evaluate_surface(objective, plane, points=3, span=2.0, partial=partial)
 
 
-@pytest.mark.parametrize(("bad", "word"), [({"points": 0}, "points=0"), ({"span": 0.0}, "span"), ({"span": np.nan}, "span")])
+@pytest.mark.parametrize(
+    ("bad", "word"), [({"points": 0}, "points=0"), ({"span": 0.0}, "span"), ({"span": np.nan}, "span")]
+)
 def test_bad_requests(mlp, objective, bad, word):
     with pytest.raises(ls.UserError, match=word):
         ls.evaluate_surface(objective, ls.random_plane(mlp), **bad)
-
-
