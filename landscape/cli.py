@@ -12,6 +12,7 @@ import torch
 import typer
 import xarray as xr
 from tqdm import tqdm
+from typer.core import TyperGroup
 
 from landscape import plots, store
 from landscape.analysis import (
@@ -39,7 +40,23 @@ SAMPLES_AT_MOST = 5000
 BATCHES_AT_MOST = 64
 DENSITY_AT_MOST = 128
 
+
+class Commands(TyperGroup):
+    """Ends a user's mistake, and an interrupt, in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as e:
+            print(f"landscape: {' '.join(str(e).split())}", file=sys.stderr)
+            raise typer.Exit(2) from e
+        except KeyboardInterrupt as e:
+            print("landscape: interrupted; the same command goes on from what was stored", file=sys.stderr)
+            raise typer.Exit(130) from e
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -408,14 +425,7 @@ def quickstart(
 
 def main() -> None:
     """The console script."""
-    try:
-        app()
-    except UserError as e:
-        print(f"landscape: {' '.join(str(e).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("landscape: interrupted; the same command goes on from what was stored", file=sys.stderr)
-        sys.exit(130)
+    app()
 
 
 def _device(device: str | None) -> str:
