@@ -1,5 +1,6 @@
 """Small networks whose whole Hessian fits, real data where it is at hand, and the promise kept to the caller."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import copy
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small networks gain nothing from more
 
 import numpy as np
 import pytest
