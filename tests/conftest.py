@@ -1,6 +1,5 @@
 """Small networks whose whole Hessian fits, real data where it is at hand, and the promise kept to the caller."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import copy
