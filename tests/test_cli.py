@@ -104,7 +104,7 @@ def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_pat
         " points=int(sys.argv[3]), partial=stored, save=save, save_every=0))\n"
     )
     command = [sys.executable, "-c", script, str(trained)]
-    process = subprocess.Popen([*command, str(out), "31"], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([*command, str(out), "21"], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"begins\n"
     time.sleep(seconds)
     assert process.poll() is None, "finished before it could be killed"
@@ -115,7 +115,7 @@ def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_pat
     assert 0 < int(done.sum()) < done.size
     finish = script.replace("save_every=0", "save_every=60")
     for path in (out, whole):
-        subprocess.run([sys.executable, "-c", finish, str(trained), str(path), "31"], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-c", finish, str(trained), str(path), "21"], cwd=ROOT, check=True)
     assert out.read_bytes() == whole.read_bytes()
 
 
