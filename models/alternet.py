@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landscape.models.resnet import conv3x3
+
 
 def published_stage(blocks: int, attention: int) -> str:
     """n - 2m convolution blocks, then m times (convolution, attention)."""
@@ -20,10 +22,6 @@ def published_stage(blocks: int, attention: int) -> str:
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
-
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
 def activated(channels: int, following: nn.Module) -> nn.Sequential:
