@@ -2,11 +2,12 @@
 
 from landscape.checkpoints import load_checkpoint, save_checkpoint
 from landscape.data import FrozenData, load_data
+from landscape.density import hessian_trace, spectral_density
 from landscape.directions import Plane, random_plane
 from landscape.errors import UserError
 from landscape.models import create_model, list_models
 from landscape.objective import Objective
-from landscape.spectrum import hessian_spectrum, hessian_top, spectral_density, summarize
+from landscape.spectrum import hessian_series, hessian_spectrum, hessian_top, summarize
 from landscape.store import load, save
 from landscape.surface import evaluate_surface
 from landscape.training import train
@@ -18,8 +19,10 @@ __all__ = [
     "UserError",
     "create_model",
     "evaluate_surface",
+    "hessian_series",
     "hessian_spectrum",
     "hessian_top",
+    "hessian_trace",
     "list_models",
     "load",
     "load_checkpoint",

@@ -28,10 +28,11 @@ from landscape.analysis import (
 )
 from landscape.checkpoints import builder, read_checkpoint, save_checkpoint
 from landscape.data import FrozenData, input_settings, open_source, seeded
+from landscape.density import spectral_density
 from landscape.directions import random_plane
 from landscape.errors import UserError
 from landscape.quickstart import quickstart as run_quickstart
-from landscape.spectrum import hessian_spectrum, spectral_density
+from landscape.spectrum import hessian_spectrum
 from landscape.surface import evaluate_surface
 from landscape.training import Recipe
 from landscape.training import train as run_training

@@ -1,21 +1,30 @@
-"""Hessian-vector products of the objective: on the whole frozen data set, and on one mini-batch.
+"""Products with the curvature of the objective: its Hessian H, its generalised Gauss-Newton matrix G, and H - G.
 
-An operator maps a vector (n,) over the trainable parameters to a vector (n,). Products are by double backward; the
-penalty's share is added once, in closed form.
+An operator maps a vector (n,) over the chosen parameters to a vector (n,), and rows (b, n) to rows (b, n). Products
+are by reverse over reverse, the graph kept where the data fit into one chunk. The penalty's share is added once, in
+closed form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
+from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import UserError
 from landscape.objective import Objective
-from landscape.parameters import flatten, trainable, unflatten
+from landscape.parameters import chosen, unflatten
+
+KINDS = ("hessian", "ggn", "residual")
+Parts = Sequence[Tensor]
+Named = dict[str, Tensor]
 
 
 @contextmanager
@@ -36,14 +45,104 @@ def exact_arithmetic() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-class HessianOperator:
-    """What the operators share: the parameters they act on, vectors and blocks, the penalty."""
+@dataclass(frozen=True)
+class _Local:
+    """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.parameters = trainable(objective.model)
-        if not self.parameters:
-            raise UserError("no parameter of the model requires a gradient, so there is no Hessian; unfreeze some")
+    gradient: Parts
+    product: Callable[[Parts, bool], list[Tensor]]
+
+
+def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bool = False) -> list[Tensor]:
+    # An output that does not depend on the inputs, or depends on them linearly, has no graph: its share is 0.
+    live = [(o, u) for o, u in zip(outputs, v, strict=True) if o.requires_grad]
+    if not live:
+        return [torch.zeros_like(p) for p in inputs]
+    return list(
+        torch.autograd.grad(
+            [o for o, _ in live],
+            list(inputs),
+            grad_outputs=[u for _, u in live],
+            retain_graph=keep or create,
+            create_graph=create,
+            materialize_grads=True,
+        )
+    )
+
+
+def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+    """grad^2 of scale * sum_i l(f(x_i), y_i): the gradient of <gradient, v>."""
+    loss = objective.nll_sum(x, y) * scale
+    gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
+    return _Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
+
+
+def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+    """scale * sum_i J_i^T (grad_f^2 l_i) J_i, with J v as the derivative of w -> J^T w times v (a double backward)."""
+    f = objective.model(x)
+    at = f.detach().requires_grad_()
+    (df,) = torch.autograd.grad(objective.loss(at, y).sum() * scale, at, create_graph=True)
+    w = torch.zeros_like(f, requires_grad=True)
+    Jw = _backward([f], parameters, [w], keep=True, create=True)
+
+    def product(v: Parts, keep: bool) -> list[Tensor]:
+        Jv = _backward(Jw, [w], v, keep=True)
+        return _backward([f], parameters, _backward([df], [at], Jv, keep=keep), keep=keep)
+
+    return _Local(_backward([f], parameters, [df.detach()], keep=True), product)
+
+
+def _residual(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+    """H - G: sum over outputs of the loss's slope times the output's own curvature."""
+    h, g = (form(objective, parameters, x, y, scale) for form in (_hessian, _ggn))
+
+    def product(v: Parts, keep: bool) -> list[Tensor]:
+        return [a - b for a, b in zip(h.product(v, keep), g.product(v, keep), strict=True)]
+
+    return _Local(h.gradient, product)
+
+
+_FORMS = {"hessian": _hessian, "ggn": _ggn, "residual": _residual}
+
+
+class Curvature:
+    """H, G or H - G of the objective, on its whole frozen data or on one batch, over all or some parameters.
+
+    kind: "hessian": H = grad^2 L. "ggn": G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's
+        outputs, plus the penalty's Hessian (Schraudolph 2002). "residual": H - G, in which the penalty cancels.
+    x, y: one batch, over whose examples the loss is averaged; without them, the whole frozen data.
+    parameters: names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for
+        every trainable one.
+    chunk_size: examples differentiated at once, which bounds the memory and does not change the product beyond
+        rounding; None for one batch whole, and for the frozen data as they were batched. Where everything is one
+        chunk, its graph is built once and kept.
+
+    `products` counts the vectors multiplied. Raises UserError for an unknown kind, a chunk_size below 1, or where
+    no parameter is left.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        *,
+        kind: str = "hessian",
+        parameters: str | Sequence[str] | None = None,
+        chunk_size: int | None = None,
+    ) -> None:
+        self.objective, self.kind = objective, _known(kind)
+        self.parameters = chosen(objective.model, parameters)
+        if chunk_size is not None and chunk_size < 1:
+            raise UserError(f"chunk_size={chunk_size} must be 1 or more")
+        if x is None or y is None:
+            x, y = objective.x, objective.y
+            sizes: int | list[int] = chunk_size or [len(labels) for _, labels in objective.batches]
+        else:
+            sizes = chunk_size or len(y)
+        self._chunks = list(zip(x.split(sizes), y.split(sizes), strict=True))
+        self._scale = 1 / len(y)
+        self._kept: _Local | None = None
         self.products = 0
 
     @property
@@ -54,60 +153,152 @@ class HessianOperator:
         """A vector (n,) of the operator's type and device."""
         return torch.zeros(self.n, dtype=self.objective.dtype, device=self.objective.device)
 
-    def __call__(self, v: Tensor) -> Tensor:
-        """H v, shape (n,)."""
-        self.products += 1
-        parts = unflatten(v, self.parameters)
+    def __call__(self, V: Tensor) -> Tensor:
+        """The products, of the shape of V: (n,) or (b, n)."""
+        if V.ndim == 1:
+            return self(V[None])[0]
+        out = torch.zeros_like(V)
         with exact_arithmetic():
-            Hv = self._data_product(list(parts.values()))
-        for name, extra in self.objective.penalty_product(parts).items():
-            Hv[name] = Hv[name] + extra
-        return flatten(Hv)
+            for local, kept in self._local():
+                for i, v in enumerate(V):
+                    self._add(out[i], local.product(self._parts(v), kept or i + 1 < len(V)))
+        self.products += len(V)
+        return _with_penalty(self, V, out)
 
-    def _data_product(self, v: Sequence[Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def _gradient(self, x: Tensor, y: Tensor, scale: float) -> list[Tensor]:
-        loss = self.objective.nll_sum(x, y) * scale
-        return list(
-            torch.autograd.grad(loss, list(self.parameters.values()), create_graph=True, materialize_grads=True)
-        )
-
-    def _backward(self, gradient: Sequence[Tensor], v: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
-        # A parameter that the network does not use, or that enters it linearly, has a gradient without a graph.
-        live = [(g, u) for g, u in zip(gradient, v, strict=True) if g.requires_grad]
-        if not live:
-            return [torch.zeros_like(p) for p in self.parameters.values()]
-        return list(
-            torch.autograd.grad(
-                [g for g, _ in live],
-                list(self.parameters.values()),
-                grad_outputs=[u for _, u in live],
-                retain_graph=keep,
-                materialize_grads=True,
-            )
-        )
-
-
-class Hessian(HessianOperator):
-    """H = grad^2 L on the whole frozen data set: sum over batches of (1/N) grad^2 sum_i l_i, plus the penalty's."""
-
-    def _data_product(self, v: Sequence[Tensor]) -> dict[str, Tensor]:
-        total = [torch.zeros_like(p) for p in self.parameters.values()]
-        for x, y in self.objective.batches:
-            gradient = self._gradient(x, y, 1 / self.objective.examples)
-            for t, h in zip(total, self._backward(gradient, v, keep=False), strict=True):
-                t += h
-        return dict(zip(self.parameters, total, strict=True))
-
-
-class MiniBatchHessian(HessianOperator):
-    """H_B = grad^2 L_B of one mini-batch; the graph of the gradient is built once and kept for every product."""
-
-    def __init__(self, objective: Objective, x: Tensor, y: Tensor) -> None:
-        super().__init__(objective)
+    def gradient(self) -> Tensor:
+        """The gradient (n,) of the mean NLL, the penalty's left out."""
+        out = self.zeros()
         with exact_arithmetic():
-            self._kept = self._gradient(x, y, 1 / len(y))
+            for local, _ in self._local():
+                self._add(out, local.gradient)
+        return out
 
-    def _data_product(self, v: Sequence[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(self.parameters, self._backward(self._kept, v, keep=True), strict=True))
+    def linear_operator(self) -> LinearOperator:
+        """The same operator for scipy, which multiplies columns (n,) or (n, b)."""
+        like = self.zeros().cpu()
+
+        def matmat(V: np.ndarray) -> np.ndarray:
+            rows = torch.as_tensor(np.ascontiguousarray(V.T), dtype=like.dtype, device=self.objective.device)
+            return self(rows).cpu().numpy().T
+
+        def matvec(v: np.ndarray) -> np.ndarray:
+            return matmat(v.reshape(-1, 1))[:, 0]
+
+        shape = (self.n, self.n)
+        return LinearOperator(shape, matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=like.numpy().dtype)
+
+    def _local(self) -> Iterator[tuple[_Local, bool]]:
+        form, parameters = _FORMS[self.kind], list(self.parameters.values())
+        if len(self._chunks) == 1:
+            if self._kept is None:
+                self._kept = form(self.objective, parameters, *self._chunks[0], self._scale)
+            yield self._kept, True
+            return
+        for x, y in self._chunks:
+            yield form(self.objective, parameters, x, y, self._scale), False
+
+    def _parts(self, v: Tensor) -> list[Tensor]:
+        return list(unflatten(v, self.parameters).values())
+
+    def _add(self, out: Tensor, parts: Parts) -> None:
+        with torch.no_grad():
+            for total, part in zip(self._parts(out), parts, strict=True):
+                total += part
+
+
+class MiniBatchCurvatures:
+    """The curvature of G mini-batches of one size, each times a vector of its own, in one vectorised product.
+
+    Forward over reverse under vmap. On a GPU it replaces G products bound by the time to launch them; on a CPU the kept
+    graph of `Curvature` is faster.
+
+    x, y: (G, b, ...), a mini-batch a row. kind, parameters: as in `Curvature`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        x: Tensor,
+        y: Tensor,
+        *,
+        kind: str = "hessian",
+        parameters: str | Sequence[str] | None = None,
+    ) -> None:
+        self.objective, self.kind, self.x, self.y = objective, _known(kind), x, y
+        self.parameters = chosen(objective.model, parameters)
+
+    def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
+        """The products (G', n) of the mini-batches `members` with the rows of V (G', n)."""
+        rows = torch.as_tensor(list(members), device=self.x.device)
+        sizes = [p.numel() for p in self.parameters.values()]
+        parts = {
+            name: part.reshape(-1, *p.shape)
+            for (name, p), part in zip(self.parameters.items(), V.split(sizes, dim=1), strict=True)
+        }
+        with exact_arithmetic(), torch.no_grad():
+            products = vmap(self._product)(parts, self.x[rows], self.y[rows])
+        flat = torch.cat([p.reshape(len(V), -1) for p in products.values()], dim=1)
+        return _with_penalty(self, V, flat)
+
+    def _product(self, v: Named, x: Tensor, y: Tensor) -> Named:
+        theta = {name: p.detach() for name, p in self.parameters.items()}
+
+        def outputs(t: Named) -> Tensor:
+            return functional_call(self.objective.model, t, (x,))
+
+        def nll(f: Tensor) -> Tensor:
+            return self.objective.loss(f, y).sum() / len(y)
+
+        def nll_of(t: Named) -> Tensor:
+            return nll(outputs(t))
+
+        def hessian() -> Named:
+            return jvp(grad(nll_of), (theta,), (v,))[1]
+
+        def ggn() -> Named:
+            f, Jv = jvp(outputs, (theta,), (v,))
+            _, pull_back, *_ = vjp(outputs, theta)
+            return pull_back(jvp(grad(nll), (f,), (Jv,))[1])[0]
+
+        if self.kind == "hessian":
+            return hessian()
+        if self.kind == "ggn":
+            return ggn()
+        H, G = hessian(), ggn()
+        return {name: H[name] - G[name] for name in H}
+
+
+def _with_penalty(operator: Curvature | MiniBatchCurvatures, V: Tensor, out: Tensor) -> Tensor:
+    if operator.kind != "residual":
+        for v, o in zip(V, out, strict=True):
+            total = unflatten(o, operator.parameters)
+            for name, extra in operator.objective.penalty_product(unflatten(v, operator.parameters)).items():
+                total[name] += extra
+    return out
+
+
+def parts_of(names: Iterable[str], per: str) -> dict[str, list[str]]:
+    """Parameter names by the part of the network they belong to.
+
+    per: "layer", the module that holds them; "stage", the network's topmost modules, and where one of these alone is a
+    numbered sequence (the blocks of a ViT, the stages of a Swin), its members. Raises UserError for another word.
+    """
+    names = list(names)
+    if per == "layer":
+        keys = [name.rpartition(".")[0] or name for name in names]
+    elif per == "stage":
+        numbered = {name.split(".")[0] for name in names if name.count(".") > 1 and name.split(".")[1].isdigit()}
+        depth = {top: 2 for top in numbered} if len(numbered) == 1 else {}
+        keys = [".".join(name.split(".")[: depth.get(name.split(".")[0], 1)]) for name in names]
+    else:
+        raise UserError(f"per={per!r} is not one of layer, stage")
+    parts: dict[str, list[str]] = {}
+    for key, name in zip(keys, names, strict=True):
+        parts.setdefault(key, []).append(name)
+    return parts
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r} is not one of {', '.join(KINDS)}")
+    return kind

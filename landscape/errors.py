@@ -11,12 +11,12 @@ class UserError(ValueError):
 
 
 def near_matches(name: str, known: Iterable[str], n: int = 3) -> str:
-    """`name` among `known`, as a hint for an error message: near matches, or else everything known."""
+    """`name` among `known`, as a hint for an error message: near matches, or else what is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
-    return "known: " + ", ".join(known)
+    return "known: " + a_few(known, 30)
 
 
 def a_few(names: Iterable[str], n: int = 3) -> str:

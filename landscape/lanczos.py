@@ -1,126 +1,227 @@
-"""Lanczos: given a matvec, the tridiagonalisation, Ritz pairs with residuals, quadrature nodes and weights.
+"""Lanczos: given a matvec, a Krylov basis, Ritz pairs with residuals, quadrature nodes and weights.
 
 Nothing here knows what the operator is: the same functions meet a 12 x 12 matrix in a test and a ViT in use.
-References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Golub & Meurant, Matrices, Moments and Quadrature, ch. 6.
+References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick-restart Lanczos (2000);
+Golub & Meurant, Matrices, Moments and Quadrature, ch. 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from landscape.errors import UserError
 
 Matvec = Callable[[Tensor], Tensor]
+ManyMatvec = Callable[[Tensor, Sequence[int]], Tensor]
 WHICH = ("LM", "LA", "SA", "BE")
+ROUNDING = 10  # in units of eps * ||A||: what a product may be wrong by
 
 
-class Tridiagonalisation:
-    """A Q = Q T + beta_m q_{m+1} e_m^T, grown a step at a time, with full reorthogonalisation.
+class Lanczos:
+    """A_g Q_g^T = Q_g^T T_g + X_g^T B_g^T for G symmetric operators in lockstep, grown by a block of b rows a step.
 
-    `T` has diagonal `alpha` (m,) and off-diagonal `beta` (m - 1,), held in float64; the rows of `Q` (m, n) are
-    orthonormal to rounding. Where the Krylov space is exhausted before step n (breakdown), it goes on from a fresh
-    random direction orthogonal to all before, with a beta of exactly 0: a new invariant subspace.
+    The rows of Q (G, m, n) are orthonormal to rounding: each product is orthogonalised against all of them, and its
+    coefficients are the new columns of T (G, m, m), held in float64. X (G, b, n) are the next rows, B (G, m, b) what
+    couples them to Q, so that ||B^T s|| is the residual of a Ritz vector Q^T s. Since T comes from the coefficients
+    and not from a recurrence, Q may at any time be rotated to some of its Ritz vectors (`restart`) and grown on.
+
+    Where a Krylov space is exhausted before n (breakdown), it goes on in a fresh random direction orthogonal to all
+    before, with a coupling of exactly 0: a new invariant subspace.
+
+    matvec: from rows (G', b, n) and the numbers of the G' operators still in the group to the products (G', b, n).
+    start: (G, b, n), the rows of each operator linearly independent.
     """
 
-    def __init__(self, matvec: Matvec, start: Tensor, generator: torch.Generator | None = None) -> None:
-        norm = torch.linalg.vector_norm(start)
-        if not torch.isfinite(norm) or norm == 0:
-            raise ValueError("the start vector must be finite and not zero")
+    def __init__(self, matvec: ManyMatvec, start: Tensor) -> None:
+        G, b, self.n = start.shape
+        if b > self.n:
+            raise ValueError(f"a block of {b} vectors of size {self.n} cannot be independent")
+        if not (torch.isfinite(start).all() and (torch.linalg.vector_norm(start, dim=-1) > 0).all()):
+            raise ValueError("the start vectors must be finite and not zero")
         self.matvec = matvec
-        self.n = start.numel()
-        self.alpha: list[float] = []
-        self._betas: list[float] = []
-        self._rows: Tensor = start.new_empty(min(32, self.n), self.n)
-        self._next: Tensor | None = start / norm
-        self._generator = generator or torch.Generator().manual_seed(0)
-        self.exhausted = False
-
-    @property
-    def steps(self) -> int:
-        return len(self.alpha)
+        self.members = list(range(G))
+        self.m = 0
+        self.products = 0  # for each operator
+        self._Q = start.new_empty(G, min(max(16, b), self.n), self.n)
+        self._T = np.zeros((G, self._Q.shape[1], self._Q.shape[1]))
+        self.B = np.zeros((G, 0, b))
+        self.broken = np.zeros(G, bool)
+        self.finite = np.ones(G, bool)
+        self._coupled = 0  # the first row of Q that the next product is coupled to
+        self.X: Tensor | None = None
+        self.X, _ = self._normalised(start, np.zeros(G))
+        self.broken[:] = False
 
     @property
     def Q(self) -> Tensor:
-        return self._rows[: self.steps]
+        return self._Q[:, : self.m]
 
     @property
-    def beta(self) -> np.ndarray:
-        return np.array(self._betas[: max(0, self.steps - 1)])
+    def T(self) -> np.ndarray:
+        return self._T[:, : self.m, : self.m]
 
     @property
-    def beta_last(self) -> float:
-        """beta_m, the norm of what the last product added outside the basis."""
-        return self._betas[-1]
+    def exhausted(self) -> bool:
+        """The basis spans the whole space."""
+        return self.m == self.n
 
     def step(self) -> None:
-        """One more product with the operator. Must not be called once `exhausted` or after a non-finite product."""
-        q = self._next
-        assert q is not None, "the basis already spans the whole space"
-        if self.steps == len(self._rows):
-            rows = self._rows.new_empty(min(2 * len(self._rows), self.n), self.n)
-            rows[: self.steps] = self._rows
-            self._rows = rows
-        self._rows[self.steps] = q
-        w = self.matvec(q)
-        self.alpha.append(float(torch.dot(w, q)))
-        w = self._orthogonalise(w)
-        beta = float(torch.linalg.vector_norm(w))
-        if not np.isfinite(beta):
-            self._betas.append(beta)
-            self.exhausted, self._next = True, None
+        """One more product with each row of X. Not to be called once `exhausted`."""
+        assert self.X is not None, "the basis already spans the whole space"
+        X, old = self.X, self.m
+        b = X.shape[1]
+        self._reserve(old + b)
+        self._Q[:, old : old + b] = X
+        self.m += b
+        self.products += b
+        W = self.matvec(X, self.members)
+        self.finite &= torch.isfinite(W).all(-1).all(-1).cpu().numpy()
+        if not self.finite.all():  # no finite spectrum here: the others go on undisturbed
+            W = W.clone()
+            W[torch.as_tensor(~self.finite, device=W.device)] = 0
+        W, C = self._orthogonalised(W)
+        self._T[:, : self.m, old : self.m] = C
+        self._T[:, old : self.m, :old] = C[:, :old].transpose(0, 2, 1)
+        block = self._T[:, old : self.m, old : self.m]
+        block[:] = (block + block.transpose(0, 2, 1)) / 2
+        self._coupled = old
+        if self.exhausted:
+            self.X, self.B = None, np.zeros((len(self.members), self.m, 0))
             return
-        scale = max(map(abs, self.alpha)) + max([0.0, *self._betas])
-        if beta <= 10 * torch.finfo(w.dtype).eps * np.sqrt(self.n) * max(scale, beta):
-            self._betas.append(0.0)
-            self._next = self._fresh(w)
-        else:
-            self._betas.append(beta)
-            self._next = w / beta
-        if self.steps == self.n:
-            self._betas[-1] = 0.0
-            self._next = None
-        self.exhausted = self._next is None
+        scale = np.abs(self.T).sum(axis=-1).max(axis=-1)
+        self.X, R = self._normalised(W, scale)
+        self.B = np.zeros((len(self.members), self.m, R.shape[-1]))
+        self.B[:, old:] = R
 
-    def _orthogonalise(self, w: Tensor) -> Tensor:
-        # Classical Gram-Schmidt, twice: as orthogonal as modified, in four matrix-vector products.
-        for _ in range(2):
-            w = w - self.Q.T @ (self.Q @ w)
-        return w
+    def _reserve(self, rows: int) -> None:
+        have = self._Q.shape[1]
+        if rows <= have:
+            return
+        rows = min(max(rows, 2 * have), self.n)
+        Q = self._Q.new_empty(len(self._Q), rows, self.n)
+        Q[:, : self.m] = self.Q
+        T = np.zeros((len(Q), rows, rows))
+        T[:, : self.m, : self.m] = self.T
+        self._Q, self._T = Q, T
 
-    def _fresh(self, like: Tensor) -> Tensor | None:
-        if self.steps >= self.n:
-            return None
+    def _orthogonalised(self, W: Tensor) -> tuple[Tensor, np.ndarray]:
+        # First against the rows that W is coupled to, then against all, which removes what rounding brought back:
+        # again only where that was much (Parlett's "twice is enough").
+        C = np.zeros((len(W), self.m, W.shape[1]))
+        first = self._coupled
+        for _ in range(4):
+            Q = self.Q[:, first:]
+            c = Q @ W.mT
+            before = torch.linalg.vector_norm(W, dim=-1)
+            W = W - c.mT @ Q
+            C[:, first:] += c.double().cpu().numpy()
+            if first == 0 and bool((torch.linalg.vector_norm(W, dim=-1) >= 0.5 * before).all()):
+                break
+            first = 0
+        return W, C
+
+    def _normalised(self, W: Tensor, scale: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Orthonormal rows X (G, b', n), orthogonal to Q, and R (G, b, b') with W = R X; b' = min(b, n - m)."""
+        G, b, n = W.shape
+        width = min(b, n - self.m)
+        X, R = W.new_empty(G, width, n), np.zeros((G, b, width))
+        least = ROUNDING * torch.finfo(W.dtype).eps * scale
+        self.broken[:] = False
+        for i in range(b):
+            w = W[:, i]
+            have = X[:, : min(i, width)]
+            for _ in range(2 if i else 0):
+                c = (have @ w[..., None])[..., 0]
+                w = w - (c[:, None, :] @ have)[:, 0]
+                R[:, i, : have.shape[1]] += c.double().cpu().numpy()
+            if i >= width:
+                continue
+            norm = torch.linalg.vector_norm(w, dim=-1)
+            norms = norm.double().cpu().numpy()
+            dead = ~(norms > least)
+            R[:, i, i] = np.where(dead, 0, norms)
+            w = w / norm.clamp_min(torch.finfo(W.dtype).tiny)[:, None]
+            if i and bool((norm < 0.5 * torch.linalg.vector_norm(W[:, i], dim=-1)).any()):
+                for basis in (self.Q, have):  # the rows beside it took so much away that rounding shows
+                    w = w - ((basis @ w[..., None]).mT @ basis)[:, 0]
+                w = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)
+            X[:, i] = w
+            for g in np.flatnonzero(dead).tolist():
+                X[g, i] = self._fresh(g, X[g, :i])
+            self.broken |= dead
+        return X, R
+
+    def _fresh(self, g: int, beside: Tensor) -> Tensor:
+        # Its own seed for each size of the basis: the same draw, whoever else is in the group.
+        generator = torch.Generator().manual_seed(self.m + len(beside))
         while True:  # a draw may by chance lie in the space already spanned
-            w = torch.randn(self.n, generator=self._generator, dtype=torch.float64).to(like)
-            w = self._orthogonalise(w / torch.linalg.vector_norm(w))
+            w = torch.randn(self.n, generator=generator, dtype=torch.float64).to(beside)
+            for _ in range(3):
+                w = w / torch.linalg.vector_norm(w)
+                for basis in (self.Q[g], beside):
+                    w = w - (basis @ w) @ basis
             norm = torch.linalg.vector_norm(w)
-            if norm > torch.finfo(w.dtype).eps ** 0.5:
-                return self._orthogonalise(w / norm)
+            if norm > 0.5:
+                return w / norm
+            if self.m + len(beside) > self.n // 2 and norm > torch.finfo(w.dtype).eps ** 0.5:
+                return w / norm
 
-    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ritz values (m,), ascending, and the eigenvectors S (m, m) of T as columns."""
-        return eigh_tridiagonal(np.array(self.alpha), self.beta)
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values (G, m), ascending; the eigenvectors S (G, m, m) of T as columns; residuals (G, m)."""
+        theta, S = np.linalg.eigh(self.T)
+        return theta, S, np.linalg.norm(S.transpose(0, 2, 1) @ self.B, axis=-1)
+
+    def rotate(self, S: np.ndarray) -> None:
+        """Q <- S^T Q in place, S (G, m, p) with orthonormal columns: the basis shrinks to p rows, without a copy."""
+        p = S.shape[-1]
+        St = torch.as_tensor(S.transpose(0, 2, 1)).to(self._Q)
+        for columns in range(0, self.n, 1 << 20):  # a part of the columns at a time bounds what is held beside Q
+            part = slice(columns, columns + (1 << 20))
+            self._Q[:, :p, part] = St @ self._Q[:, : self.m, part]
+        self.m = p
+
+    def restart(self, theta: np.ndarray, S: np.ndarray) -> None:
+        """Go on from p Ritz pairs, theta (G, p) and S (G, m, p), and the same X: a thick restart (Wu & Simon)."""
+        self.B = S.transpose(0, 2, 1) @ self.B
+        self.rotate(S)
+        self._T[:] = 0
+        self._T[:, np.arange(self.m), np.arange(self.m)] = theta
+        self._coupled = 0
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Only the operators at these places of the group go on."""
+        for to, place in enumerate(places):
+            if to != place:
+                self._Q[to] = self._Q[place]
+        self._Q = self._Q[: len(places)]
+        index = list(places)
+        self._T, self.B, self.broken, self.finite = (a[index] for a in (self._T, self.B, self.broken, self.finite))
+        self.X = None if self.X is None else self.X[index]
+        self.members = [self.members[place] for place in places]
 
 
 @dataclass(frozen=True)
 class RitzPairs:
     """k Ritz pairs, in the order of `which`: by magnitude for LM, descending for LA and BE, ascending for SA.
 
-    residuals[i] is ||A u_i - values[i] u_i|| as Lanczos gives it, |beta_m s_mi|: a true eigenvalue lies within it of
-    values[i]. Pairs that the search did not reach are NaN. `vectors` has the u_i as rows.
+    residuals[i] is ||A u_i - values[i] u_i||: a true eigenvalue lies within it of values[i]. It comes from the
+    Lanczos relation, or where `verified` from a product with u_i itself. Pairs that the search did not reach are NaN.
+    `vectors` (k, n) has the u_i as rows. `complete`: no other Ritz pair could still turn into a wanted one by
+    its residual. `products` counts every vector that the operator was applied to.
     """
 
     values: np.ndarray
     residuals: np.ndarray
     converged: np.ndarray
+    complete: bool
     vectors: Tensor | None
     products: int
+    verified: bool = False
 
 
 def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
@@ -139,6 +240,24 @@ def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
     raise UserError(f"which={which!r} is not one of {', '.join(WHICH)}")
 
 
+def _nothing_missed(
+    theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, which: str, slack: np.ndarray
+) -> bool:
+    """Whether no Ritz pair outside `picked` may, within its residual, be beyond the last one picked and its slack."""
+    rest = np.setdiff1d(np.arange(len(theta)), picked)
+    if not len(rest):
+        return True
+    t, r = theta[rest], residuals[rest]
+    if which == "LM":
+        return bool((np.abs(t) + r).max() <= np.abs(theta[picked[-1]]) + slack[-1])
+    high = picked if which == "LA" else picked[: len(picked) - len(picked) // 2] if which == "BE" else picked[:0]
+    low = picked if which == "SA" else picked[len(picked) - len(picked) // 2 :] if which == "BE" else picked[:0]
+    allowed = dict(zip(picked.tolist(), slack, strict=True))
+    above = not len(high) or (t + r).max() <= min(theta[i] + allowed[i] for i in high.tolist())
+    below = not len(low) or (t - r).min() >= max(theta[i] - allowed[i] for i in low.tolist())
+    return bool(above and below)
+
+
 def eigenpairs(
     matvec: Matvec,
     start: Tensor,
@@ -147,49 +266,155 @@ def eigenpairs(
     which: str = "LM",
     tol: float = 1e-2,
     max_products: int = 200,
+    max_basis: int | None = None,
     vectors: bool = False,
+    verify: bool = False,
 ) -> RitzPairs:
-    """k eigenpairs of a symmetric operator, by Lanczos with full reorthogonalisation.
+    """k eigenpairs of a symmetric operator, by thick-restart Lanczos with full reorthogonalisation.
 
-    Stops when each of the k wanted residuals is at most tol * |value| (or at the rounding of the largest value, for
-    eigenvalues near 0), when the whole space is spanned, or after `max_products` products: then what has not
-    converged is marked. The error of a converged value is of the order of residual^2 / gap, far below its residual.
+    Stops when each of the k wanted residuals is at most tol * |value| (or ten roundings of the largest value, for
+    eigenvalues near 0) and no other Ritz pair may within its residual be a wanted one; when the whole space is
+    spanned; or after `max_products` products: then what has not converged is marked. The error of a converged value
+    is of the order of residual^2 / gap, far below its residual.
 
-    matvec maps (n,) to (n,); `start` (n,) fixes type, device and, with it, every number that follows.
-    Raises UserError for a k outside 1..n or an unknown `which`.
+    matvec: maps a vector (n,) to (n,), or where `start` is a block (b, n), rows (b, n) to rows (b, n).
+    start: (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make
+        a warm start. One vector finds one copy of a multiple eigenvalue unless the Krylov space is exhausted, a block
+        of b vectors b copies.
+    max_basis: vectors held at once; beyond it, the basis is cut down to the best Ritz vectors (thick restart).
+    verify: spend k more products on the true residuals ||A u - value u||.
+
+    Raises UserError for a k outside 1..n, an unknown `which`, or a max_basis below k + b + 1.
     """
-    n = start.numel()
+    single = start.ndim == 1
+    block = start[None] if single else start
+
+    def apply(X: Tensor, _: Sequence[int]) -> Tensor:
+        return matvec(X[0, 0])[None, None] if single else matvec(X[0])[None]
+
+    (pairs,) = eigenpairs_in_lockstep(
+        apply,
+        block[None],
+        k,
+        which=which,
+        tol=tol,
+        max_products=max_products,
+        max_basis=max_basis,
+        vectors=vectors or verify,
+    )
+    if verify and pairs.vectors is not None:
+        u = pairs.vectors
+        remainders = (
+            (matvec(row) if single else matvec(row[None])[0]) - value * row
+            for value, row in zip(pairs.values.tolist(), u, strict=True)
+        )
+        pairs = replace(
+            pairs,
+            residuals=np.array([float(torch.linalg.vector_norm(r, dtype=torch.float64)) for r in remainders]),
+            vectors=u if vectors else None,
+            products=pairs.products + k,
+            verified=True,
+        )
+    return pairs
+
+
+def eigenpairs_in_lockstep(
+    matvec: ManyMatvec,
+    start: Tensor,
+    k: int,
+    *,
+    which: str = "LM",
+    tol: float = 1e-2,
+    max_products: int = 200,
+    max_basis: int | None = None,
+    vectors: bool = False,
+) -> list[RitzPairs]:
+    """`eigenpairs` of G operators of one size at once; those that have converged leave the group.
+
+    matvec: from rows (G', b, n) and the numbers of the G' operators still sought to the products (G', b, n).
+    start: (G, b, n). Each operator's result is that of `eigenpairs` for it alone, to rounding.
+    """
+    G, b, n = start.shape
     if not 1 <= k <= n:
         raise UserError(f"k={k} eigenvalues asked of an operator of size {n}; take 1 to {n}")
     wanted(np.zeros(1), 1, which)
-    rounding = torch.finfo(start.dtype).eps
-    lanczos = Tridiagonalisation(matvec, start)
-    while True:
+    most = n if max_basis is None else max_basis
+    if most < min(k + b + 1, n):
+        raise UserError(f"max_basis={max_basis} is too small for k={k} by blocks of {b}; take {k + b + 1} or more")
+    rounding = ROUNDING * torch.finfo(start.dtype).eps
+    lanczos = Lanczos(matvec, start)
+    found: dict[int, RitzPairs] = {}
+    before_fresh: dict[int, np.ndarray] = {}
+    checked = 0
+    while lanczos.members:
         lanczos.step()
-        finite = np.isfinite(lanczos.alpha[-1]) and np.isfinite(lanczos.beta_last)
-        if not finite:  # the operator has no finite spectrum here: a result, not a failure
-            nan = np.full(k, np.nan)
-            return RitzPairs(nan, nan.copy(), np.zeros(k, bool), None, lanczos.steps)
-        theta, S = lanczos.ritz()
-        picked = wanted(theta, k, which)
-        values = theta[picked]
-        residuals = np.abs(lanczos.beta_last * S[-1, picked])
-        converged = residuals <= np.maximum(tol * np.abs(values), rounding * np.abs(theta).max())
-        done = len(picked) == k and bool(converged.all())
-        if done or lanczos.exhausted or lanczos.steps >= max_products:
-            break
-    short = k - len(picked)
-    u = None
-    if vectors:
-        u = torch.as_tensor(S[:, picked].T).to(start) @ lanczos.Q
-        u = torch.cat([u, u.new_full((short, n), torch.nan)])
-    return RitzPairs(
-        np.pad(values, (0, short), constant_values=np.nan),
-        np.pad(residuals, (0, short), constant_values=np.nan),
-        np.pad(converged, (0, short), constant_values=False),
-        u,
-        lanczos.steps,
-    )
+        width = 0 if lanczos.X is None else lanczos.X.shape[1]
+        spent = lanczos.products + width > max_products
+        full = lanczos.m + width > most
+        last = spent or lanczos.exhausted
+        # While the basis is small a look at the Ritz values is cheap beside a product; later, not at every step.
+        if not (last or full or lanczos.m - checked >= max(1, lanczos.m // 32) or not lanczos.finite.all()):
+            continue
+        checked = lanczos.m
+        theta, S, residuals = lanczos.ritz()
+        finished = []
+        for place, member in enumerate(lanczos.members):
+            if not lanczos.finite[place]:
+                found[member] = _nothing_finite(k, lanczos.products)
+                finished.append(place)
+                continue
+            t, r = theta[place], residuals[place]
+            picked = wanted(t, k, which)
+            slack = np.maximum(tol * np.abs(t[picked]), rounding * np.abs(t).max())
+            converged = r[picked] <= slack
+            complete = len(picked) == k and _nothing_missed(t, r, picked, which, slack)
+            if complete and lanczos.broken[place]:  # what the fresh direction holds is not known before a step with it
+                known = before_fresh.get(member)
+                before_fresh[member] = t[picked]
+                complete = known is not None and bool((np.abs(t[picked] - known) <= slack).all())
+            if last or (complete and bool(converged.all())):
+                u = _vectors(lanczos.Q[place], S[place][:, picked], k) if vectors and G > 1 else None
+                found[member] = RitzPairs(
+                    _padded(t[picked], k),
+                    _padded(r[picked], k),
+                    np.pad(converged, (0, k - len(picked)), constant_values=False),
+                    complete or lanczos.exhausted,
+                    u,
+                    lanczos.products,
+                )
+                finished.append(place)
+                if vectors and G == 1:  # in place: k eigenvectors never need more than the basis did
+                    lanczos.rotate(S[:, :, picked])
+                    found[member] = replace(found[member], vectors=_filled(lanczos.Q[0], k))
+        if finished:
+            going = [place for place in range(len(lanczos.members)) if place not in finished]
+            theta, S = theta[going], S[going]
+            lanczos.keep(going)
+        if full and lanczos.members:
+            p = min(most - width, k + (most - k) // 2)
+            chosen = np.stack([np.sort(wanted(t, p, which)) for t in theta])
+            lanczos.restart(
+                np.take_along_axis(theta, chosen, axis=1), np.take_along_axis(S, chosen[:, None, :], axis=2)
+            )
+            checked = lanczos.m
+    return [found[g] for g in range(G)]
+
+
+def _nothing_finite(k: int, products: int) -> RitzPairs:
+    nan = np.full(k, np.nan)
+    return RitzPairs(nan, nan.copy(), np.zeros(k, bool), False, None, products)
+
+
+def _padded(a: np.ndarray, k: int) -> np.ndarray:
+    return np.pad(a, (0, k - len(a)), constant_values=np.nan)
+
+
+def _vectors(Q: Tensor, S: np.ndarray, k: int) -> Tensor:
+    return _filled(torch.as_tensor(S.T.copy()).to(Q) @ Q, k)
+
+
+def _filled(u: Tensor, k: int) -> Tensor:
+    return u if len(u) == k else torch.cat([u, u.new_full((k - len(u), u.shape[1]), torch.nan)])
 
 
 def quadrature(matvec: Matvec, probe: Tensor, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,15 +424,15 @@ def quadrature(matvec: Matvec, probe: Tensor, steps: int) -> tuple[np.ndarray, n
     (Golub & Meurant, th. 6.4). Where the Krylov space of the probe is exhausted earlier, the remaining entries are
     NaN nodes of weight 0.
     """
-    lanczos = Tridiagonalisation(matvec, probe)
+    lanczos = Lanczos(lambda X, _: matvec(X[0, 0])[None, None], probe[None, None])
     for _ in range(min(steps, probe.numel())):
         lanczos.step()
-        if lanczos.exhausted or lanczos.beta_last == 0:
+        if lanczos.exhausted or lanczos.broken.any() or not lanczos.finite.all():
             break
     nodes, weights = np.full(steps, np.nan), np.zeros(steps)
-    if np.isfinite(lanczos.alpha).all():
-        theta, S = lanczos.ritz()
-        nodes[: len(theta)], weights[: len(theta)] = theta, S[0] ** 2
+    if lanczos.finite.all():
+        theta, S, _ = lanczos.ritz()
+        nodes[: lanczos.m], weights[: lanczos.m] = theta[0], S[0, 0] ** 2
     else:
         weights[:] = np.nan
     return nodes, weights

@@ -150,13 +150,17 @@ class Objective:
         return self.loss(self.model(x), y).sum()
 
     def penalty(self) -> Tensor:
-        """penalty(theta), a scalar in float64."""
-        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self._penalised().values()]
-        if not norms or self.weight_decay == 0:
-            return torch.zeros((), dtype=torch.float64, device=self.device)
-        if self.penalty_form == "norm-sum":
-            return self.weight_decay * torch.stack(norms).sum()
-        return 0.5 * self.weight_decay * torch.stack(norms).square().sum()
+        """penalty(theta) where the private copy stands, a scalar in float64."""
+        return self.penalty_of({name: p.detach().double() for name, p in self._penalised().items()})
+
+    def penalty_of(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The penalty of these named parameters, differentiable; those it does not touch are passed over."""
+        some = next(iter(parameters.values()), torch.zeros((), dtype=torch.float64, device=self.device))
+        total = some.new_zeros(())
+        for name in self._decayed if self.weight_decay else ():
+            p = parameters[name]
+            total = total + (torch.linalg.vector_norm(p) if self.penalty_form == "norm-sum" else 0.5 * p.square().sum())
+        return self.weight_decay * total
 
     def penalty_product(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The Hessian of the penalty times v, in closed form; only the entries of v that it touches.

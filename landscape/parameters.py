@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+
+from landscape.errors import UserError, near_matches
 
 Direction = Mapping[str, Tensor]
 
@@ -19,6 +22,25 @@ Direction = Mapping[str, Tensor]
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by name; tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def chosen(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
+    """The trainable parameters that any of `patterns` matches: a name, the start of names up to a dot, or with * and ?.
+
+    None for all. Raises UserError where a pattern matches none, or nothing is trainable.
+    """
+    parameters = trainable(model)
+    if not parameters:
+        raise UserError("no parameter of the model requires a gradient, so there is no Hessian; unfreeze some")
+    if patterns is None:
+        return parameters
+    matched: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        found = {name for name in parameters if fnmatchcase(name, pattern) or name.startswith(pattern + ".")}
+        if not found:
+            raise UserError(f"no trainable parameter matches {pattern!r}; {near_matches(pattern, parameters)}")
+        matched |= found
+    return {name: p for name, p in parameters.items() if name in matched}
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

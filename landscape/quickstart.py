@@ -9,9 +9,10 @@ from landscape import plots, store
 from landscape.analysis import draw_file, evaluate_test, into, open_subject, save_pictures, table
 from landscape.checkpoints import save_checkpoint
 from landscape.data import input_settings, open_source, seeded
+from landscape.density import spectral_density
 from landscape.directions import random_plane
 from landscape.models import create_model
-from landscape.spectrum import hessian_spectrum, spectral_density
+from landscape.spectrum import hessian_spectrum
 from landscape.surface import evaluate_surface
 from landscape.training import Recipe, train
 

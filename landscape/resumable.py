@@ -14,6 +14,7 @@ from tqdm import tqdm
 from landscape.errors import UserError, a_few
 
 Save = Callable[[xr.Dataset], None]
+Index = tuple[int, ...]
 
 
 def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | None) -> xr.Dataset:
@@ -36,28 +37,35 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
 
 def each_not_done(
     result: xr.Dataset,
-    compute: Callable[[tuple[int, ...]], None],
+    compute: Callable[[list[Index]], None],
     *,
+    together: int = 1,
     save: Save | None,
     save_every: float,
     progress: bool,
 ) -> None:
-    """Call `compute` with the index of each entry of result["done"] that is False, and mark it.
+    """Call `compute` with the indices of the entries of result["done"] that are False, and mark them.
 
+    together: how many neighbours along the last axis are handed over at once.
     save: called with `result` whenever `save_every` seconds have passed since the last time, and when interrupted.
     """
     done = result["done"].values
     label = result.attrs["config"]["analysis"]
     last = time.monotonic()
-    todo = [tuple(map(int, index)) for index in np.argwhere(~done)]
-    unit = "point" if done.ndim > 1 else str(result["done"].dims[0])
+    groups: dict[Index, list[Index]] = {}
+    for index in (tuple(map(int, i)) for i in np.argwhere(~done)):
+        groups.setdefault((*index[:-1], *(i // together for i in index[-1:])), []).append(index)
+    unit = "point" if result["done"].dims == ("y", "x") else str((*result["done"].dims, "run")[0])
     try:
-        for index in tqdm(todo, label, disable=not progress, unit=unit, initial=int(done.sum()), total=done.size):
-            compute(index)
-            done[index] = True
-            if save is not None and time.monotonic() - last > save_every:
-                save(result)
-                last = time.monotonic()
+        with tqdm(desc=label, disable=not progress, unit=unit, initial=int(done.sum()), total=done.size) as bar:
+            for indices in groups.values():
+                compute(indices)
+                for index in indices:
+                    done[index] = True
+                bar.update(len(indices))
+                if save is not None and time.monotonic() - last > save_every:
+                    save(result)
+                    last = time.monotonic()
     except BaseException:
         if save is not None and done.any():
             save(result)

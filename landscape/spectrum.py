@@ -1,8 +1,8 @@
-"""Per-mini-batch Hessian spectra with NEP and APE, whole-data top eigenvalues, spectral density and trace."""
+"""Hessian spectra, per mini-batch and of the whole data, whole or by layer and stage; NEP and APE."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,17 @@ import torch
 import xarray as xr
 from scipy.stats import bootstrap
 
-from landscape.curvature import Hessian, MiniBatchHessian
+from landscape.curvature import Curvature, MiniBatchCurvatures, parts_of
+from landscape.draws import gaussian
 from landscape.errors import UserError
-from landscape.lanczos import RitzPairs, eigenpairs, quadrature
+from landscape.lanczos import RitzPairs, eigenpairs, eigenpairs_in_lockstep
 from landscape.objective import Objective
-from landscape.resumable import Save, begin, each_not_done
+from landscape.parameters import chosen
+from landscape.power_iteration import pyhessian_eigenpairs
+from landscape.resumable import Index, Save, begin, each_not_done
+
+METHODS = ("lanczos", "pyhessian")
+BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
 
 
 def hessian_spectrum(
@@ -26,6 +32,13 @@ def hessian_spectrum(
     batches: int | None = None,
     tol: float = 1e-2,
     max_products: int = 200,
+    max_basis: int | None = None,
+    kind: str = "hessian",
+    per: str | None = None,
+    parameters: str | Sequence[str] | None = None,
+    split: bool = False,
+    method: str = "lanczos",
+    lockstep: int | None = None,
     seed: int = 0,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
@@ -38,12 +51,30 @@ def hessian_spectrum(
     batches: how many mini-batches of exactly `batch_size`, in the frozen order; None for all that are full.
     which: LM, LA, SA or BE. tol: a pair has converged when its residual is at most tol * |eigenvalue|.
     max_products: Hessian products allowed for one mini-batch; what has not converged by then is marked.
+    max_basis: vectors of the network's size held at once; None for as many as there are products.
+    kind: "hessian", "ggn" or "residual", as in `Curvature`.
+    per: "layer" or "stage" for the spectrum of each diagonal block of H_B, of one layer's or stage's parameters, with a
+        leading dim part. parameters: names or patterns of the parameters to restrict everything to.
+    split: also store u^T G u for each eigenvector u, the share of the Gauss-Newton matrix in its eigenvalue; the rest
+        is the residual's. Costs k products of G.
+    method: "lanczos", or "pyhessian" for PyHessian's power iteration with deflation on the same mini-batches at its
+        own default settings, with the residuals of what it returns (LM only).
+    lockstep: mini-batches computed at once by vectorised products; None for 1 on a CPU, where a kept graph is faster,
+        and on a GPU for as many as fill half of its memory. Does not change the numbers beyond rounding.
     partial, save, save_every: as in `evaluate_surface`; the unit is a mini-batch.
 
-    Returns a Dataset with dims (batch, rank): eigenvalue, residual, converged; (batch): products and done;
-    (statistic, bound): summary, as `summarize` gives it, once every mini-batch is done.
+    Returns a Dataset with dims (batch, rank): eigenvalue, residual, converged, and ggn_part where split; (batch):
+    products, complete (no other Ritz pair could still be a wanted one) and done; (statistic, bound): summary, as
+    `summarize` gives it.
+    Raises UserError for settings that are unknown or do not go together.
     """
+    if method not in METHODS:
+        raise UserError(f"method={method!r} is not one of {', '.join(METHODS)}")
+    if method == "pyhessian" and (which, kind, per, parameters, split) != ("LM", "hessian", None, None, False):
+        raise UserError("method='pyhessian' finds the largest magnitudes of the whole Hessian only; leave out the rest")
     minibatches = objective.minibatches(batch_size, batches)
+    names = list(chosen(objective.model, parameters))
+    parts = parts_of(names, per) if per else {"": names}
     config: dict[str, Any] = {
         "analysis": "spectrum",
         "k": k,
@@ -52,19 +83,59 @@ def hessian_spectrum(
         "batches": len(minibatches),
         "tol": tol,
         "max_products": max_products,
+        "max_basis": max_basis,
+        "kind": kind,
+        "per": per,
+        "parameters": [parameters] if isinstance(parameters, str) else parameters,
+        "split": split,
+        "method": method,
         "seed": seed,
         "objective": objective.config(),
     }
-    result = begin(_empty_spectrum(len(minibatches), k), config, partial)
+    result = begin(_empty_spectrum(list(parts) if per else None, len(minibatches), k, split), config, partial)
+    settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}
+    if lockstep is None:
+        lockstep = _group_size(objective, batch_size) if method == "lanczos" else 1
 
-    def compute(index: tuple[int, ...]) -> None:
-        (i,) = index
-        H = MiniBatchHessian(objective, *minibatches[i])
-        pairs = eigenpairs(H, _start(H.zeros(), seed, i), k, which=which, tol=tol, max_products=max_products)
-        _record(result, pairs, i)
+    def compute(indices: list[Index]) -> None:
+        these = list(parts.values())[indices[0][0] if per else 0]
+        numbers = [index[-1] for index in indices]
+        if method == "pyhessian":
+            x, y = minibatches[numbers[0]]
+            found = [pyhessian_eigenpairs(objective, x, y, k, seed=seed_of(numbers[0]))]
+        elif len(indices) == 1:
+            H = Curvature(objective, *minibatches[numbers[0]], kind=kind, parameters=these)
+            start = _start(H.gradient(), seed, numbers[0])
+            found = [eigenpairs(H, start, min(k, H.n), vectors=split, **settings)]
+        else:
+            found = _in_lockstep(numbers, these)
+        for index, number, pairs in zip(indices, numbers, found, strict=True):
+            _record(result, pairs, index)
+            if split and pairs.vectors is not None:
+                G = Curvature(objective, *minibatches[number], kind="ggn", parameters=these)
+                for rank, u in enumerate(pairs.vectors):
+                    result["ggn_part"].values[(*index, rank)] = float(torch.dot(u, G(u)))
 
-    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    return result.drop_vars(("summary", "statistic", "bound"), errors="ignore").assign(summarize(result, seed=seed))
+    def _in_lockstep(numbers: list[int], these: list[str]) -> list[RitzPairs]:
+        x, y = (torch.stack([minibatches[i][j] for i in numbers]) for j in (0, 1))
+        H = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=these)
+        gradients = (Curvature(objective, *minibatches[i], kind=kind, parameters=these).gradient() for i in numbers)
+        starts = torch.stack([_start(g, seed, i) for g, i in zip(gradients, numbers, strict=True)])
+
+        def matvec(X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
+            return H(X[:, 0], members)[:, None]
+
+        return eigenpairs_in_lockstep(matvec, starts[:, None], min(k, starts.shape[1]), vectors=split, **settings)
+
+    def seed_of(i: int) -> int:
+        return seed * 1_000_003 + i
+
+    each_not_done(result, compute, together=lockstep, save=save, save_every=save_every, progress=progress)
+    result = result.drop_vars(("summary", "statistic", "bound"), errors="ignore")
+    if per is None:
+        return result.assign(summarize(result, seed=seed))
+    summaries = [summarize(result.isel(part=i), seed=seed) for i in range(len(parts))]
+    return result.assign(xr.concat(summaries, "part"))
 
 
 def hessian_top(
@@ -73,71 +144,100 @@ def hessian_top(
     k: int = 10,
     which: str = "LM",
     tol: float = 1e-3,
-    max_products: int = 200,
-    seed: int = 0,
-) -> xr.Dataset:
-    """The k eigenvalues of the Hessian on the whole frozen data set.
-
-    Returns a Dataset with dim (rank): eigenvalue, residual, converged; and products.
-    """
-    H = Hessian(objective)
-    pairs = eigenpairs(H, _start(H.zeros(), seed, 0), k, which=which, tol=tol, max_products=max_products)
-    result = _empty_spectrum(1, k)
-    _record(result, pairs, 0)
-    result = result.isel(batch=0, drop=True).drop_vars("done")
-    result.attrs["config"] = {
-        "analysis": "top",
-        "k": k,
-        "which": which,
-        "tol": tol,
-        "max_products": max_products,
-        "seed": seed,
-        "objective": objective.config(),
-    }
-    return result
-
-
-def spectral_density(
-    objective: Objective,
-    *,
-    probes: int = 10,
-    steps: int = 80,
+    max_products: int = 400,
+    max_basis: int | None = None,
+    chunk_size: int | None = None,
+    kind: str = "hessian",
+    per: str | None = None,
+    parameters: str | Sequence[str] | None = None,
+    verify: bool = True,
     seed: int = 0,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
     save_every: float = 10.0,
     progress: bool = False,
 ) -> xr.Dataset:
-    """The spectral density of the Hessian on the whole frozen data set, by stochastic Lanczos quadrature.
+    """The k eigenvalues of the Hessian on the whole frozen data set, "BE" for both of its ends.
 
-    Each probe has entries +-1 (Rademacher); its nodes and weights are kept raw, the weights summing to 1
-    (Ghorbani et al. 2019, sec. 2.1; Ubaru, Chen & Saad 2017).
+    max_basis: vectors of the network's size held at once; None for as many as 4 GiB hold, and k + 6 at the least.
+    chunk_size: examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+    verify: residuals from k more products, ||H u - eigenvalue u||, rather than from the Lanczos relation.
+    kind, per, parameters: as in `hessian_spectrum`. partial, save: the unit is a part.
 
-    Returns a Dataset with dims (probe, node): node, weight; (probe): mean_eigenvalue and mean_square_eigenvalue, the
-    first two moments, each exact for its probe; scalars trace and frobenius_squared with their standard errors
-    across probes, trace_sem and frobenius_squared_sem; done per probe.
+    Returns a Dataset with dim (rank): eigenvalue, residual, converged; and products, complete and done; with `per`, all
+    of them along a leading dim part.
     """
-    if probes < 1 or steps < 1:
-        raise UserError(f"probes={probes} and steps={steps} must both be 1 or more")
-    H = Hessian(objective)
+    names = list(chosen(objective.model, parameters))
+    parts = parts_of(names, per) if per else {"": names}
     config = {
-        "analysis": "density",
-        "probes": probes,
-        "steps": steps,
+        "analysis": "top",
+        "k": k,
+        "which": which,
+        "tol": tol,
+        "max_products": max_products,
+        "max_basis": max_basis,
+        "kind": kind,
+        "per": per,
+        "parameters": [parameters] if isinstance(parameters, str) else parameters,
+        "verify": verify,
         "seed": seed,
-        "parameters": H.n,
         "objective": objective.config(),
     }
-    result = begin(_empty_density(probes, steps), config, partial)
+    result = begin(_empty_spectrum(list(parts) if per else None, None, k, False), config, partial)
 
-    def compute(index: tuple[int, ...]) -> None:
-        (i,) = index
-        generator = torch.Generator().manual_seed(_seed(seed, i))
-        signs = torch.randint(0, 2, (H.n,), generator=generator) * 2 - 1
-        result["node"].values[i], result["weight"].values[i] = quadrature(H, signs.to(H.zeros()), steps)
+    def compute(indices: list[Index]) -> None:
+        (index,) = indices
+        H = Curvature(
+            objective, kind=kind, parameters=list(parts.values())[index[0] if per else 0], chunk_size=chunk_size
+        )
+        wanted = min(k, H.n)
+        held = max(wanted + 6, BASIS_BYTES // (H.n * H.zeros().element_size())) if max_basis is None else max_basis
+        pairs = eigenpairs(
+            H, _start(H.gradient(), seed, 0), wanted, which=which, tol=tol, max_products=max_products,
+            max_basis=held, verify=verify,
+        )  # fmt: skip
+        _record(result, pairs, index)
 
     each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    return result.assign(_moments(result["node"], result["weight"], H.n))
+    return result
+
+
+def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.Dataset:
+    """`hessian_spectrum` of one network after another, such as the checkpoints of one training.
+
+    objectives: by label, in order. settings: those of `hessian_spectrum`; partial and save are of the whole series.
+
+    Returns its variables along a leading dim checkpoint.
+    Raises UserError for an empty series, or a partial result of other checkpoints.
+    """
+    if not objectives:
+        raise UserError("a series needs at least one checkpoint")
+    partial, save = settings.pop("partial", None), settings.pop("save", None)
+    labels = list(objectives)
+    finished: list[xr.Dataset] = []
+    for label, objective in objectives.items():
+        before = None
+        if partial is not None and label in partial["checkpoint"]:
+            before = partial.sel(checkpoint=label, drop=True)
+            before.attrs["config"] = {**partial.attrs["config"]["each"][label], "analysis": "spectrum"}
+
+        def save_all(one: xr.Dataset, label: str = label) -> None:
+            if save is not None:
+                save(_joined([*finished, one], [*labels[: len(finished)], label]))
+
+        finished.append(hessian_spectrum(objective, partial=before, save=save_all, **settings))
+    return _joined(finished, labels)
+
+
+def _joined(spectra: Sequence[xr.Dataset], labels: Sequence[str]) -> xr.Dataset:
+    joined = xr.concat(spectra, "checkpoint", join="outer", combine_attrs="drop").assign_coords(checkpoint=list(labels))
+    first = spectra[0].attrs["config"]
+    joined.attrs["config"] = {
+        **first,
+        "analysis": "series",
+        "each": {label: one.attrs["config"] for label, one in zip(labels, spectra, strict=True)},
+    }
+    return joined
 
 
 def summarize(spectrum: xr.Dataset, *, seed: int = 0, confidence: float = 0.95) -> xr.Dataset:
@@ -214,65 +314,58 @@ def _interval(
     return estimate, float(interval.low), float(interval.high)
 
 
-def _seed(seed: int, i: int) -> int:
-    """A seed of its own for unit i, so that any order and any split of the units gives the same numbers."""
-    return int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _start(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:
+    """A random vector (n,) and, where there is one, the gradient, which leans towards the top eigenvectors, to equal
+    parts: on a ResNet-20 this saves 6 % of the products. The numbers depend on (seed, i) only, not on what came before.
+    """
+    noise = gaussian(gradient, seed, i)
+    norm = torch.linalg.vector_norm(gradient)
+    start = noise / torch.linalg.vector_norm(noise)
+    return start + gradient / norm if torch.isfinite(norm) and norm > 0 else start
 
 
-def _start(like: torch.Tensor, seed: int, i: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(_seed(seed, i))
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+def _group_size(objective: Objective, batch_size: int) -> int:
+    """Mini-batches that fill half of a GPU's memory, from the memory that one takes; 1 elsewhere."""
+    if objective.device.type != "cuda":
+        return 1
+    x, y = objective.x[None, :batch_size], objective.y[None, :batch_size]
+    H = MiniBatchCurvatures(objective, x, y)
+    n = sum(p.numel() for p in H.parameters.values())
+    v = torch.ones(1, n, dtype=objective.dtype, device=objective.device)
+    torch.cuda.reset_peak_memory_stats(objective.device)
+    before = torch.cuda.memory_allocated(objective.device)
+    H(v, [0])
+    product = torch.cuda.max_memory_allocated(objective.device) - before
+    basis = 32 * v.numel() * v.element_size()
+    memory = torch.cuda.get_device_properties(objective.device).total_memory
+    return int(max(1, min(64, memory // 2 // (product + basis))))
 
 
-def _record(result: xr.Dataset, pairs: RitzPairs, i: int) -> None:
-    result["eigenvalue"].values[i] = pairs.values
-    result["residual"].values[i] = pairs.residuals
-    result["converged"].values[i] = pairs.converged
-    result["products"].values[i] = pairs.products
+def _record(result: xr.Dataset, pairs: RitzPairs, index: Index) -> None:
+    for name, values in (("eigenvalue", pairs.values), ("residual", pairs.residuals), ("converged", pairs.converged)):
+        result[name].values[index][: len(values)] = values  # a part may have fewer parameters than k
+    result["products"].values[index] = pairs.products
+    result["complete"].values[index] = pairs.complete
 
 
-def _empty_spectrum(batches: int, k: int) -> xr.Dataset:
-    pairs, per_batch = ("batch", "rank"), ("batch",)
-    return xr.Dataset(
-        {
-            "eigenvalue": (pairs, np.full((batches, k), np.nan), {"long_name": "Hessian eigenvalue"}),
-            "residual": (pairs, np.full((batches, k), np.nan), {"long_name": "||H u - eigenvalue u||"}),
-            "converged": (pairs, np.zeros((batches, k), bool), {"long_name": "residual within tolerance"}),
-            "products": (per_batch, np.zeros(batches, np.int64), {"long_name": "Hessian products spent"}),
-            "done": (per_batch, np.zeros(batches, bool), {"long_name": "computed"}),
-        },
-        {"batch": np.arange(batches), "rank": np.arange(k)},
-    )
-
-
-def _empty_density(probes: int, steps: int) -> xr.Dataset:
-    nodes = ("probe", "node")
-    return xr.Dataset(
-        {
-            "node": (
-                nodes,
-                np.full((probes, steps), np.nan),
-                {"long_name": "Hessian eigenvalue (Ritz value)"},
-            ),
-            "weight": (nodes, np.full((probes, steps), np.nan), {"long_name": "share of the spectral mass"}),
-            "done": (("probe",), np.zeros(probes, bool), {"long_name": "computed"}),
-        },
-        {"probe": np.arange(probes)},
-    )
-
-
-def _moments(node: xr.DataArray, weight: xr.DataArray, n: int) -> dict[str, Any]:
-    first, second = ((weight * node**p).sum("node", skipna=True) for p in (1, 2))
-    probes = node.sizes["probe"]
-
-    def sem(moment: xr.DataArray) -> float:
-        return float(n * moment.std(ddof=1) / np.sqrt(probes)) if probes > 1 else np.nan
-
-    return {
-        "mean_eigenvalue": first,
-        "mean_square_eigenvalue": second,
-        "trace": float(n * first.mean()),
-        "trace_sem": sem(first),
-        "frobenius_squared": float(n * second.mean()),
-        "frobenius_squared_sem": sem(second),
+def _empty_spectrum(parts: Sequence[str] | None, batches: int | None, k: int, split: bool) -> xr.Dataset:
+    sizes: dict[str, int] = {}
+    coordinates: dict[str, Any] = {}
+    if parts is not None:
+        sizes["part"], coordinates["part"] = len(parts), list(parts)
+    if batches is not None:
+        sizes["batch"], coordinates["batch"] = batches, np.arange(batches)
+    units, pairs = (*sizes,), (*sizes, "rank")
+    shape = tuple(sizes.values())
+    coordinates["rank"] = np.arange(k)
+    variables: dict[str, Any] = {
+        "eigenvalue": (pairs, np.full((*shape, k), np.nan), {"long_name": "Hessian eigenvalue"}),
+        "residual": (pairs, np.full((*shape, k), np.nan), {"long_name": "||H u - eigenvalue u||"}),
+        "converged": (pairs, np.zeros((*shape, k), bool), {"long_name": "residual within tolerance"}),
+        "complete": (units, np.zeros(shape, bool), {"long_name": "no other Ritz pair could be a wanted one"}),
+        "products": (units, np.zeros(shape, np.int64), {"long_name": "Hessian products spent"}),
+        "done": (units, np.zeros(shape, bool), {"long_name": "computed"}),
     }
+    if split:
+        variables["ggn_part"] = (pairs, np.full((*shape, k), np.nan), {"long_name": "u^T G u, the Gauss-Newton share"})
+    return xr.Dataset(variables, coordinates)

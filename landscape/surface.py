@@ -11,7 +11,7 @@ from landscape.directions import Plane
 from landscape.errors import UserError
 from landscape.objective import Objective
 from landscape.parameters import displaced
-from landscape.resumable import Save, begin, each_not_done
+from landscape.resumable import Index, Save, begin, each_not_done
 
 LABELS = {
     "nll": "negative log-likelihood",
@@ -64,8 +64,8 @@ def evaluate_surface(
     }
     result = begin(_empty(grid(nx, span), grid(ny, span)), config, partial)
 
-    def compute(index: tuple[int, ...]) -> None:
-        j, i = index
+    def compute(indices: list[Index]) -> None:
+        ((j, i),) = indices
         with displaced(objective.model, plane.directions, (float(result["x"][i]), float(result["y"][j]))):
             values = objective.evaluate().asdict()
         for name in LABELS:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import dense_hessian, needs_shared, raising, unchanged
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import eigsh
 from torch import nn
 
 import landscape as ls
-from landscape.curvature import Hessian, MiniBatchHessian, exact_arithmetic
+from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
 from landscape.lanczos import eigenpairs
+from landscape.parameters import displaced, unflatten
 
 
 def in_full(H):
@@ -24,18 +25,18 @@ def objective(mlp, points):
 
 
 def test_whole_data_set(objective):
-    np.testing.assert_allclose(in_full(Hessian(objective)), dense_hessian(objective), atol=1e-12)
+    np.testing.assert_allclose(in_full(Curvature(objective)), dense_hessian(objective), atol=1e-12)
 
 
 def test_mini_batch(objective, points):
     x, y = objective.minibatches(16)[1]
-    np.testing.assert_allclose(in_full(MiniBatchHessian(objective, x, y)), dense_hessian(objective, x, y), atol=1e-12)
+    np.testing.assert_allclose(in_full(Curvature(objective, x, y)), dense_hessian(objective, x, y), atol=1e-12)
 
 
 def test_norm_sum_penalty(mlp, points):
     plain = ls.Objective(mlp, points, dtype=torch.float64)
     penalised = ls.Objective(mlp, points, weight_decay=0.3, penalty="norm-sum", dtype=torch.float64)
-    added = in_full(Hessian(penalised)) - in_full(Hessian(plain))
+    added = in_full(Curvature(penalised)) - in_full(Curvature(plain))
 
     def penalty(theta):
         return 0.3 * sum(p.norm() for p in theta.split([p.numel() for p in mlp.parameters()]))
@@ -45,8 +46,8 @@ def test_norm_sum_penalty(mlp, points):
 
 
 def test_twice_on_one_model_gives_the_same(objective):
-    v = torch.ones(Hessian(objective).n, dtype=torch.float64)
-    assert torch.equal(Hessian(objective)(v), Hessian(objective)(v))
+    v = torch.ones(Curvature(objective).n, dtype=torch.float64)
+    assert torch.equal(Curvature(objective)(v), Curvature(objective)(v))
 
 
 def test_linear_regression_has_a_constant_hessian():
@@ -56,7 +57,7 @@ def test_linear_regression_has_a_constant_hessian():
         nn.Linear(3, 1), [(x, y)], loss=lambda f, y: 0.5 * (f - y).square().sum(1), dtype=torch.float64
     )
     x1 = torch.cat([x, torch.ones(30, 1, dtype=torch.float64)], 1)
-    np.testing.assert_allclose(in_full(Hessian(objective)), (x1.T @ x1 / 30).numpy(), atol=1e-13)
+    np.testing.assert_allclose(in_full(Curvature(objective)), (x1.T @ x1 / 30).numpy(), atol=1e-13)
 
 
 def test_unused_and_frozen_parameters(points):
@@ -69,7 +70,7 @@ def test_unused_and_frozen_parameters(points):
         def forward(self, x):
             return self.frozen(torch.tanh(self.used(x)))
 
-    H = Hessian(ls.Objective(Net(), points, dtype=torch.float64))
+    H = Curvature(ls.Objective(Net(), points, dtype=torch.float64))
     assert H.n == 28 + 6
     full = in_full(H)
     assert np.abs(full[:28, :28]).max() > 1e-3
@@ -79,7 +80,7 @@ def test_unused_and_frozen_parameters(points):
 
 def test_no_trainable_parameter(mlp, points):
     with pytest.raises(ls.UserError, match="unfreeze"):
-        Hessian(ls.Objective(mlp.requires_grad_(False), points))
+        Curvature(ls.Objective(mlp.requires_grad_(False), points))
 
 
 @pytest.mark.parametrize("name", ["vit_xs", "alternet_xs", "resnet8"])
@@ -91,10 +92,136 @@ def test_every_family_has_a_symmetric_product(name):
     n = sum(p.numel() for p in model.parameters())
     u, v = torch.randn(2, n, dtype=torch.float64)
     with unchanged(model):
-        H = Hessian(objective)
+        H = Curvature(objective)
         Hu, Hv = H(u), H(v)
     assert torch.dot(u, Hv).item() == pytest.approx(torch.dot(v, Hu).item(), rel=1e-9)
     assert Hu.norm() > 0
+
+
+KINDS = ["hessian", "ggn", "residual"]
+
+
+def dense_ggn(objective, x, y):
+    """(1/N) sum_i J_i^T (diag p - p p^T) J_i, written out for cross-entropy, and the penalty."""
+    model = objective.model
+    parameters = dict(model.named_parameters())
+    J = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(parameters)
+    J = torch.cat([j.reshape(*j.shape[:2], -1) for j in J.values()], dim=2).detach()
+    p = model(x).softmax(1).detach()
+    A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    G = torch.einsum("nci,ncd,ndj->ij", J, A, J) / len(y)
+    decay = torch.cat([torch.full((q.numel(),), float(q.ndim >= 2), dtype=x.dtype) for q in parameters.values()])
+    return (G + objective.weight_decay * torch.diag(decay)).numpy()
+
+
+def test_gauss_newton_and_residual(objective):
+    x, y = objective.x, objective.y
+    truth = {"hessian": dense_hessian(objective), "ggn": dense_ggn(objective, x, y)}
+    truth["residual"] = truth["hessian"] - truth["ggn"]
+    for kind in KINDS:
+        np.testing.assert_allclose(in_full(Curvature(objective, kind=kind)), truth[kind], atol=1e-12)
+        np.testing.assert_allclose(in_full(Curvature(objective, x, y, kind=kind)), truth[kind], atol=1e-12)
+    assert np.linalg.eigvalsh(truth["ggn"]).min() > -1e-12
+    assert np.abs(truth["residual"]).max() > 1e-3
+
+
+def test_logistic_regression_in_closed_form():
+    """Softmax regression: H = E[(diag p - p p^T) x x^T], the residual part 0, since the outputs are linear."""
+    x, y = torch.randn(40, 3, dtype=torch.float64), torch.randint(0, 4, (40,))
+    objective = ls.Objective(nn.Linear(3, 4, bias=False), [(x, y)], dtype=torch.float64)
+    p = (x @ objective.model.weight.T).softmax(1)
+    A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    truth = torch.einsum("ncd,ni,nj->cidj", A, x, x).reshape(12, 12) / 40
+    np.testing.assert_allclose(in_full(Curvature(objective)), truth.detach().numpy(), atol=1e-14)
+    np.testing.assert_allclose(in_full(Curvature(objective, kind="residual")), 0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk_size", [1, 7, 50, 1000])
+def test_any_chunking_and_any_split_give_the_same(mlp, points, kind, chunk_size):
+    x, y = (torch.cat(parts) for parts in zip(*points, strict=True))
+    reference = ls.Objective(mlp, [(x, y)], weight_decay=0.3, dtype=torch.float64)
+    V = torch.randn(3, 65, dtype=torch.float64)
+    truth = Curvature(reference, kind=kind)(V)
+    for split in (points, [(x[:1], y[:1]), (x[1:], y[1:])]):
+        H = Curvature(ls.Objective(mlp, split, weight_decay=0.3, dtype=torch.float64), kind=kind, chunk_size=chunk_size)
+        torch.testing.assert_close(H(V), truth, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(torch.stack([H(v) for v in V]), truth, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(H.gradient(), Curvature(reference).gradient(), rtol=1e-12, atol=1e-13)
+        assert H.products == 6
+
+
+def test_a_subset_of_parameters_is_a_diagonal_block(objective):
+    names = [name for name, p in objective.model.named_parameters() for _ in range(p.numel())]
+    full = dense_hessian(objective)
+    for patterns, wanted in (
+        ("0", "0."),
+        (["3.bias", "0.weight"], ("0.weight", "3.bias")),
+        ("*weight", ("0.w", "3.w")),
+    ):
+        rows = [i for i, name in enumerate(names) if name.startswith(wanted)]
+        np.testing.assert_allclose(
+            in_full(Curvature(objective, parameters=patterns)), full[np.ix_(rows, rows)], atol=1e-12
+        )
+    with pytest.raises(ls.UserError, match=r"no trainable parameter matches 'wieght'"):
+        Curvature(objective, parameters="wieght")
+    with pytest.raises(ls.UserError, match="hessian, ggn, residual"):
+        Curvature(objective, kind="fisher")
+    with pytest.raises(ls.UserError, match="chunk_size=0"):
+        Curvature(objective, chunk_size=0)
+
+
+def test_linear_operator(objective):
+    operator = Curvature(objective, chunk_size=9).linear_operator()
+    dense = dense_hessian(objective)
+    V = np.random.default_rng(0).normal(size=(65, 4))
+    np.testing.assert_allclose(operator @ V, dense @ V, atol=1e-12)
+    np.testing.assert_allclose(operator.T @ V[:, 0], dense @ V[:, 0], atol=1e-12)
+    np.testing.assert_allclose(eigsh(operator, 3, which="LA")[0], np.linalg.eigvalsh(dense)[-3:], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["vit_xs", "alternet_xs", "resnet8"])
+def test_many_mini_batches_at_once(name, kind):
+    torch.manual_seed(0)
+    objective = ls.Objective(
+        ls.create_model(name, 10, 8, 1), ls.load_data("digits", samples=32), weight_decay=0.1, dtype=torch.float64
+    )
+    batches = objective.minibatches(8)
+    x, y = (torch.stack([b[j] for b in batches]) for j in (0, 1))
+    together = MiniBatchCurvatures(objective, x, y, kind=kind)
+    V = torch.randn(4, sum(p.numel() for p in together.parameters.values()), dtype=torch.float64)
+    one_by_one = torch.stack([Curvature(objective, *b, kind=kind)(v) for b, v in zip(batches, V, strict=True)])
+    scale = one_by_one.abs().max()
+    torch.testing.assert_close(together(V, range(4)) / scale, one_by_one / scale, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(together(V[[3, 1]], [3, 1]) / scale, one_by_one[[3, 1]] / scale, rtol=1e-9, atol=1e-11)
+
+
+def test_parts_of():
+    resnet = [n for n, _ in ls.create_model("resnet20", 10, 32, 3).named_parameters()]
+    vit = [n for n, _ in ls.create_model("vit_xs", 10, 8, 1).named_parameters()]
+    assert list(parts_of(resnet, "stage")) == ["conv1", "bn1", "layer1", "layer2", "layer3", "linear"]
+    assert "blocks.0" in parts_of(vit, "stage")
+    assert "layer1.0.conv1" in parts_of(resnet, "layer")
+    for names in (resnet, vit):
+        for per in ("layer", "stage"):
+            assert sorted(n for part in parts_of(names, per).values() for n in part) == sorted(names)
+    with pytest.raises(ls.UserError, match="layer, stage"):
+        parts_of(resnet, "block")
+
+
+def test_second_differences_of_the_surface_along_an_eigenvector(objective):
+    """Curvature and surface are one objective: along u, (L(h) - 2 L(0) + L(-h)) / h^2 is u's eigenvalue."""
+    H = Curvature(objective)
+    pairs = eigenpairs(H, torch.ones(65, dtype=torch.float64), 2, which="BE", tol=1e-9, vectors=True)
+    h = 1e-3
+    for value, u in zip(pairs.values, pairs.vectors, strict=True):
+        direction = unflatten(u, H.parameters)
+        losses = []
+        for a in (-h, 0, h):
+            with displaced(objective.model, [direction], [a]):
+                losses.append(objective.evaluate().loss)
+        assert (losses[0] - 2 * losses[1] + losses[2]) / h**2 == pytest.approx(value, rel=1e-4, abs=1e-7)
 
 
 def test_settings_are_restored():
@@ -116,7 +243,7 @@ def test_a_network_that_raises_leaves_the_caller_as_it_was(mlp, points):
     with unchanged(broken):
         objective = ls.Objective(broken, points)  # one pass, to see the outputs
         with pytest.raises(RuntimeError, match="broke"):
-            Hessian(objective)(torch.ones(Hessian(objective).n))
+            Curvature(objective)(torch.ones(Curvature(objective).n))
 
 
 def test_nothing_is_kept_from_one_mini_batch_to_the_next(objective):
@@ -126,7 +253,7 @@ def test_nothing_is_kept_from_one_mini_batch_to_the_next(objective):
 
     def work():
         for x, y in objective.minibatches(5):
-            H = MiniBatchHessian(objective, x, y)
+            H = Curvature(objective, x, y)
             H(torch.ones(H.n, dtype=torch.float64))
 
     work()
@@ -141,15 +268,14 @@ def test_resnet20_agrees_with_eigsh_in_fewer_products(resnet20, cifar):
     with unchanged(model):
         objective = ls.Objective(model, cifar)
         x, y = objective.minibatches(16)[0]
-        H = MiniBatchHessian(objective, x, y)
+        H = Curvature(objective, x, y)
         start = torch.randn(H.n, generator=torch.Generator().manual_seed(0))
         pairs = eigenpairs(H, start, 5)
         assert H.products == pairs.products
-        reference = MiniBatchHessian(objective, x, y)
-        operator = LinearOperator(
-            (H.n, H.n), lambda v: reference(torch.as_tensor(v, dtype=torch.float32).ravel()).numpy(), dtype=np.float32
+        reference = Curvature(objective, x, y)
+        values = eigsh(
+            reference.linear_operator(), 5, which="LM", v0=start.numpy(), tol=1e-3, return_eigenvectors=False
         )
-        values = eigsh(operator, 5, which="LM", v0=start.numpy(), tol=1e-3, return_eigenvectors=False)
     values = values[np.argsort(-np.abs(values))]
     np.testing.assert_allclose(pairs.values, values, rtol=1e-3)
     assert pairs.converged.all()
@@ -165,6 +291,6 @@ def test_resnet20_product_agrees_with_curvlinops(resnet20, cifar):
     theirs = curvlinops.HessianLinearOperator(
         objective.model, nn.CrossEntropyLoss(), parameters, [(objective.x, objective.y)]
     )
-    H = Hessian(objective)
+    H = Curvature(objective)
     v = torch.randn(H.n, dtype=torch.float64)
     torch.testing.assert_close(H(v), theirs @ v, rtol=1e-9, atol=1e-9)

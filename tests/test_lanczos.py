@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landscape.errors import UserError
-from landscape.lanczos import Tridiagonalisation, eigenpairs, quadrature
+from landscape.lanczos import Lanczos, eigenpairs, eigenpairs_in_lockstep, quadrature
 
 
 def matrix(eigenvalues, seed=0):
@@ -15,8 +15,8 @@ def matrix(eigenvalues, seed=0):
     return torch.as_tensor(q @ np.diag(eigenvalues) @ q.T)
 
 
-def start(n, seed=0):
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def start(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def expected(eigenvalues, k, which):
@@ -33,19 +33,45 @@ def expected(eigenvalues, k, which):
 spectra = st.lists(st.floats(-100, 100).filter(lambda e: abs(e) > 1e-3), min_size=1, max_size=20, unique=True)
 
 
-@given(spectra, st.integers(0, 50))
-def test_defining_identity(eigenvalues, seed):
+def rows(A):
+    """Products of rows with a symmetric matrix, in the shape that a group of operators has."""
+    return lambda X, _: X @ A
+
+
+def identity_holds(A, lanczos):
+    """A Q^T - Q^T T = X^T B^T, Q and X orthonormal: what every Ritz value and residual rests on."""
+    Q, T, B = lanczos.Q[0].numpy(), lanczos.T[0], lanczos.B[0]
+    X = np.zeros((0, len(A))) if lanczos.X is None else lanczos.X[0].numpy()
+    basis = np.concatenate([Q, X])
+    np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-12)
+    scale = np.abs(A).max()
+    np.testing.assert_allclose(A @ Q.T - Q.T @ T, X.T @ B.T, atol=1e-11 * max(scale, 1) * len(A))
+
+
+def repeated(*values):
+    """Spectra made of these values, each up to four times."""
+    return st.lists(
+        st.tuples(st.sampled_from(values), st.integers(1, 4)), min_size=1, max_size=8, unique_by=lambda pair: pair[0]
+    ).map(lambda pairs: [value for value, copies in pairs for _ in range(copies)])
+
+
+whiches, seeds = st.sampled_from(["LM", "LA", "SA", "BE"]), st.integers(0, 50)
+
+
+@settings(deadline=None)
+@given(st.one_of(spectra, repeated(-3.0, 0.0, 1e-4, 0.5, 90.0)), st.integers(1, 3), st.integers(0, 50))
+def test_defining_identity(eigenvalues, block, seed):
     A = matrix(eigenvalues, seed)
-    lanczos = Tridiagonalisation(lambda v: A @ v, start(len(A), seed))
-    for _ in range(max(1, len(A) // 2)):
+    n = len(A)
+    lanczos = Lanczos(rows(A), start((1, min(block, n), n), seed))
+    while not lanczos.exhausted:
         lanczos.step()
-    Q = lanczos.Q.numpy()
-    T = np.diag(lanczos.alpha) + np.diag(lanczos.beta, 1) + np.diag(lanczos.beta, -1)
-    remainder = A.numpy() @ Q.T - Q.T @ T
-    np.testing.assert_allclose(Q @ Q.T, np.eye(len(Q)), atol=1e-12)
-    scale = np.abs(eigenvalues).max()
-    np.testing.assert_allclose(remainder[:, :-1], 0, atol=1e-11 * scale)
-    assert np.linalg.norm(remainder[:, -1]) == pytest.approx(lanczos.beta_last, abs=1e-10 * scale)
+        identity_holds(A.numpy(), lanczos)
+        if lanczos.m > 4 and not lanczos.exhausted and lanczos.products < 3 * n:
+            theta, S, _ = lanczos.ritz()
+            chosen = np.argsort(-np.abs(theta[0]))[:2]
+            lanczos.restart(theta[:, chosen], S[:, :, chosen])
+            identity_holds(A.numpy(), lanczos)
 
 
 @settings(deadline=None)
@@ -124,3 +150,130 @@ def test_quadrature_is_exact_for_polynomials(eigenvalues, steps, seed):
     for p in range(min(2 * steps, 6)):
         truth = u @ np.linalg.matrix_power(A.numpy(), p) @ u
         assert np.nansum(weight * node**p) == pytest.approx(truth, abs=1e-9 * scale**p)
+
+
+@settings(deadline=None)
+@given(repeated(-7.0, -3.0, -1e-4, 0.0, 1e-4, 0.5, 0.5001, 3.0, 7.0, 90.0), whiches, st.integers(1, 6), seeds)
+def test_no_ghosts_and_no_misses(eigenvalues, which, k, seed):
+    """Clustered, multiple, indefinite, rank-deficient: a block as wide as the multiplicity finds every copy."""
+    check_found(eigenvalues, which, k, seed, max_basis=None)
+
+
+@settings(deadline=None, max_examples=40)
+@given(repeated(-7.0, -3.0, 0.0, 3.0, 7.0, 20.0), whiches, st.integers(1, 6), seeds)
+def test_no_ghosts_and_no_misses_with_restarts(eigenvalues, which, k, seed):
+    check_found(eigenvalues, which, k, seed, max_basis=min(min(k, len(eigenvalues)) + 12, len(eigenvalues)))
+
+
+def check_found(eigenvalues, which, k, seed, max_basis):
+    n = len(eigenvalues)
+    k, b = min(k, n), min(4, n)
+    A = matrix(eigenvalues, seed)
+    pairs = eigenpairs(
+        lambda V: V @ A, start((b, n), seed), k, which=which, tol=1e-9, max_products=2000, max_basis=max_basis,
+        vectors=True,
+    )  # fmt: skip
+    scale = max(np.abs(eigenvalues).max(), 1)
+    found = np.abs(pairs.values) if which == "LM" else pairs.values
+    truth = expected(eigenvalues, k, which)
+    np.testing.assert_allclose(found, np.abs(truth) if which == "LM" else truth, atol=1e-8 * scale)
+    u = pairs.vectors.numpy()
+    np.testing.assert_allclose(u @ u.T, np.eye(k), atol=1e-9)
+    assert pairs.converged.all()
+    assert pairs.complete
+
+
+def test_a_wanted_one_that_is_late_is_waited_for():
+    """-6.0 converges while 6.5 is still on its way up from the bulk, as seen on a ResNet-20."""
+    eigenvalues = torch.as_tensor(np.concatenate([[380, 310, 9, 7, 6.5, -6.0], np.linspace(-5, 6, 400)]))
+    for seed in range(20):
+        v = start(len(eigenvalues), seed)
+        v[4] /= 30
+        pairs = eigenpairs(lambda u: u * eigenvalues, v, 5, tol=1e-2)
+        np.testing.assert_allclose(pairs.values, [380, 310, 9, 7, 6.5], rtol=1e-3)
+        assert pairs.complete
+
+
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize("block", [1, 3])
+def test_thick_restart_within_a_small_basis(which, block):
+    eigenvalues = np.concatenate([[50, -30, 20, -9, 7, 6, -5, -3], np.linspace(-1, 1, 500)])
+    A = matrix(eigenvalues)
+    held = []
+
+    def matvec(V):
+        held.append(sum(o.shape[-1] == len(A) for o in [V]))
+        return V @ A
+
+    pairs = eigenpairs(
+        matvec, start((block, len(A))), 4, which=which, tol=1e-9, max_basis=10, max_products=2000, verify=True
+    )
+    np.testing.assert_allclose(pairs.values, expected(eigenvalues, 4, which), rtol=1e-9)
+    assert pairs.verified
+    assert (pairs.residuals <= 1.01e-9 * np.abs(pairs.values) + 1e-13).all()
+
+
+def test_the_basis_never_outgrows_its_bound():
+    A = matrix(np.linspace(-1, 1, 400) ** 3)
+    lanczos_sizes = []
+    grown = Lanczos._reserve
+
+    def watched(self, rows):
+        grown(self, rows)
+        lanczos_sizes.append(self.m)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lanczos, "_reserve", watched)
+        pairs = eigenpairs(lambda v: A @ v, start(400), 3, tol=1e-6, max_basis=8, max_products=5000)
+    assert max(lanczos_sizes) < 8
+    assert pairs.converged.all()
+    assert pairs.products > 50  # it did restart
+
+
+def test_max_basis_too_small():
+    with pytest.raises(UserError, match="max_basis=5 is too small for k=5 by blocks of 1; take 7"):
+        eigenpairs(lambda v: v, start(30), 5, max_basis=5)
+
+
+def test_a_warm_start_saves_products():
+    eigenvalues = np.concatenate([[50, -30, 20, -9], np.linspace(-1, 1, 300)])
+    A = matrix(eigenvalues)
+    cold = eigenpairs(lambda V: V @ A, start((4, len(A))), 4, tol=1e-8, vectors=True)
+    warm = eigenpairs(lambda V: V @ A, cold.vectors, 4, tol=1e-8)
+    np.testing.assert_allclose(warm.values, cold.values, rtol=1e-12)
+    assert warm.products <= cold.products // 3
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(spectra.filter(lambda e: len(e) > 5), min_size=1, max_size=4), st.sampled_from(["LM", "BE"]))
+def test_lockstep_equals_one_by_one(several, which):
+    n = min(map(len, several))
+    matrices = torch.stack([matrix(e[:n], i) for i, e in enumerate(several)])
+    starts = torch.stack([start((1, n), i) for i in range(len(several))])
+    sizes = []
+
+    def matvec(X, members):
+        sizes.append(len(members))
+        return X @ matrices[list(members)]
+
+    together = eigenpairs_in_lockstep(matvec, starts, 3, which=which, tol=1e-7, vectors=True)
+    for A, v, pairs in zip(matrices, starts, together, strict=True):
+        alone = eigenpairs(lambda u, A=A: A @ u, v[0], 3, which=which, tol=1e-7, vectors=True)
+        assert pairs.products == alone.products
+        np.testing.assert_allclose(np.abs(pairs.values), np.abs(alone.values), atol=1e-10 * float(A.abs().max()))
+        assert pairs.vectors.shape == (3, n)
+        for value, residual, u in zip(pairs.values, pairs.residuals, pairs.vectors, strict=True):
+            assert float((A @ u - value * u).norm()) == pytest.approx(residual, abs=1e-9 * float(A.abs().max()))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == sum(pairs.products for pairs in together)
+
+
+def test_in_lockstep_one_that_is_not_finite_leaves_the_others_alone():
+    A = matrix(np.linspace(1, 9, 30))
+    scale = torch.tensor([1.0, torch.nan, 2.0], dtype=torch.float64)
+    found = eigenpairs_in_lockstep(
+        lambda X, members: (X @ A) * scale[list(members), None, None], start((3, 1, 30)), 2, tol=1e-8
+    )
+    assert np.isnan(found[1].values).all()
+    np.testing.assert_allclose(found[2].values[0], 18, rtol=1e-9)
+    assert found[1].products == 1

@@ -34,35 +34,6 @@ def test_whole_data_top(mlp, objective, which):
     np.testing.assert_allclose(top["eigenvalue"], wanted, rtol=1e-7, atol=1e-9)
 
 
-def test_density_moments_are_the_hessians(mlp, objective):
-    with unchanged(mlp):
-        density = ls.spectral_density(objective, probes=3, steps=20, seed=4)
-    assert density["node"].dims == density["weight"].dims == ("probe", "node")
-    np.testing.assert_allclose(density["weight"].sum("node"), 1, rtol=1e-12)
-    H = dense_hessian(objective)
-    n = len(H)
-    for i in range(3):
-        node, weight = density["node"].values[i], density["weight"].values[i]
-        # the probe's own moments, to which those of the whole spectrum are the mean over probes
-        v = probe(n, 4, i)
-        for p in range(1, 5):
-            truth = v @ np.linalg.matrix_power(H, p) @ v / n
-            assert np.nansum(weight * node**p) == pytest.approx(truth, rel=1e-8)
-
-
-def probe(n, seed, i):
-    digest = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    return (torch.randint(0, 2, (n,), generator=torch.Generator().manual_seed(digest)) * 2 - 1).double().numpy()
-
-
-def test_trace_within_its_error(objective):
-    density = ls.spectral_density(objective, probes=100, steps=10)
-    H = dense_hessian(objective)
-    assert abs(float(density["trace"]) - np.trace(H)) < 4 * float(density["trace_sem"])
-    assert abs(float(density["frobenius_squared"]) - (H**2).sum()) < 4 * float(density["frobenius_squared_sem"])
-    assert float(density["trace_sem"]) < 0.2 * np.trace(H)
-
-
 def gathered(eigenvalue):
     return xr.Dataset({"eigenvalue": (("batch", "rank"), np.array(eigenvalue, float))})
 
@@ -127,5 +98,3 @@ def test_a_loss_that_is_not_finite_gives_nan(mlp, points):
 def test_bad_requests(objective):
     with pytest.raises(ls.UserError, match="50 frozen examples make 3"):
         ls.hessian_spectrum(objective, batches=4)
-    with pytest.raises(ls.UserError, match="probes=0"):
-        ls.spectral_density(objective, probes=0)

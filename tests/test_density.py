@@ -1,0 +1,126 @@
+"""Density, trace and Frobenius norm against Hessians in full, and against each other."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import dense_hessian, unchanged
+from torch import nn
+
+import landscape as ls
+from landscape.draws import rademacher
+
+
+@pytest.fixture
+def objective(mlp, points):
+    return ls.Objective(mlp, points, weight_decay=0.2, dtype=torch.float64)
+
+
+def test_density_moments_are_the_hessians(mlp, objective):
+    with unchanged(mlp):
+        density = ls.spectral_density(objective, probes=3, steps=20, seed=4)
+    assert density["node"].dims == density["weight"].dims == ("probe", "node")
+    np.testing.assert_allclose(density["weight"].sum("node"), 1, rtol=1e-12)
+    H = dense_hessian(objective)
+    n = len(H)
+    for i in range(3):
+        node, weight = density["node"].values[i], density["weight"].values[i]
+        # the probe's own moments, to which those of the whole spectrum are the mean over probes
+        v = rademacher(torch.zeros(n, dtype=torch.float64), 4, i).numpy()
+        for p in range(1, 5):
+            truth = v @ np.linalg.matrix_power(H, p) @ v / n
+            assert np.nansum(weight * node**p) == pytest.approx(truth, rel=1e-8)
+
+
+def test_trace_within_its_error(objective):
+    density = ls.spectral_density(objective, probes=100, steps=10)
+    H = dense_hessian(objective)
+    assert abs(float(density["trace"]) - np.trace(H)) < 4 * float(density["trace_sem"])
+    assert abs(float(density["frobenius_squared"]) - (H**2).sum()) < 4 * float(density["frobenius_squared_sem"])
+    assert float(density["trace_sem"]) < 0.2 * np.trace(H)
+
+
+def test_density_of_mini_batches_visits_each(objective):
+    density = ls.spectral_density(objective, probes=6, steps=60, batch_size=16, batches=3)
+    assert density["batch"].values.tolist() == [0, 1, 2, 0, 1, 2]
+    for i in range(6):
+        H = dense_hessian(objective, *objective.minibatches(16)[i % 3])
+        v = rademacher(torch.zeros(len(H), dtype=torch.float64), 0, i).numpy()
+        assert float(density["mean_eigenvalue"][i]) == pytest.approx(v @ H @ v / len(H), rel=1e-9)
+    with pytest.raises(ls.UserError, match="probes=2 cannot visit 3"):
+        ls.spectral_density(objective, probes=2, batch_size=16, batches=3)
+
+
+def diagonal(eigenvalues):
+    """An objective whose Hessian is diag(eigenvalues): half a weighted square of the parameters."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theta = nn.Parameter(torch.ones(len(eigenvalues)))
+
+        def forward(self, x):
+            return 0.5 * x @ self.theta.square()
+
+    x = torch.as_tensor(eigenvalues, dtype=torch.float64)[None]
+    return ls.Objective(Net(), [(x, torch.zeros(1))], loss=lambda f, y: f, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("estimator", ["hutchinson", "hutch++"])
+def test_trace_and_frobenius_cover_the_truth(objective, estimator):
+    """Of the draws, about 95 % lie within two standard errors."""
+    H = dense_hessian(objective)
+    truth = {"trace": np.trace(H), "frobenius_squared": (H**2).sum()}
+    z = {name: [] for name in truth}
+    for seed in range(40):
+        found = ls.hessian_trace(objective, products=36, estimator=estimator, seed=seed)
+        for name in truth:
+            z[name].append(float((found[name] - truth[name]) / found[f"{name}_sem"]))
+    for name in truth:
+        assert np.mean(np.abs(z[name]) < 2) >= 0.8, (name, z[name])
+        assert abs(np.mean(z[name])) < 0.6
+
+
+def test_hutch_plus_plus_is_better_with_outliers():
+    outliers = np.concatenate([[300, 200, 100, 50, -80], np.linspace(-1, 1, 200)])
+    q = np.linalg.qr(np.random.default_rng(0).normal(size=(205, 205)))[0]
+    A = torch.as_tensor(q @ np.diag(outliers) @ q.T)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theta = nn.Parameter(torch.ones(205))
+
+        def forward(self, x):
+            return 0.5 * (self.theta @ x[0] @ self.theta)[None]
+
+    objective = ls.Objective(Net(), [(A[None], torch.zeros(1))], loss=lambda f, y: f, dtype=torch.float64)
+    errors = {}
+    for estimator in ("hutchinson", "hutch++"):
+        found = [ls.hessian_trace(objective, products=30, estimator=estimator, seed=s) for s in range(8)]
+        errors[estimator] = np.sqrt(np.mean([(float(f["trace"]) - outliers.sum()) ** 2 for f in found]))
+        assert np.median([float(f["trace_sem"]) for f in found]) == pytest.approx(errors[estimator], rel=1)
+    assert errors["hutch++"] < errors["hutchinson"] / 5
+
+
+def test_hutch_plus_plus_is_exact_once_the_sketch_spans_all():
+    found = ls.hessian_trace(diagonal([5.0, -2.0, 1.0]), products=12)
+    assert float(found["trace"]) == pytest.approx(4, rel=1e-12)
+    assert float(found["frobenius_squared"]) == pytest.approx(30, rel=1e-12)
+    assert float(found["trace_sem"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_density_and_trace_agree(objective):
+    density = ls.spectral_density(objective, probes=60, steps=12)
+    found = ls.hessian_trace(objective, products=60)
+    for name in ("trace", "frobenius_squared"):
+        error = np.hypot(float(density[f"{name}_sem"]), float(found[f"{name}_sem"]))
+        assert abs(float(density[name]) - float(found[name])) < 4 * error
+
+
+def test_bad_requests(objective):
+    with pytest.raises(ls.UserError, match="probes=0"):
+        ls.spectral_density(objective, probes=0)
+    with pytest.raises(ls.UserError, match="hutchinson, hutch"):
+        ls.hessian_trace(objective, estimator="diagonal")
+    with pytest.raises(ls.UserError, match="leave 1 probes"):
+        ls.hessian_trace(objective, products=1)
