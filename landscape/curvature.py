@@ -256,8 +256,8 @@ class MiniBatchCurvatures:
             return jvp(grad(nll_of), (theta,), (v,))[1]
 
         def ggn() -> Named:
-            f, Jv = jvp(outputs, (theta,), (v,))
-            _, pull_back, *_ = vjp(outputs, theta)
+            f, Jv = jvp(outputs, (theta,), (v,))[:2]
+            pull_back = vjp(outputs, theta)[1]
             return pull_back(jvp(grad(nll), (f,), (Jv,))[1])[0]
 
         if self.kind == "hessian":

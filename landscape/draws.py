@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 
+def unit_seed(seed: int, *unit: int) -> int:
+    """A seed for one unit of the work that `seed` stands for."""
+    return int(np.random.SeedSequence([seed, *unit]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _generator(seed: int, *unit: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, *unit]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    return torch.Generator().manual_seed(int(state))
+    return torch.Generator().manual_seed(unit_seed(seed, *unit))
 
 
 def gaussian(like: Tensor, seed: int, *unit: int) -> Tensor:

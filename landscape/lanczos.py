@@ -20,6 +20,7 @@ Matvec = Callable[[Tensor], Tensor]
 ManyMatvec = Callable[[Tensor, Sequence[int]], Tensor]
 WHICH = ("LM", "LA", "SA", "BE")
 ROUNDING = 10  # in units of eps * ||A||: what a product may be wrong by
+SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; at 1, 3 of 90 spectra of a ViT missed one
 
 
 class Lanczos:
@@ -240,21 +241,22 @@ def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
     raise UserError(f"which={which!r} is not one of {', '.join(WHICH)}")
 
 
-def _nothing_missed(
-    theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, which: str, slack: np.ndarray
-) -> bool:
-    """Whether no Ritz pair outside `picked` may, within its residual, be beyond the last one picked and its slack."""
+def _nothing_missed(theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, which: str, tol: float) -> bool:
+    """Whether every Ritz pair outside `picked` has either converged too, and so is known to come after the last one
+    picked, or could not come before it even by SAFETY times its residual.
+    """
     rest = np.setdiff1d(np.arange(len(theta)), picked)
+    rest = rest[residuals[rest] > tol * np.abs(theta[rest])]
     if not len(rest):
         return True
-    t, r = theta[rest], residuals[rest]
+    t, r = theta[rest], SAFETY * residuals[rest]
+    rounding = ROUNDING * np.finfo(float).eps * np.abs(theta).max()
     if which == "LM":
-        return bool((np.abs(t) + r).max() <= np.abs(theta[picked[-1]]) + slack[-1])
-    high = picked if which == "LA" else picked[: len(picked) - len(picked) // 2] if which == "BE" else picked[:0]
-    low = picked if which == "SA" else picked[len(picked) - len(picked) // 2 :] if which == "BE" else picked[:0]
-    allowed = dict(zip(picked.tolist(), slack, strict=True))
-    above = not len(high) or (t + r).max() <= min(theta[i] + allowed[i] for i in high.tolist())
-    below = not len(low) or (t - r).min() >= max(theta[i] - allowed[i] for i in low.tolist())
+        return bool((np.abs(t) + r).max() <= np.abs(theta[picked[-1]]) + rounding)
+    split = {"LA": len(picked), "SA": 0, "BE": len(picked) - len(picked) // 2}[which]
+    high, low = theta[picked[:split]], theta[picked[split:]]
+    above = len(high) == 0 or (t + r).max() <= high.min() + rounding
+    below = len(low) == 0 or (t - r).min() >= low.max() - rounding
     return bool(above and below)
 
 
@@ -273,9 +275,9 @@ def eigenpairs(
     """k eigenpairs of a symmetric operator, by thick-restart Lanczos with full reorthogonalisation.
 
     Stops when each of the k wanted residuals is at most tol * |value| (or ten roundings of the largest value, for
-    eigenvalues near 0) and no other Ritz pair may within its residual be a wanted one; when the whole space is
-    spanned; or after `max_products` products: then what has not converged is marked. The error of a converged value
-    is of the order of residual^2 / gap, far below its residual.
+    eigenvalues near 0) and every other Ritz pair has converged or could not be a wanted one by twice its residual;
+    when the whole space is spanned; or after `max_products` products: then what has not converged is marked. The
+    error of a converged value is of the order of residual^2 / gap, far below its residual.
 
     matvec: maps a vector (n,) to (n,), or where `start` is a block (b, n), rows (b, n) to rows (b, n).
     start: (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make
@@ -367,7 +369,7 @@ def eigenpairs_in_lockstep(
             picked = wanted(t, k, which)
             slack = np.maximum(tol * np.abs(t[picked]), rounding * np.abs(t).max())
             converged = r[picked] <= slack
-            complete = len(picked) == k and _nothing_missed(t, r, picked, which, slack)
+            complete = len(picked) == k and _nothing_missed(t, r, picked, which, tol)
             if complete and lanczos.broken[place]:  # what the fresh direction holds is not known before a step with it
                 known = before_fresh.get(member)
                 before_fresh[member] = t[picked]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landscape.errors import UserError
+from landscape.folding import accelerate
 from landscape.parameters import fingerprint
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -43,8 +44,8 @@ class Evaluation:
 class Objective:
     """L(theta) = (1/N) sum_i l(f_theta(x_i), y_i) + penalty(theta), N counted in examples, in eval mode.
 
-    It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, and holds the
-    data on `device`.
+    It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, rewrites it for
+    speed where that is exact (`landscape.folding`), and holds the data on `device`.
 
     model: any module from x to logits (n, classes).
     data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns.
@@ -98,6 +99,7 @@ class Objective:
             raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
         self.x = self._on_device(torch.cat([x for x, _ in batches]))
         self.y = self._on_device(torch.cat([y for _, y in batches]))
+        self.x = accelerate(self.model, self.x)
         self.examples = len(self.y)
         sizes = [len(y) for _, y in batches]
         self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import bootstrap
 
 from landscape.curvature import Curvature, MiniBatchCurvatures, parts_of
-from landscape.draws import gaussian
+from landscape.draws import gaussian, unit_seed
 from landscape.errors import UserError
 from landscape.lanczos import RitzPairs, eigenpairs, eigenpairs_in_lockstep
 from landscape.objective import Objective
@@ -100,15 +100,13 @@ def hessian_spectrum(
     def compute(indices: list[Index]) -> None:
         these = list(parts.values())[indices[0][0] if per else 0]
         numbers = [index[-1] for index in indices]
+        some = {i: minibatches[i] for i in numbers}
         if method == "pyhessian":
-            x, y = minibatches[numbers[0]]
-            found = [pyhessian_eigenpairs(objective, x, y, k, seed=seed_of(numbers[0]))]
-        elif len(indices) == 1:
-            H = Curvature(objective, *minibatches[numbers[0]], kind=kind, parameters=these)
-            start = _start(H.gradient(), seed, numbers[0])
-            found = [eigenpairs(H, start, min(k, H.n), vectors=split, **settings)]
+            found = [pyhessian_eigenpairs(objective, x, y, k, seed=unit_seed(seed, i)) for i, (x, y) in some.items()]
         else:
-            found = _in_lockstep(numbers, these)
+            found = minibatch_eigenpairs(
+                objective, some, k, kind=kind, parameters=these, seed=seed, vectors=split, **settings
+            )
         for index, number, pairs in zip(indices, numbers, found, strict=True):
             _record(result, pairs, index)
             if split and pairs.vectors is not None:
@@ -116,26 +114,42 @@ def hessian_spectrum(
                 for rank, u in enumerate(pairs.vectors):
                     result["ggn_part"].values[(*index, rank)] = float(torch.dot(u, G(u)))
 
-    def _in_lockstep(numbers: list[int], these: list[str]) -> list[RitzPairs]:
-        x, y = (torch.stack([minibatches[i][j] for i in numbers]) for j in (0, 1))
-        H = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=these)
-        gradients = (Curvature(objective, *minibatches[i], kind=kind, parameters=these).gradient() for i in numbers)
-        starts = torch.stack([_start(g, seed, i) for g, i in zip(gradients, numbers, strict=True)])
-
-        def matvec(X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
-            return H(X[:, 0], members)[:, None]
-
-        return eigenpairs_in_lockstep(matvec, starts[:, None], min(k, starts.shape[1]), vectors=split, **settings)
-
-    def seed_of(i: int) -> int:
-        return seed * 1_000_003 + i
-
     each_not_done(result, compute, together=lockstep, save=save, save_every=save_every, progress=progress)
     result = result.drop_vars(("summary", "statistic", "bound"), errors="ignore")
     if per is None:
         return result.assign(summarize(result, seed=seed))
     summaries = [summarize(result.isel(part=i), seed=seed) for i in range(len(parts))]
     return result.assign(xr.concat(summaries, "part"))
+
+
+def minibatch_eigenpairs(
+    objective: Objective,
+    minibatches: Mapping[int, tuple[torch.Tensor, torch.Tensor]],
+    k: int,
+    *,
+    kind: str = "hessian",
+    parameters: str | Sequence[str] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> list[RitzPairs]:
+    """The k eigenpairs of each of some mini-batches: of one by the kept graph, of several of one size in lockstep.
+
+    minibatches: by number; number and seed fix the start, so that any grouping gives the same but for rounding.
+    settings: those of `landscape.lanczos.eigenpairs`. k is cut down to the number of parameters.
+    """
+    each = {i: Curvature(objective, x, y, kind=kind, parameters=parameters) for i, (x, y) in minibatches.items()}
+    if len(each) == 1:
+        ((i, H),) = each.items()
+        return [eigenpairs(H, _start(H.gradient(), seed, i), min(k, H.n), **settings)]
+    starts = torch.stack([_start(H.gradient(), seed, i) for i, H in each.items()])
+    x, y = (torch.stack([batch[j] for batch in minibatches.values()]) for j in (0, 1))
+    del each  # and the graphs they keep
+    together = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=parameters)
+
+    def matvec(X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
+        return together(X[:, 0], members)[:, None]
+
+    return eigenpairs_in_lockstep(matvec, starts[:, None], min(k, starts.shape[1]), **settings)
 
 
 def hessian_top(

@@ -1,0 +1,104 @@
+"""The same function of the same parameters in fewer operations: for a private copy of a network in eval mode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution that applies the BatchNorm after it within its own weights: still differentiable in both's."""
+
+    batchnorm: tuple[nn.BatchNorm2d]  # in a tuple, so that it is not registered here under a second name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """BN(W * x + b) = (s W) * x + (s (b - mean) + beta), s = gamma / sqrt(var + eps)."""
+        (bn,) = self.batchnorm
+        assert bn.running_var is not None
+        assert bn.running_mean is not None
+        scale = bn.weight * (bn.running_var + bn.eps).rsqrt()
+        shift = -bn.running_mean if self.bias is None else self.bias - bn.running_mean
+        return self._conv_forward(x, self.weight * scale[:, None, None, None], scale * shift + bn.bias)
+
+
+class FoldedBatchNorm2d(nn.BatchNorm2d):
+    """A BatchNorm that the convolution before it has already applied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x as it is."""
+        return x
+
+
+def accelerate(model: nn.Module, x: Tensor) -> Tensor:
+    """Rewrite `model` in place, where its outputs for x (n, ...) stay the same to rounding; x as it is best laid out.
+
+    Each BatchNorm in eval mode that is all that follows a convolution is folded into it, and images are stored with
+    their channels last: Hessian products of a ResNet-20 take a fifth less time on a CPU. Parameters, buffers and their
+    names stay what they are. A network that cannot be traced, or that a change would alter, is left as it is.
+    """
+    if not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+        return x
+    few = x[:2]
+    with torch.no_grad():
+        before = model(few)
+        pairs = _pairs(model)
+        for conv, bn in pairs:
+            conv.__class__, bn.__class__ = FoldedConv2d, FoldedBatchNorm2d
+            conv.batchnorm = (bn,)  # type: ignore[assignment]
+        if pairs and not _same(model(few), before):
+            for conv, bn in pairs:
+                conv.__class__, bn.__class__ = nn.Conv2d, nn.BatchNorm2d
+        if x.ndim != 4 or x.dtype != torch.float32:
+            return x
+        model.to(memory_format=torch.channels_last)
+        try:
+            if _same(model(few.contiguous(memory_format=torch.channels_last)), before):
+                return x.contiguous(memory_format=torch.channels_last)
+        except RuntimeError:  # a view that needs the channels first
+            pass
+        model.to(memory_format=torch.contiguous_format)
+        return x
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """What holds no BatchNorm, such as an attention, is not looked into: its code need not be traceable."""
+        return super().is_leaf_module(m, module_qualified_name) or not _has_batchnorm(m)
+
+
+def _has_batchnorm(model: nn.Module) -> bool:
+    return any(type(m) is nn.BatchNorm2d for m in model.modules())
+
+
+def _pairs(model: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    if not _has_batchnorm(model):
+        return []
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except Exception:  # whatever the network's own code does under tracing
+        return []
+    modules = dict(model.named_modules())
+    called = [str(node.target) for node in nodes if node.op == "call_module"]
+    pairs = []
+    for node in nodes:
+        if node.op != "call_module" or len(node.users) != 1:
+            continue
+        after = next(iter(node.users))
+        if after.op != "call_module" or after.args != (node,) or after.kwargs:
+            continue
+        conv, bn = modules[str(node.target)], modules[str(after.target)]
+        once = called.count(str(node.target)) == called.count(str(after.target)) == 1
+        if once and type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and _foldable(conv, bn):
+            pairs.append((conv, bn))
+    return pairs
+
+
+def _foldable(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> bool:
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in (conv, bn))
+    return not hooked and not bn.training and bn.affine and bn.running_var is not None
+
+
+def _same(a: object, b: object) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and torch.isfinite(b).all()):
+        return False
+    return bool((a - b).abs().max() <= 1e-4 * b.abs().max())
