@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,17 +119,26 @@ def into(
     return result
 
 
-def evaluate_test(subject: Subject) -> xr.Dataset | None:
-    """Accuracy and NLL on the test split, each with its standard error over examples; None without such a split."""
+def evaluate_test(subject: Subject, out: str | os.PathLike[str] | None = None) -> xr.Dataset | None:
+    """Accuracy and NLL on the test split, each with its standard error over examples; None without such a split.
+
+    out: a results file to keep them in, and to take them from where it has those of the same network and data.
+    """
     try:
         data = subject.frozen(split="test", transform="eval")
     except MissingSplit:
         return None
     objective = subject.objective(data)
-    values = objective.evaluate().asdict()
-    kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
-    config = {"analysis": "test", "objective": objective.config()}
-    return xr.Dataset(kept, attrs={"config": config})
+    config = json.loads(json.dumps({"analysis": "test", "objective": objective.config()}))
+
+    def compute(stored: xr.Dataset | None, _: Save | None = None) -> xr.Dataset:
+        if stored is not None and stored.attrs.get("config") == config:
+            return stored
+        values = objective.evaluate().asdict()
+        kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
+        return xr.Dataset(kept, attrs={"config": config})
+
+    return compute(None) if out is None else into(out, "test", compute)
 
 
 def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str) -> list[Path]:
@@ -204,12 +214,17 @@ def describe(name: str, group: xr.Dataset) -> str:
     if "converged" in group:
         pairs = group["converged"].values[np.isfinite(group["eigenvalue"].values)]
         parts.append(f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged")
+        if "complete" in group and config.get("method") != "pyhessian":
+            unsure = int((group["done"] & ~group["complete"]).sum())
+            parts.append(f"{unsure} searches stopped before nothing could be missing" if unsure else "")
         parts.append(f"{int(group['products'].sum())} Hessian products")
     if "loss" in group and "done" in group:
         diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
         parts.append(f"loss {float(np.nanmin(group['loss'])):.4g} at the lowest, {diverged} points diverged")
     if "trace" in group:
         parts.append(f"trace {float(group['trace']):.4g} +- {float(group['trace_sem']):.2g}")
+        norm, sem = float(group["frobenius_squared"]), float(group["frobenius_squared_sem"])
+        parts.append(f"squared Frobenius norm {norm:.4g} +- {sem:.2g}")
     if name == "test":
         parts.append(f"accuracy {percent(group)} of {int(group['examples'])}")
     return f"{name}: " + "; ".join(p for p in parts if p)

@@ -104,13 +104,9 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
     ax.set(xlabel="Hessian eigenvalue", ylabel="density (per unit of the axis)", title=title or "Hessian spectra")
-    if finite.size == 0:
-        ax.annotate("no finite eigenvalue", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    linear = _symlog(ax, finite, axis="x")
+    if linear is None:
         return
-    largest = np.abs(finite).max()
-    # linear below a tenth of the median, but never so that the logarithmic part spans more than ten decades
-    linear = 10.0 ** np.floor(np.log10(max(np.median(np.abs(finite)) / 10, largest / 1e10))) if largest > 0 else 1.0
-    ax.set_xscale("function", functions=(lambda e: _squeeze(e, linear), lambda u: _stretch(u, linear)))
     u = np.linspace(*_padded(_squeeze(finite, linear)), 600)
     for i, (name, e) in enumerate(gathered.items()):
         s = _squeeze(e[np.isfinite(e)], linear)
@@ -129,9 +125,6 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     ax.tick_params(axis="x", pad=6 + 4 * len(gathered))
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
-    ax.set_xlim(*_stretch(u[[0, -1]], linear).tolist())
-    ax.set_xticks(_symlog_ticks(finite, linear))
-    ax.xaxis.set_major_formatter(FuncFormatter(_power))
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize="small")
 
@@ -214,22 +207,166 @@ def plot_density(density: xr.Dataset, ax: Axes, *, bins: int = 400, title: str |
     )  # fmt: skip
 
 
+def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """Eigenvalues of a `top` group by rank, each with its residual as an error bar; hollow where not converged."""
+    e, r = top["eigenvalue"].values, top["residual"].values
+    rank = np.arange(1, len(e) + 1)
+    ax.set(xlabel="rank", ylabel="eigenvalue", title=title or "Top eigenvalues of the Hessian")
+    linear = _symlog(ax, e, axis="y")
+    if linear is None:
+        return
+    ok = top["converged"].values
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.vlines(rank, 0, e, color="0.75", lw=1)
+    ax.errorbar(rank, e, yerr=r, fmt="none", ecolor=COLORS[0], capsize=3, lw=1)
+    ax.plot(rank[ok], e[ok], "o", color=COLORS[0], label="converged; bar: residual")
+    ax.plot(rank[~ok], e[~ok], "o", color=COLORS[0], markerfacecolor="white", label="not converged")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _examples_note(ax, top)
+    if not ok.all():
+        ax.legend(frameon=False, fontsize="small")
+
+
+def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """Every eigenvalue of a group computed per layer or stage, one row a part, first layer on top; a bar, where there
+    are mini-batches, from the median smallest to the median largest.
+    """
+    names = [str(name) for name in spectrum["part"].values]
+    e = spectrum["eigenvalue"].values.reshape(len(names), -1)
+    converged = spectrum["converged"].values.reshape(len(names), -1)
+    ax.set(xlabel="eigenvalue", title=title or "Hessian eigenvalues by part")
+    if _symlog(ax, e, axis="x") is None:
+        return
+    for row, (values, ok) in enumerate(zip(e, converged, strict=True)):
+        if "summary" in spectrum:
+            ends = spectrum["summary"].isel(part=row).sel(statistic=["smallest", "largest"], bound="estimate")
+            ax.plot(ends, [row, row], color=COLORS[0], lw=5, alpha=0.3, solid_capstyle="butt")
+        for mask, alpha in ((ok, 0.7), (~ok & np.isfinite(values), 0.25)):
+            ax.plot(values[mask], np.full(mask.sum(), row), "|", color=COLORS[0], alpha=alpha, markersize=9)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_yticks(range(len(names)), names, fontsize="small" if len(names) <= 24 else "xx-small")
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", color="0.9", lw=0.6)
+    ax.set_axisbelow(True)
+    _examples_note(ax, spectrum)
+
+
+def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """The estimate of a `trace` group as its probes come in, with one standard error."""
+    estimates = trace["trace_estimate"].values
+    count = np.arange(1, len(estimates) + 1)
+    mean = np.cumsum(estimates) / count
+    sem = np.array([np.std(estimates[:i], ddof=1) / np.sqrt(i) if i > 1 else np.nan for i in count])
+    ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
+    ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
+    ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")
+    ax.fill_between(count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, fontsize="small")
+    config = trace.attrs.get("config", {})
+    ax.annotate(
+        f"{float(trace['trace']):.4g} +- {float(trace['trace_sem']):.2g} by {config.get('estimator', 'probes')}, "
+        f"{int(trace['products'])} products",
+        (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35",
+    )  # fmt: skip
+
+
+def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside."""
+    names = [str(name) for name in series["checkpoint"].values]
+    at = np.arange(len(names))
+    summary = series["summary"].transpose("checkpoint", "statistic", "bound")
+    ax.set(ylabel="eigenvalue (median over mini-batches)", title=title or "Hessian eigenvalues over checkpoints")
+    if _symlog(ax, series["eigenvalue"].values, axis="y") is None:
+        return
+    for i, statistic in enumerate(("largest", "smallest")):
+        estimate, low, high = summary.sel(statistic=statistic).values.T
+        bars = np.abs(np.array([estimate - low, high - estimate]))
+        ax.errorbar(at, estimate, yerr=bars, **style(i), marker="o", capsize=3, label=statistic)
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.set_xticks(
+        at, names, rotation=30 if max(map(len, names)) > 6 else 0, ha="right" if max(map(len, names)) > 6 else "center"
+    )
+    share = ax.twinx()
+    estimate, low, high = 100 * summary.sel(statistic="nep").values.T
+    share.errorbar(at, estimate, yerr=np.abs(np.array([estimate - low, high - estimate])), **style(3), marker="s",
+                   capsize=3, label="NEP (right)")  # fmt: skip
+    share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(high, initial=0)))))
+    handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
+    ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
+
+
+def _symlog(ax: Axes, values: np.ndarray, axis: str) -> float | None:
+    """The axis linear around 0 and logarithmic beyond, ticks and limits to fit; None, said on the picture, if none is
+    finite.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        ax.annotate("no finite eigenvalue", (0.5, 0.5), xycoords="axes fraction", ha="center")
+        return None
+    linear = _linear_until(finite)
+    scale, ticks, limits = (getattr(ax, f"set_{axis}{what}") for what in ("scale", "ticks", "lim"))
+    scale("function", functions=(lambda e: _squeeze(e, linear), lambda u: _stretch(u, linear)))
+    limits(*_stretch(np.array(_padded(_squeeze(finite, linear))), linear).tolist())
+    ticks(_symlog_ticks(finite, linear))
+    getattr(ax, f"{axis}axis").set_major_formatter(FuncFormatter(_power))
+    return linear
+
+
+def _linear_until(finite: np.ndarray) -> float:
+    # a tenth of the median, but never so small that the logarithmic part spans more than ten decades
+    largest = np.abs(finite).max()
+    return (
+        float(10.0 ** np.floor(np.log10(max(np.median(np.abs(finite)) / 10, largest / 1e10)))) if largest > 0 else 1.0
+    )
+
+
+def _examples_note(ax: Axes, group: xr.Dataset) -> None:
+    config = group.attrs.get("config", {})
+    if "batch" in group.dims:
+        text = f"{group.sizes['batch']} mini-batches of {config.get('batch_size', '?')}"
+    else:
+        text = f"{config.get('objective', {}).get('examples', '?')} examples"
+    ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+
+
 def draw(groups: Mapping[str, xr.Dataset], name: str = "") -> dict[str, Figure]:
-    """The pictures of one results file, by name: surface, surface_3d, spectrum, density, for the groups it has."""
+    """The pictures of one results file, by the names of its groups; of a surface also one in relief."""
     figures: dict[str, Figure] = {}
     prefix = f"{name}: " if name else ""
-    if "surface" in groups:
-        figures["surface"], ax = _figure(5.6, 4.6)
-        plot_surface(groups["surface"], ax, title=f"{prefix}loss surface\n")
-        figures["surface_3d"], ax3 = _figure(5.6, 4.6, projection="3d")
-        plot_surface_3d(groups["surface"], ax3, title=f"{prefix}loss surface")
-    if "spectrum" in groups:
-        figures["spectrum"], ax = _figure(6.4, 4.0)
-        plot_spectrum({name or "spectrum": groups["spectrum"]}, ax, title=_spectrum_title(groups["spectrum"], prefix))
-    if "density" in groups:
-        figures["density"], ax = _figure(6.4, 4.0)
-        plot_density(groups["density"], ax, title=f"{prefix}spectral density of the Hessian\n")
+    for group, data in groups.items():
+        analysis = data.attrs.get("config", {}).get("analysis", group)
+        variant = _variant(data)
+        if "part" in data.dims:
+            figures[group], ax = _figure(6.4, max(3.0, 1.4 + 0.2 * data.sizes["part"]))
+            per = data.attrs.get("config", {}).get("per") or "part"
+            plot_parts(data, ax, title=f"{prefix}{variant} eigenvalues per {per}\n")
+        elif analysis == "surface":
+            figures[group], ax = _figure(5.6, 4.6)
+            plot_surface(data, ax, title=f"{prefix}loss surface\n")
+            figures[f"{group}_3d"], ax3 = _figure(5.6, 4.6, projection="3d")
+            plot_surface_3d(data, ax3, title=f"{prefix}loss surface")
+        elif analysis == "spectrum":
+            figures[group], ax = _figure(6.4, 4.0)
+            plot_spectrum({name or "spectrum": data}, ax, title=_spectrum_title(data, prefix))
+        elif analysis == "top":
+            figures[group], ax = _figure(5.6, 3.8)
+            plot_top(data, ax, title=f"{prefix}top {variant} eigenvalues, whole data\n")
+        elif analysis in ("density", "trace"):
+            figures[group], ax = _figure(6.4, 4.0)
+            plot = plot_density if analysis == "density" else plot_trace
+            what = "spectral density" if analysis == "density" else "trace"
+            plot(data, ax, title=f"{prefix}{what} of the {variant}\n")
+        elif analysis == "series":
+            figures[group], ax = _figure(6.4, 4.0)
+            plot_series(data, ax, title=f"{prefix}Hessian eigenvalues over checkpoints")
     return figures
+
+
+def _variant(group: xr.Dataset) -> str:
+    config = group.attrs.get("config", {})
+    kinds = {"ggn": "Gauss-Newton matrix", "residual": "Hessian minus Gauss-Newton"}
+    return kinds.get(config.get("kind", ""), "Hessian")
 
 
 def overlay(spectra: Mapping[str, xr.Dataset]) -> Figure:
@@ -242,7 +379,8 @@ def overlay(spectra: Mapping[str, xr.Dataset]) -> Figure:
 def _spectrum_title(spectrum: xr.Dataset, prefix: str) -> str:
     config = spectrum.attrs.get("config", {})
     k, which, size, n = (config.get(key) for key in ("k", "which", "batch_size", "batches"))
-    kind = f"top {k} ({which}) Hessian eigenvalues" if k else "Hessian eigenvalues"
+    method = "PyHessian: " if config.get("method") == "pyhessian" else ""
+    kind = f"{method}top {k} ({which}) {_variant(spectrum)} eigenvalues" if k else "Hessian eigenvalues"
     return f"{prefix}{kind}" + (f" of {n} mini-batches of {size}" if n else "")
 
 

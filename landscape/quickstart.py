@@ -66,9 +66,7 @@ def _train(name: str, recipe: Recipe, path: Path, seed: int, effort: float, devi
 
 def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str, progress: bool) -> None:
     subject = open_subject(checkpoint, None, "digits", device=device, seed=seed)
-    test = evaluate_test(subject)
-    assert test is not None
-    into(out, "test", lambda stored, save: test)
+    evaluate_test(subject, out)
     batches = max(2, round(32 * effort))
     surface_objective = subject.objective(subject.frozen(samples=16 * batches))
     plane = random_plane(subject.model, seed=seed)

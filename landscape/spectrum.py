@@ -233,7 +233,7 @@ def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.D
         before = None
         if partial is not None and label in partial["checkpoint"]:
             before = partial.sel(checkpoint=label, drop=True)
-            before.attrs["config"] = {**partial.attrs["config"]["each"][label], "analysis": "spectrum"}
+            before.attrs = {"config": partial.attrs["config"]["each"][label]}
 
         def save_all(one: xr.Dataset, label: str = label) -> None:
             if save is not None:
@@ -244,6 +244,8 @@ def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.D
 
 
 def _joined(spectra: Sequence[xr.Dataset], labels: Sequence[str]) -> xr.Dataset:
+    if not all("summary" in one for one in spectra):  # the last of an unfinished series has none yet
+        spectra = [one.drop_vars(("summary", "statistic", "bound"), errors="ignore") for one in spectra]
     joined = xr.concat(spectra, "checkpoint", join="outer", combine_attrs="drop").assign_coords(checkpoint=list(labels))
     first = spectra[0].attrs["config"]
     joined.attrs["config"] = {

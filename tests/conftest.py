@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import landscape as ls
+from landscape.cli import app
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +121,12 @@ def cli(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     """The command line in a process of its own."""
     command = [sys.executable, "-c", "from landscape.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, where a process of its own would only cost time."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, cli, refused
+from conftest import ROOT, cli, invoke, refused
 
 import landscape as ls
 
@@ -84,9 +84,11 @@ def test_show_and_plot(analysed, trained, tmp_path):
 
 def test_every_command_has_help_with_an_example():
     listed = cli("--help").stdout
-    for command in ("quickstart", "analyze", "surface", "spectrum", "density", "train", "plot", "show"):
+    for command in (
+        "quickstart", "analyze", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot", "show"
+    ):  # fmt: skip
         assert command in listed
-        assert f"Example: landscape {command}" in cli(command, "--help").stdout
+        assert f"Example: landscape {command}" in invoke(command, "--help").stdout
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
@@ -186,7 +188,9 @@ def test_users_mistakes(trained, tmp_path):
         (("train", "--model", "resnet8", "--data", "digits", "--out", tmp_path / "w.pt"), ".safetensors"),
     ]
     for arguments, words in cases:
-        refused(cli(*arguments), words)
+        refused(invoke(*arguments), words)
+    arguments, words = cases[0]
+    refused(cli(*arguments), words)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -204,3 +208,46 @@ def test_a_diverged_network_is_analysed_all_the_same(tmp_path):
     result = cli("analyze", tmp_path / "w.safetensors", *SMALL, "--out", tmp_path / "w.h5")
     assert result.returncode == 0, result.stderr
     assert "9 points diverged" in result.stdout
+
+
+def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
+    out = tmp_path / "r8.h5"
+    few = ("--samples", 32, "--out", out)
+    commands = {
+        "spectrum_ggn": ("spectrum", trained, *few, "--batches", 2, "--kind", "ggn"),
+        "spectrum_pyhessian": ("spectrum", trained, *few, "--batches", 1, "--top", 1, "--method", "pyhessian"),
+        "spectrum_per_stage": ("spectrum", trained, *few, "--batches", 2, "--per", "stage", "--top", 2),
+        "top": ("top", trained, *few, "--top", 2, "--which", "BE", "--max-basis", 12, "--chunk-size", 20),
+        "trace": ("trace", trained, *few, "--products", 9),
+        "series": ("series", trained, trained.parent / "again.safetensors", *few, "--batches", 2),
+    }
+    (trained.parent / "again.safetensors").write_bytes(trained.read_bytes())
+    for group, command in commands.items():
+        result = invoke(*command)
+        assert result.returncode == 0, result.stderr
+        assert group in ls.load(out)
+        assert (tmp_path / f"r8-{group}.png").stat().st_size > 5000
+    groups = ls.load(out)
+    assert groups["series"].sizes["checkpoint"] == 2
+    assert groups["top"]["converged"].all()
+    assert "part" in groups["spectrum_per_stage"].dims
+    before = out.read_bytes()
+    assert invoke(*commands["top"]).returncode == 0
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("spectrum", "--per", "block"), "layer, stage"),
+        (("spectrum", "--kind", "fisher"), "hessian, ggn, residual"),
+        (("spectrum", "--method", "power"), "lanczos, pyhessian"),
+        (("top", "--max-basis", 3), "max_basis=3 is too small"),
+        (("top", "--chunk-size", 0), "chunk_size=0"),
+        (("trace", "--estimator", "diagonal"), "hutchinson, hutch++"),
+        (("trace", "--products", 1), "a standard error needs 2"),
+    ],
+)
+def test_mistakes_in_asking_for_curvature(trained, tmp_path, options, words):
+    command, *rest = options
+    refused(invoke(command, trained, "--samples", 32, "--out", tmp_path / "x.h5", *rest), words)

@@ -85,3 +85,21 @@ def test_drawn_density_has_mass_one():
 def test_densities_of_every_kind_are_drawn(d, tmp_path):
     plots.draw({"density": d})["density"].savefig(tmp_path / "d.png")
     assert (tmp_path / "d.png").stat().st_size > 5000
+
+
+def test_every_other_group_is_drawn(tmp_path):
+    e = np.array([[[9.0, -2], [7, 1]], [[3, 2], [4, -1]]])
+    parts = xr.concat([spectrum(one) for one in e], "part").assign_coords(part=["stem", "head"])
+    top = xr.Dataset({"eigenvalue": ("rank", [90.0, -3, np.nan]), "residual": ("rank", [0.1, 2, np.nan]),
+                      "converged": ("rank", [True, False, False])}, attrs={"config": {"analysis": "top"}})  # fmt: skip
+    trace = xr.Dataset({"trace_estimate": ("probe", [3.0, 5, 4]), "trace": 4.0, "trace_sem": 0.6, "products": 9})
+    series = xr.concat([spectrum(one) for one in e], "checkpoint").assign_coords(checkpoint=["epoch 1", "epoch 20"])
+    series.attrs["config"] = {"analysis": "series"}
+    groups = {"spectrum_per_layer": parts, "top": top, "top_ggn": top, "trace": trace, "series": series}
+    drawn = plots.draw(groups, "net")
+    assert drawn.keys() == groups.keys()
+    for name, figure in drawn.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    nothing = top.assign(eigenvalue=("rank", [np.nan] * 3))
+    plots.draw({"top": nothing})["top"].savefig(tmp_path / "nothing.png")

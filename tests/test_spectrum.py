@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ import xarray as xr
 from conftest import dense_hessian, raising, unchanged
 
 import landscape as ls
+from landscape.curvature import Curvature
 
 
 @pytest.fixture
@@ -32,6 +36,128 @@ def test_whole_data_top(mlp, objective, which):
     truth = np.linalg.eigvalsh(dense_hessian(objective))
     wanted = truth[np.argsort(-np.abs(truth))][:4] if which == "LM" else truth[[-1, -2, 1, 0]]
     np.testing.assert_allclose(top["eigenvalue"], wanted, rtol=1e-7, atol=1e-9)
+
+
+def by_magnitude(H, k):
+    e = np.linalg.eigvalsh(H)
+    return e[np.argsort(-np.abs(e))][:k]
+
+
+def test_per_stage_and_per_layer_are_diagonal_blocks(mlp, objective):
+    names = [name for name, p in mlp.named_parameters() for _ in range(p.numel())]
+    with unchanged(mlp):
+        spectrum = ls.hessian_spectrum(objective, k=3, batch_size=16, batches=2, per="layer", tol=1e-8)
+    assert spectrum["eigenvalue"].dims == ("part", "batch", "rank")
+    assert spectrum["part"].values.tolist() == ["0", "3"]
+    assert spectrum["summary"].dims == ("part", "statistic", "bound")
+    top = ls.hessian_top(objective, k=3, per="stage", tol=1e-8)
+    for part in ("0", "3"):
+        rows = [i for i, name in enumerate(names) if name.startswith(part)]
+        for i, batch in enumerate(objective.minibatches(16, 2)):
+            H = dense_hessian(objective, *batch)[np.ix_(rows, rows)]
+            np.testing.assert_allclose(spectrum["eigenvalue"].sel(part=part, batch=i), by_magnitude(H, 3), rtol=1e-8)
+        H = dense_hessian(objective)[np.ix_(rows, rows)]
+        np.testing.assert_allclose(top["eigenvalue"].sel(part=part), by_magnitude(H, 3), rtol=1e-7, atol=1e-10)
+
+
+def test_a_part_of_fewer_parameters_than_eigenvalues(objective):
+    spectrum = ls.hessian_spectrum(objective, k=5, batches=1, parameters="3.bias")
+    assert np.isfinite(spectrum["eigenvalue"].values[0]).tolist() == [True, True, False, False, False]
+    assert spectrum["complete"].all()
+
+
+def test_the_split_adds_up_and_is_the_gauss_newton_share(objective):
+    spectrum = ls.hessian_spectrum(objective, k=4, batches=2, tol=1e-9, split=True)
+    x, y = objective.minibatches(16)[0]
+    G = np.stack([Curvature(objective, x, y, kind="ggn")(row).numpy() for row in torch.eye(65, dtype=torch.float64)])
+    values, vectors = np.linalg.eigh(dense_hessian(objective, x, y))
+    for value, share in zip(spectrum["eigenvalue"].values[0], spectrum["ggn_part"].values[0], strict=True):
+        u = vectors[:, np.abs(values - value).argmin()]
+        assert share == pytest.approx(u @ G @ u, rel=1e-6)
+    assert (ls.hessian_spectrum(objective, batches=2, kind="ggn")["eigenvalue"] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn", "residual"])
+def test_in_lockstep_as_one_by_one(objective, kind):
+    one, together = (
+        ls.hessian_spectrum(objective, k=3, batch_size=10, kind=kind, tol=1e-7, lockstep=g, split=kind == "hessian")
+        for g in (1, 2)
+    )
+    for name in set(one.data_vars) - {"summary"}:  # a bootstrap of a median jumps at a rounding
+        if one[name].dtype.kind == "f":
+            np.testing.assert_allclose(together[name], one[name], rtol=1e-5, atol=1e-10)
+        else:
+            np.testing.assert_array_equal(together[name], one[name])
+
+
+def test_pyhessian_on_the_same_mini_batches(mlp, objective):
+    pytest.importorskip("pyhessian")
+    settings = {"k": 3, "batches": 2, "method": "pyhessian"}
+    with unchanged(mlp):
+        theirs = ls.hessian_spectrum(objective, **settings)
+    ours = ls.hessian_spectrum(objective, k=3, batches=2, tol=1e-6)
+    np.testing.assert_allclose(theirs["eigenvalue"][:, 0], ours["eigenvalue"][:, 0], rtol=0.02)
+    for i, (x, y) in enumerate(objective.minibatches(16, 2)):
+        true = np.linalg.eigvalsh(dense_hessian(objective, x, y))
+        distance = np.abs(theirs["eigenvalue"].values[i][:, None] - true).min(axis=1)
+        assert (distance <= theirs["residual"].values[i] + 1e-12).all()
+    assert (theirs["products"] > ours["products"]).all()
+    assert ls.hessian_spectrum(objective, **settings).identical(theirs)
+    with pytest.raises(ls.UserError, match="largest magnitudes of the whole Hessian only"):
+        ls.hessian_spectrum(objective, which="SA", method="pyhessian")
+
+
+@pytest.mark.parametrize("which", ["LM", "SA"])
+def test_top_in_little_memory(mlp, objective, which):
+    with unchanged(mlp):
+        top = ls.hessian_top(objective, k=3, which=which, max_basis=8, chunk_size=7, tol=1e-6, max_products=2000)
+    e = np.linalg.eigvalsh(dense_hessian(objective))
+    np.testing.assert_allclose(top["eigenvalue"], by_magnitude(dense_hessian(objective), 3) if which == "LM" else e[:3],
+                               rtol=1e-6)  # fmt: skip
+    assert (top["residual"] <= 1.01e-6 * abs(top["eigenvalue"])).all()
+    assert top["converged"].all()
+
+
+def test_a_series_is_each_checkpoint_and_goes_on(mlp, points):
+    def objective(scale):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for p in mlp.parameters():
+                p.mul_(scale)
+        return ls.Objective(mlp, points, dtype=torch.float64)
+
+    objectives = {f"epoch{i}": objective(scale) for i, scale in enumerate((1.0, 1.5, 1.2))}
+    kept = []
+    settings = {"k": 2, "batch_size": 10, "save_every": 0.0}
+    whole = ls.hessian_series(objectives, save=lambda d: kept.append(d.copy(deep=True)), **settings)
+    assert whole["eigenvalue"].dims == ("checkpoint", "batch", "rank")
+    for label, one in objectives.items():
+        alone = ls.hessian_spectrum(one, k=2, batch_size=10)
+        np.testing.assert_array_equal(whole["eigenvalue"].sel(checkpoint=label), alone["eigenvalue"])
+        np.testing.assert_array_equal(whole["summary"].sel(checkpoint=label), alone["summary"])
+    for partial in (kept[0], kept[7], whole):
+        assert ls.hessian_series(objectives, partial=partial, **settings).identical(whole)
+    with pytest.raises(ls.UserError, match="other settings"):
+        ls.hessian_series(objectives, partial=whole, **{**settings, "k": 3})
+    with pytest.raises(ls.UserError, match="at least one"):
+        ls.hessian_series({})
+
+
+def test_memory_does_not_grow_over_200_mini_batches():
+    """In a process of its own, whose peak is measured: 200 mini-batches take what 40 take."""
+    code = """
+import resource, torch, landscape as ls
+torch.manual_seed(0)
+x, y = torch.randn(800, 1, 8, 8), torch.randint(0, 10, (800,))
+objective = ls.Objective(ls.create_model("resnet8", 10, 8, 1), [(x, y)])
+peaks = []
+for count in (40, 200):
+    ls.hessian_spectrum(objective, k=1, batch_size=4, batches=count, max_products=2)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[1] - peaks[0])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    assert int(result.stdout) < 8 * 1024, f"{result.stdout} KiB more"
 
 
 def gathered(eigenvalue):
