@@ -91,33 +91,45 @@ def test_every_command_has_help_with_an_example():
         assert f"Example: landscape {command}" in invoke(command, "--help").stdout
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
-def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_path, seconds):
-    """kill -9 while it stores after every point; what is resumed equals what was never interrupted."""
+KILLED = {
+    "surface": "ls.evaluate_surface(objective, ls.random_plane(subject.model), points=21, **more)",
+    "spectrum": "ls.hessian_spectrum(objective, batch_size=4, split=True, **more)",
+    "density": "ls.spectral_density(objective, probes=12, steps=16, **more)",
+    "trace": "ls.hessian_trace(objective, products=150, **more)",
+}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "seconds"), [("surface", 0.5), ("surface", 2.0), ("spectrum", 1.5), ("density", 1.5), ("trace", 1.5)]
+)
+def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_path, analysis, seconds):
+    """kill -9 while it stores after every unit; what is resumed equals what was never interrupted, to the byte."""
     out, whole = tmp_path / "a.h5", tmp_path / "b.h5"
     script = (
-        "import sys, landscape as ls, landscape.surface as s\n"
+        "import sys, landscape as ls\n"
         "from landscape.analysis import into, open_subject\n"
         "subject = open_subject(sys.argv[1], None, 'digits', device='cpu')\n"
         "objective = subject.objective(subject.frozen(samples=128))\n"
-        "plane = ls.random_plane(subject.model)\n"
+        "def compute(stored, save):\n"
+        "    more = dict(partial=stored, save=save, save_every=float(sys.argv[3]))\n"
+        f"    return {KILLED[analysis]}\n"
         "print('begins', flush=True)\n"
-        "into(sys.argv[2], 'surface', lambda stored, save: ls.evaluate_surface(objective, plane,"
-        " points=int(sys.argv[3]), partial=stored, save=save, save_every=0))\n"
+        f"into(sys.argv[2], '{analysis}', compute)\n"
     )
     command = [sys.executable, "-c", script, str(trained)]
-    process = subprocess.Popen([*command, str(out), "21"], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([*command, str(out), "0"], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"begins\n"
     time.sleep(seconds)
     assert process.poll() is None, "finished before it could be killed"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    done = ls.load(out)["surface"]["done"]
-    assert 0 < int(done.sum()) < done.size
-    finish = script.replace("save_every=0", "save_every=60")
+    held = ls.load(out)  # readable; with a group once the first unit was stored
+    if analysis == "surface":
+        assert 0 < int(held[analysis]["done"].sum()) < held[analysis]["done"].size
     for path in (out, whole):
-        subprocess.run([sys.executable, "-c", finish, str(trained), str(path), "21"], cwd=ROOT, check=True)
+        subprocess.run([*command, str(path), "60"], cwd=ROOT, check=True)
+    assert ls.load(whole)[analysis]["done"].all()
     assert out.read_bytes() == whole.read_bytes()
 
 
