@@ -158,10 +158,11 @@ class Curvature:
         if V.ndim == 1:
             return self(V[None])[0]
         out = torch.zeros_like(V)
+        totals, parts = ([self._parts(row) for row in rows] for rows in (out, V))
         with exact_arithmetic():
             for local, kept in self._local():
-                for i, v in enumerate(V):
-                    self._add(out[i], local.product(self._parts(v), kept or i + 1 < len(V)))
+                for i, v in enumerate(parts):
+                    _accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
         self.products += len(V)
         return _with_penalty(self, V, out)
 
@@ -170,7 +171,7 @@ class Curvature:
         out = self.zeros()
         with exact_arithmetic():
             for local, _ in self._local():
-                self._add(out, local.gradient)
+                _accumulate(self._parts(out), local.gradient)
         return out
 
     def linear_operator(self) -> LinearOperator:
@@ -200,10 +201,10 @@ class Curvature:
     def _parts(self, v: Tensor) -> list[Tensor]:
         return list(unflatten(v, self.parameters).values())
 
-    def _add(self, out: Tensor, parts: Parts) -> None:
-        with torch.no_grad():
-            for total, part in zip(self._parts(out), parts, strict=True):
-                total += part
+
+def _accumulate(totals: Parts, parts: Parts) -> None:
+    with torch.no_grad():
+        torch._foreach_add_(list(totals), [part.detach() for part in parts])
 
 
 class MiniBatchCurvatures:
@@ -269,7 +270,7 @@ class MiniBatchCurvatures:
 
 
 def _with_penalty(operator: Curvature | MiniBatchCurvatures, V: Tensor, out: Tensor) -> Tensor:
-    if operator.kind != "residual":
+    if operator.kind != "residual" and operator.objective.weight_decay:
         for v, o in zip(V, out, strict=True):
             total = unflatten(o, operator.parameters)
             for name, extra in operator.objective.penalty_product(unflatten(v, operator.parameters)).items():

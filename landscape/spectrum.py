@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 
 from landscape.curvature import Curvature, MiniBatchCurvatures, parts_of
 from landscape.draws import gaussian, unit_seed
-from landscape.errors import UserError
+from landscape.errors import UserError, a_few
 from landscape.lanczos import RitzPairs, eigenpairs, eigenpairs_in_lockstep
 from landscape.objective import Objective
 from landscape.parameters import chosen
@@ -228,6 +228,11 @@ def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.D
         raise UserError("a series needs at least one checkpoint")
     partial, save = settings.pop("partial", None), settings.pop("save", None)
     labels = list(objectives)
+    others = [] if partial is None else [str(c) for c in partial["checkpoint"].values if c not in objectives]
+    if others:
+        raise UserError(
+            f"the stored series has {a_few(others)}, not asked for now; ask for all, or write to another file"
+        )
     finished: list[xr.Dataset] = []
     for label, objective in objectives.items():
         before = None
@@ -332,7 +337,8 @@ def _interval(
 
 def _start(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:
     """A random vector (n,) and, where there is one, the gradient, which leans towards the top eigenvectors, to equal
-    parts: on a ResNet-20 this saves 6 % of the products. The numbers depend on (seed, i) only, not on what came before.
+    parts: on a ResNet-20 this saves 6 % of the products. The eigenvectors of the mini-batch before save none there, and
+    would make the numbers depend on what came before; these depend on (seed, i) only.
     """
     noise = gaussian(gradient, seed, i)
     norm = torch.linalg.vector_norm(gradient)

@@ -283,6 +283,19 @@ def test_resnet20_agrees_with_eigsh_in_fewer_products(resnet20, cifar):
 
 
 @needs_shared
+def test_resnet20_in_float64_agrees_with_curvlinops_and_eigsh(resnet20, cifar):
+    curvlinops = pytest.importorskip("curvlinops")
+    objective = ls.Objective(resnet20[0], cifar, dtype=torch.float64)
+    x, y = objective.minibatches(4)[0]
+    pairs = eigenpairs(Curvature(objective, x, y), torch.ones(269_722, dtype=torch.float64), 3, tol=1e-5)
+    theirs = curvlinops.HessianLinearOperator(
+        objective.model, nn.CrossEntropyLoss(), list(objective.model.parameters()), [(x, y)], check_deterministic=False
+    )
+    values = eigsh(theirs.to_scipy(), 3, which="LM", tol=1e-6, return_eigenvectors=False)
+    np.testing.assert_allclose(pairs.values, values[np.argsort(-np.abs(values))], rtol=1e-6)
+
+
+@needs_shared
 def test_resnet20_product_agrees_with_curvlinops(resnet20, cifar):
     curvlinops = pytest.importorskip("curvlinops")
     model, _ = resnet20

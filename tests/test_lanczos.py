@@ -106,6 +106,22 @@ def test_breakdown_spans_the_whole_space(eigenvalues):
     assert pairs.products <= len(A)
 
 
+@pytest.mark.parametrize("which", ["LM", "SA"])
+def test_no_ghosts_after_many_steps(which):
+    """Where Lanczos without reorthogonalisation returns copies of the outliers, marked converged."""
+    eigenvalues = np.concatenate([np.geomspace(1, 1e4, 40), -np.geomspace(1, 1e3, 20), np.linspace(-0.5, 0.5, 240)])
+    A = matrix(eigenvalues)
+    pairs = eigenpairs(lambda v: A @ v, start(300), 18, which=which, tol=1e-9, max_products=300)
+    assert pairs.products > 30
+    np.testing.assert_allclose(pairs.values, expected(eigenvalues, 18, which), rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_each_eigenvalue_of_a_small_matrix_once(k):
+    pairs = eigenpairs(lambda v: v * torch.tensor([4.0, 3, 2, 1], dtype=torch.float64), start(4), k, which="LA")
+    np.testing.assert_allclose(pairs.values, [4.0, 3, 2, 1][:k], rtol=1e-12)
+
+
 def test_what_has_not_converged_is_marked():
     A = matrix(np.linspace(1, 2, 200))
     pairs = eigenpairs(lambda v: A @ v, start(200), 5, tol=1e-10, max_products=12)
