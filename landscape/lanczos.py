@@ -289,8 +289,8 @@ def eigenpairs(
 
     Stops when each of the k wanted residuals is at most tol * |value| (or ten roundings of the largest value, for
     eigenvalues near 0) and the next Ritz pair at each end has converged, or could not be a wanted one by twice its
-    residual; when the whole space is spanned; or after `max_products` products: then what has not converged is marked. The
-    error of a converged value is of the order of residual^2 / gap, far below its residual.
+    residual; when the whole space is spanned; or after `max_products` products: then what has not converged is marked.
+    The error of a converged value is of the order of residual^2 / gap, far below its residual.
 
     matvec: maps a vector (n,) to (n,), or where `start` is a block (b, n), rows (b, n) to rows (b, n).
     start: (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make
