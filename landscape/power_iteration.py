@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ def pyhessian_eigenpairs(
     def criterion(f: Tensor, labels: Tensor) -> Tensor:
         return objective.loss(f, labels).mean() + objective.penalty_of(dict(model.named_parameters()))
 
-    with exact_arithmetic(), seeded(seed):
+    with exact_arithmetic(), seeded(seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
         engine = hessian(model, criterion, data=(x, y), cuda=objective.device.type == "cuda")
         unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if unused:
@@ -58,6 +60,7 @@ def pyhessian_eigenpairs(
             )
         model.zero_grad = counted  # type: ignore[method-assign]
         values, vectors = engine.eigenvalues(iterations, tol, k)
+    zero_grad(True)  # a gradient that holds its own graph is never freed
     order = np.argsort(-np.abs(values), kind="stable")
     H = Curvature(objective, x, y)
     residuals = []
