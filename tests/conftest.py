@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small networks gain nothing from more
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,8 @@ import landscape as ls
 from landscape.cli import app
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+hypothesis.settings.register_profile("noisy", deadline=None)  # a shared machine is no stopwatch
+hypothesis.settings.load_profile("noisy")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 RESNET20 = SHARED / "checkpoints" / "resnet20-12fca82f.th"

@@ -58,7 +58,6 @@ def repeated(*values):
 whiches, seeds = st.sampled_from(["LM", "LA", "SA", "BE"]), st.integers(0, 50)
 
 
-@settings(deadline=None)
 @given(st.one_of(spectra, repeated(-3.0, 0.0, 1e-4, 0.5, 90.0)), st.integers(1, 3), st.integers(0, 50))
 def test_defining_identity(eigenvalues, block, seed):
     A = matrix(eigenvalues, seed)
@@ -74,7 +73,6 @@ def test_defining_identity(eigenvalues, block, seed):
             identity_holds(A.numpy(), lanczos)
 
 
-@settings(deadline=None)
 @given(spectra, st.sampled_from(["LM", "LA", "SA", "BE"]), st.integers(1, 5), st.integers(0, 50))
 def test_a_true_eigenvalue_lies_within_each_residual(eigenvalues, which, k, seed):
     A = matrix(eigenvalues, seed)
@@ -168,14 +166,13 @@ def test_quadrature_is_exact_for_polynomials(eigenvalues, steps, seed):
         assert np.nansum(weight * node**p) == pytest.approx(truth, abs=1e-9 * scale**p)
 
 
-@settings(deadline=None)
 @given(repeated(-7.0, -3.0, -1e-4, 0.0, 1e-4, 0.5, 0.5001, 3.0, 7.0, 90.0), whiches, st.integers(1, 6), seeds)
 def test_no_ghosts_and_no_misses(eigenvalues, which, k, seed):
     """Clustered, multiple, indefinite, rank-deficient: a block as wide as the multiplicity finds every copy."""
     check_found(eigenvalues, which, k, seed, max_basis=None)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(repeated(-7.0, -3.0, 0.0, 3.0, 7.0, 20.0), whiches, st.integers(1, 6), seeds)
 def test_no_ghosts_and_no_misses_with_restarts(eigenvalues, which, k, seed):
     check_found(eigenvalues, which, k, seed, max_basis=min(min(k, len(eigenvalues)) + 12, len(eigenvalues)))
@@ -260,7 +257,7 @@ def test_a_warm_start_saves_products():
     assert warm.products <= cold.products // 3
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(spectra.filter(lambda e: len(e) > 5), min_size=1, max_size=4), st.sampled_from(["LM", "BE"]))
 def test_lockstep_equals_one_by_one(several, which):
     n = min(map(len, several))
