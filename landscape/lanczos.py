@@ -36,9 +36,10 @@ class Lanczos:
 
     matvec: from rows (G', b, n) and the numbers of the G' operators still in the group to the products (G', b, n).
     start: (G, b, n), the rows of each operator linearly independent.
+    most: rows of Q ever held at once; the memory for them is taken whole where they are few, else as they are needed.
     """
 
-    def __init__(self, matvec: ManyMatvec, start: Tensor) -> None:
+    def __init__(self, matvec: ManyMatvec, start: Tensor, most: int | None = None) -> None:
         G, b, self.n = start.shape
         if b > self.n:
             raise ValueError(f"a block of {b} vectors of size {self.n} cannot be independent")
@@ -48,7 +49,9 @@ class Lanczos:
         self.members = list(range(G))
         self.m = 0
         self.products = 0  # for each operator
-        self._Q = start.new_empty(G, min(max(16, b), self.n), self.n)
+        self._most = min(self.n if most is None else most, self.n)
+        # Growing holds the old rows beside the new ones, so a small bound must not be grown into.
+        self._Q = start.new_empty(G, self._most if self._most <= 64 else max(16, b), self.n)
         self._T = np.zeros((G, self._Q.shape[1], self._Q.shape[1]))
         self.B = np.zeros((G, 0, b))
         self.broken = np.zeros(G, bool)
@@ -103,7 +106,7 @@ class Lanczos:
         have = self._Q.shape[1]
         if rows <= have:
             return
-        rows = min(max(rows, 2 * have), self.n)
+        rows = min(max(rows, 2 * have), self._most)
         Q = self._Q.new_empty(len(self._Q), rows, self.n)
         Q[:, : self.m] = self.Q
         T = np.zeros((len(Q), rows, rows))
@@ -357,7 +360,7 @@ def eigenpairs_in_lockstep(
     if most < min(k + b + 1, n):
         raise UserError(f"max_basis={max_basis} is too small for k={k} by blocks of {b}; take {k + b + 1} or more")
     rounding = ROUNDING * torch.finfo(start.dtype).eps
-    lanczos = Lanczos(matvec, start)
+    lanczos = Lanczos(matvec, start, most)
     found: dict[int, RitzPairs] = {}
     before_fresh: dict[int, np.ndarray] = {}
     checked = 0

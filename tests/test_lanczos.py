@@ -212,14 +212,8 @@ def test_a_wanted_one_that_is_late_is_waited_for():
 def test_thick_restart_within_a_small_basis(which, block):
     eigenvalues = np.concatenate([[50, -30, 20, -9, 7, 6, -5, -3], np.linspace(-1, 1, 500)])
     A = matrix(eigenvalues)
-    held = []
-
-    def matvec(V):
-        held.append(sum(o.shape[-1] == len(A) for o in [V]))
-        return V @ A
-
     pairs = eigenpairs(
-        matvec, start((block, len(A))), 4, which=which, tol=1e-9, max_basis=10, max_products=2000, verify=True
+        lambda V: V @ A, start((block, len(A))), 4, which=which, tol=1e-9, max_basis=10, max_products=2000, verify=True
     )
     np.testing.assert_allclose(pairs.values, expected(eigenvalues, 4, which), rtol=1e-9)
     assert pairs.verified
@@ -233,12 +227,12 @@ def test_the_basis_never_outgrows_its_bound():
 
     def watched(self, rows):
         grown(self, rows)
-        lanczos_sizes.append(self.m)
+        lanczos_sizes.append(self._Q.shape[1])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lanczos, "_reserve", watched)
         pairs = eigenpairs(lambda v: A @ v, start(400), 3, tol=1e-6, max_basis=8, max_products=5000)
-    assert max(lanczos_sizes) < 8
+    assert max(lanczos_sizes) <= 8
     assert pairs.converged.all()
     assert pairs.products > 50  # it did restart
 
