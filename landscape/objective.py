@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -105,12 +106,23 @@ class Objective:
         self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))
         self.data_config: dict[str, Any] = dict(getattr(data, "config", {}))
         self._check_labels()
+        self._thread, self._replica = threading.get_ident(), threading.local()
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
         self._decayed = [
             name
             for name, p in self.model.named_parameters()
             if penalty == "norm-sum" or decay == "all" or (p.ndim >= 2 and name not in skipped)
         ]
+
+    def in_this_thread(self) -> Objective:
+        """The same objective on a model that no other thread runs: a network may keep state while it is called."""
+        if threading.get_ident() == self._thread:
+            return self
+        if not hasattr(self._replica, "objective"):
+            replica = copy.copy(self)
+            replica.model = copy.deepcopy(self.model)
+            self._replica.objective = replica
+        return self._replica.objective
 
     def _on_device(self, t: Tensor) -> Tensor:
         return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)

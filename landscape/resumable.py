@@ -12,6 +12,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from landscape.errors import UserError, a_few
+from landscape.workers import side_by_side
 
 Save = Callable[[xr.Dataset], None]
 Index = tuple[int, ...]
@@ -40,6 +41,7 @@ def each_not_done(
     compute: Callable[[list[Index]], None],
     *,
     together: int = 1,
+    workers: int = 1,
     save: Save | None,
     save_every: float,
     progress: bool,
@@ -47,6 +49,7 @@ def each_not_done(
     """Call `compute` with the indices of the entries of result["done"] that are False, and mark them.
 
     together: how many neighbours along the last axis are handed over at once.
+    workers: how many calls of `compute` run side by side, each writing entries of its own.
     save: called with `result` whenever `save_every` seconds have passed since the last time, and when interrupted.
     """
     done = result["done"].values
@@ -58,8 +61,7 @@ def each_not_done(
     unit = "point" if result["done"].dims == ("y", "x") else str((*result["done"].dims, "run")[0])
     try:
         with tqdm(desc=label, disable=not progress, unit=unit, initial=int(done.sum()), total=done.size) as bar:
-            for indices in groups.values():
-                compute(indices)
+            for indices, _ in side_by_side(compute, list(groups.values()), workers):
                 for index in indices:
                     done[index] = True
                 bar.update(len(indices))

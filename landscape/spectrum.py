@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from scipy.stats import bootstrap
 
-from landscape.curvature import Curvature, MiniBatchCurvatures, parts_of
+from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
 from landscape.draws import gaussian, unit_seed
 from landscape.errors import UserError, a_few
 from landscape.lanczos import RitzPairs, eigenpairs, eigenpairs_in_lockstep
@@ -18,9 +18,11 @@ from landscape.objective import Objective
 from landscape.parameters import chosen
 from landscape.power_iteration import pyhessian_eigenpairs
 from landscape.resumable import Index, Save, begin, each_not_done
+from landscape.workers import stop_if_asked
 
 METHODS = ("lanczos", "pyhessian")
 BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
+GRAPH_BYTES = 4 << 30  # what the graphs of the mini-batches computed side by side hold at most, unless asked otherwise
 
 
 def hessian_spectrum(
@@ -39,6 +41,7 @@ def hessian_spectrum(
     split: bool = False,
     method: str = "lanczos",
     lockstep: int | None = None,
+    workers: int | None = None,
     seed: int = 0,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
@@ -61,6 +64,8 @@ def hessian_spectrum(
         own default settings, with the residuals of what it returns (LM only).
     lockstep: mini-batches computed at once by vectorised products; None for 1 on a CPU, where a kept graph is faster,
         and on a GPU for as many as fill half of its memory. Does not change the numbers beyond rounding.
+    workers: groups of `lockstep` mini-batches computed side by side, by a thread each; None for 1 on a GPU, and on a
+        CPU for as many as torch has threads and 4 GiB hold. Does not change the numbers beyond rounding.
     partial, save, save_every: as in `evaluate_surface`; the unit is a mini-batch.
 
     Returns a Dataset with dims (batch, rank): eigenvalue, residual, converged, and ggn_part where split; (batch):
@@ -96,6 +101,8 @@ def hessian_spectrum(
     settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}
     if lockstep is None:
         lockstep = _group_size(objective, batch_size) if method == "lanczos" else 1
+    if workers is None:
+        workers = _worker_count(objective, minibatches, kind) if method == "lanczos" and lockstep == 1 else 1
 
     def compute(indices: list[Index]) -> None:
         these = list(parts.values())[indices[0][0] if per else 0]
@@ -110,11 +117,14 @@ def hessian_spectrum(
         for index, number, pairs in zip(indices, numbers, found, strict=True):
             _record(result, pairs, index)
             if split and pairs.vectors is not None:
-                G = Curvature(objective, *minibatches[number], kind="ggn", parameters=these)
+                G = Curvature(objective.in_this_thread(), *minibatches[number], kind="ggn", parameters=these)
                 for rank, u in enumerate(pairs.vectors):
                     result["ggn_part"].values[(*index, rank)] = float(torch.dot(u, G(u)))
 
-    each_not_done(result, compute, together=lockstep, save=save, save_every=save_every, progress=progress)
+    with exact_arithmetic():  # its settings are the process's: entered here, no worker changes them under another
+        each_not_done(
+            result, compute, together=lockstep, workers=workers, save=save, save_every=save_every, progress=progress
+        )
     result = result.drop_vars(("summary", "statistic", "bound"), errors="ignore")
     if per is None:
         return result.assign(summarize(result, seed=seed))
@@ -137,10 +147,16 @@ def minibatch_eigenpairs(
     minibatches: by number; number and seed fix the start, so that any grouping gives the same but for rounding.
     settings: those of `landscape.lanczos.eigenpairs`. k is cut down to the number of parameters.
     """
+    objective = objective.in_this_thread()
     each = {i: Curvature(objective, x, y, kind=kind, parameters=parameters) for i, (x, y) in minibatches.items()}
     if len(each) == 1:
         ((i, H),) = each.items()
-        return [eigenpairs(H, _start(H.gradient(), seed, i), min(k, H.n), **settings)]
+
+        def product(v: torch.Tensor) -> torch.Tensor:
+            stop_if_asked()
+            return H(v)
+
+        return [eigenpairs(product, _start(H.gradient(), seed, i), min(k, H.n), **settings)]
     starts = torch.stack([_start(H.gradient(), seed, i) for i, H in each.items()])
     x, y = (torch.stack([batch[j] for batch in minibatches.values()]) for j in (0, 1))
     del each  # and the graphs they keep
@@ -344,6 +360,22 @@ def _start(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:
     norm = torch.linalg.vector_norm(gradient)
     start = noise / torch.linalg.vector_norm(noise)
     return start + gradient / norm if torch.isfinite(norm) and norm > 0 else start
+
+
+def _worker_count(objective: Objective, minibatches: Sequence[tuple[torch.Tensor, torch.Tensor]], kind: str) -> int:
+    """As many as torch has threads, while GRAPH_BYTES hold what one mini-batch's graph saves; 1 on a GPU."""
+    most = min(torch.get_num_threads(), len(minibatches))
+    if objective.device.type != "cpu" or most == 1:
+        return 1
+    saved: dict[int, int] = {}
+
+    def weigh(t: torch.Tensor) -> torch.Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(weigh, lambda t: t):
+        Curvature(objective, *minibatches[0], kind=kind).gradient()
+    return int(max(1, min(most, GRAPH_BYTES // max(1, sum(saved.values())))))
 
 
 def _group_size(objective: Objective, batch_size: int) -> int:
