@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from landscape import plots, store
+from landscape import distributed, plots, store
 from landscape.checkpoints import SUFFIXES, fitting_models, load_checkpoint, read_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
@@ -108,14 +108,17 @@ def into(
 ) -> xr.Dataset:
     """Compute a group of a results file, going on from what the file has of it, and store it.
 
-    compute: from (the stored group or None, a function that stores an unfinished one) to the finished one.
+    compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
+        torchrun each process computes, and the first alone writes.
     """
     path = Path(path)
     stored = store.load(path).get(group) if path.exists() else None
-    if stored is None:  # a place that cannot be written is better known before than after
+    writes = distributed.rank() == 0
+    if stored is None and writes:  # a place that cannot be written is better known before than after
         store.save(path)
     result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}))
-    store.save(path, **{group: result})
+    if writes:
+        store.save(path, **{group: result})
     return result
 
 
