@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,21 +23,26 @@ from landscape.analysis import (
 )
 from landscape.checkpoints import builder, save_checkpoint
 from landscape.commands import (
+    Adaptive,
     AutoAugment,
     Batches,
     BatchSize,
     ChunkSize,
     DensitySamples,
     Device,
+    Directions,
+    Excluded,
     Kind,
     MaxBasis,
     MaxProducts,
     Normalize,
     Numbers,
+    Patterns,
     Per,
     Points,
     Probes,
     Quiet,
+    Reach,
     Root,
     Run,
     Seed,
@@ -51,7 +57,9 @@ from landscape.commands import (
     numbers,
 )
 from landscape.data import input_settings, open_source, seeded
+from landscape.directions import Extent
 from landscape.errors import UserError
+from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.spectrum import hessian_series
 from landscape.training import Recipe
@@ -87,9 +95,10 @@ app = typer.Typer(
 @analysing
 def analyze(
     run: Run,
-    points: Points = 51,
-    span: Span = 1.0,
+    points: Points = "51",
+    span: Span = "1.0",
     normalize: Normalize = "filter",
+    adaptive: Adaptive = None,
     top: Top = 5,
     which: Which = "LM",
     batch_size: BatchSize = 16,
@@ -104,7 +113,9 @@ def analyze(
     Example: landscape analyze vit.safetensors --data digits --out vit.h5
     """
     run.test()
-    run.surface(points, span, normalize)
+    run.surface(
+        run.random_plane(normalize=normalize), points=_counts(points), span=_range(span, "--span"), adaptive=adaptive
+    )
     run.spectrum(batch_size, batches, k=top, which=which, tol=tol)
     run.density(probes, steps, density_samples)
     run.report("surface", "spectrum", "density")
@@ -113,13 +124,81 @@ def analyze(
 
 @app.command()
 @analysing
-def surface(run: Run, points: Points = 51, span: Span = 1.0, normalize: Normalize = "filter") -> None:
-    """The loss on a grid over two random normalised directions.
+def surface(
+    run: Run,
+    points: Points = "51",
+    span: Reach = None,
+    y_span: Annotated[str | None, typer.Option(help="A range of its own for y. [default: that of --span]")] = None,
+    directions: Directions = "random",
+    dims: Annotated[int, typer.Option(help="2 for a surface, 1 for a curve along one direction.")] = 2,
+    normalize: Normalize = "filter",
+    orthogonal: Annotated[
+        bool, typer.Option("--orthogonal", help="Random directions orthogonal to each other.")
+    ] = False,
+    biases: Annotated[bool, typer.Option("--biases", help="Move biases and norms too.")] = False,
+    parameters: Patterns = None,
+    exclude: Excluded = None,
+    which: Annotated[str, typer.Option(help="Eigenvectors: BE one of each end, LA top, SA most negative.")] = "BE",
+    towards: Annotated[
+        list[Path] | None, typer.Option(help="Another checkpoint: one for a line, two for a plane.")
+    ] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Folder of checkpoints, for pca or to be marked.")] = None,
+    adaptive: Adaptive = None,
+    precision: Annotated[float | None, typer.Option(help="As many examples as this standard error needs.")] = None,
+    batchnorm: Annotated[str, typer.Option(help="stored, or recalibrated at each point.")] = "stored",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 with its error measured.")] = "float32",
+    gradient_norm: Annotated[bool, typer.Option("--gradient-norm", help="Also the gradient's norm.")] = False,
+    eigenvalues: Annotated[
+        bool, typer.Option("--eigenvalues", help="Also the Hessian's extremes, point by point.")
+    ] = False,
+) -> None:
+    """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or PCA.
 
     Example: landscape surface vit.safetensors --data digits --out vit.h5 --points 21
     """
-    run.surface(points, span, normalize)
-    run.report("surface")
+    if towards:
+        plane = run.plane_through(towards)
+    elif directions == "random":
+        plane = run.random_plane(
+            normalize=normalize, dims=dims, orthogonal=orthogonal, biases=biases, parameters=parameters,
+            **({} if exclude is None else {"exclude": exclude}),
+        )  # fmt: skip
+    elif directions == "eigenvectors":
+        plane = run.eigenvector_plane(which=which, dims=dims, parameters=parameters)
+    elif directions == "pca":
+        if trajectory is None:
+            raise UserError("--directions pca needs the checkpoints of a training: --trajectory FOLDER")
+        plane = pca_plane(run.subject.model, run.trajectory(trajectory), dims=dims, ignore_biases=not biases)
+    else:
+        plane = run.stored_plane(Path(directions))
+    if trajectory is not None and directions != "pca":
+        plane = with_trajectory(plane, run.subject.model, run.trajectory(trajectory))
+    reach = _range(span, "--span") if span is not None else plane.reach()
+    if y_span is not None:
+        reach = (_two(reach), _two(_range(y_span, "--y-span")))
+    group = run.surface(
+        plane, points=_counts(points), span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
+        precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues,
+    )  # fmt: skip
+    run.report(group)
+
+
+def _counts(points: str) -> int | tuple[int, ...]:
+    """51, or 51,31 as (51, 31)."""
+    counts = [int(c) if c == int(c) else 0 for c in numbers(points, "--points") or ()]
+    return counts[0] if len(counts) == 1 else tuple(counts)
+
+
+def _range(span: str, option: str) -> Extent:
+    values = numbers(span, option) or ()
+    return values[0] if len(values) == 1 else values
+
+
+def _two(span: Extent) -> Any:
+    """One axis's range of a span: the first axis's, where it has one for each."""
+    if isinstance(span, (int, float)):
+        return (-span, span)
+    return span[0] if isinstance(span[0], Sequence) else span
 
 
 @app.command()

@@ -17,6 +17,7 @@ from landscape.errors import UserError, a_few
 from landscape.parameters import Direction, chosen, fingerprint
 
 NORMALIZATIONS = ("filter", "layer", "weight", "column", "none")
+Extent = float | Sequence[float] | Sequence[Sequence[float]]  # -a to a, (low, high), or one such pair per axis
 POSITION_EMBEDDINGS = ("*pos_embed*", "*relative_position*")
 
 
@@ -55,6 +56,15 @@ class Plane:
                     left = left - float(a) * d[name].detach().double().cpu()
             rest += float(left.square().sum())
         return at, float(np.sqrt(rest))
+
+    def reach(self) -> Extent:
+        """A range that holds the network and every marked checkpoint, with a fifth more on each side; 1 without."""
+        if self.marks is None:
+            return 1.0
+        at = np.vstack([self.marks["trajectory"].values, np.zeros(self.dims)])
+        low, high = at.min(axis=0), at.max(axis=0)
+        margin = 0.2 * np.where(high > low, high - low, 1.0)
+        return [[float(a), float(b)] for a, b in zip(low - margin, high + margin, strict=True)]
 
     def to_dataset(self) -> xr.Dataset:
         """The plane as a group of a results file: direction (axis, weight), buffer (axis, buffer_weight)."""

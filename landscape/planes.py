@@ -33,14 +33,28 @@ def eigenvector_plane(
     parameters: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     seed: int = 0,
+    stored: xr.Dataset | None = None,
 ) -> Plane:
     """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
 
     which: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest magnitudes.
     tol, max_products: of `landscape.lanczos.eigenpairs`; eigenvalues, residuals and convergence go into the config.
+    stored: a plane as a file has it, taken as it is where it is that of the very same call.
 
     Raises UserError for fewer parameters than directions, or a Hessian that is not finite.
     """
+    asked = {
+        "kind": "eigenvectors",
+        "which": which,
+        "dims": dims,
+        "tol": tol,
+        "max_products": max_products,
+        "parameters": [parameters] if isinstance(parameters, str) else parameters,
+        "seed": seed,
+        "objective": {k: v for k, v in objective.config().items() if k not in ("provenance", "data")},
+    }
+    if stored is not None and asked.items() <= stored.attrs.get("config", {}).items():
+        return Plane.from_dataset(stored, objective.model)
     H = Curvature(objective, parameters=parameters, chunk_size=chunk_size)
     pairs = eigenpairs(
         H, gaussian(H.zeros(), seed), dims, which=which, tol=tol, max_products=max_products, vectors=True
@@ -48,19 +62,13 @@ def eigenvector_plane(
     if pairs.vectors is None or not torch.isfinite(pairs.vectors).all():
         raise UserError("the Hessian is not finite where the network stands, so it has no eigenvectors to move along")
     directions = tuple(unflatten(u, H.parameters) for u in pairs.vectors)
-    config = {
-        "kind": "eigenvectors",
-        "which": which,
+    found = {
         "eigenvalues": pairs.values.tolist(),
         "residuals": pairs.residuals.tolist(),
         "converged": pairs.converged.tolist(),
         "products": pairs.products,
-        "tol": tol,
-        "parameters": [parameters] if isinstance(parameters, str) else parameters,
-        "seed": seed,
-        "examples": objective.examples,
     }
-    return Plane(directions, described(config, directions))
+    return Plane(directions, described({**asked, **found}, directions))
 
 
 def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str = "this") -> Plane:

@@ -12,7 +12,7 @@ import xarray as xr
 from landscape.adaptive import refine
 from landscape.batchnorm import recalibrated
 from landscape.curvature import Curvature
-from landscape.directions import Plane
+from landscape.directions import Extent, Plane
 from landscape.draws import gaussian
 from landscape.errors import UserError
 from landscape.lanczos import eigenpairs
@@ -38,7 +38,6 @@ EIGENVALUE_LABELS = {
 BATCHNORMS = ("stored", "recalibrated")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 CHECKED = 9  # points at which a surface in lower precision is compared with full precision
-Extent = float | Sequence[float] | Sequence[Sequence[float]]
 
 
 def grid(points: int, low: float, high: float) -> np.ndarray:
@@ -156,6 +155,28 @@ def evaluate_surface(
     if PRECISIONS[precision] is not None and "checked_nll" not in result:
         result = result.assign(_checked(result, objective, moves, at))
     return result
+
+
+def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0) -> int:
+    """Examples that the central region needs for a standard error of the NLL of at most `se`.
+
+    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end of the
+    range. Raises UserError for an se that is not positive, or losses there that are not finite.
+    """
+    if not (np.isfinite(se) and se > 0):
+        raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
+    needed = 0.0
+    for axis, ends in enumerate(_ranges(span, plane.dims)):
+        for end in (0.0, *ends):
+            at = [end / 4 if i == axis else 0.0 for i in range(plane.dims)]
+            with displaced(objective.model, plane.directions, at):
+                sem = objective.evaluate().nll_sem
+            needed = max(needed, objective.examples * (sem / se) ** 2)
+            if not np.isfinite(needed):
+                raise UserError(
+                    f"the NLL at {tuple(at)} is not finite, so no number of examples meets {se}; take a smaller span"
+                )
+    return max(2, int(np.ceil(needed)))
 
 
 def _exact_penalty(result: xr.Dataset, objective: Objective, moves: Any, at: Any) -> None:

@@ -147,6 +147,9 @@ def test_principal_components_of_a_plane_trajectory(mlp):
     )
     np.testing.assert_allclose(found[-1], 0, atol=1e-6)
     assert plane.marks["off_plane"].max() < 1e-5
+    reach = np.array(plane.reach())
+    assert (reach[:, 0] < found.min(0)).all()
+    assert (found.max(0) < reach[:, 1]).all()
     centred = truth - truth.mean(0)
     variances = np.linalg.svd(centred, compute_uv=False) ** 2
     np.testing.assert_allclose(plane.marks["explained"], variances / variances.sum(), rtol=1e-5)
