@@ -6,11 +6,12 @@
 On a CPU: a public ResNet-20 on CIFAR-10 (--resnet20 and --cifar10 say where they are; needed). On a GPU instead
 ResNet-50 and ViT-Ti at 32 x 32, as timm initialises them.
 
-One run, the contestants in turn on each point, so that a noisy machine is noisy for all:
+One run, the contestants in turn on a few points (two for each thread of torch): a noisy machine is noisy for all.
+
 
 - bare loop: forward passes and the loss over the same tensors, in batches, channels first, under inference_mode, the
   weights never moved. What a surface costs when nothing but the network does.
-- this toolkit, in float32 and bfloat16: `evaluate_surface` of one point, all that it stores of it included.
+- this toolkit, in float32 and bfloat16: `evaluate_surface` of these points, all that it stores of them included.
 - loss-landscapes: its `random_plane` with its Loss metric, as its documentation shows, the data in one batch.
 - reference study: as the code of Park & Kim goes about it (ops/loss_landscapes.py, ops/tests.py): the state dict
   copied, moved and loaded, then a DataLoader that draws and augments the training images anew (RandAugment, mixup and
@@ -23,8 +24,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,56 +42,33 @@ from landscape.data import Drawn, Source, input_settings, make_transform, open_s
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-Point = Callable[[int], None]
+Points = Callable[[int], None]  # computes so many of them
 
 
-def bare(model: nn.Module, data: ls.FrozenData, device: str) -> Point:
+def bare(model: nn.Module, data: ls.FrozenData, device: str) -> Points:
     model = copy.deepcopy(model).to(device).eval()
     batches = [(x.to(device), y.to(device)) for x, y in data]
 
     @torch.inference_mode()
-    def point(_: int) -> None:
-        total = sum(F.cross_entropy(model(x), y, reduction="sum") for x, y in batches)
-        float(total)
+    def points(count: int) -> None:
+        for _ in range(count):
+            float(sum(F.cross_entropy(model(x), y, reduction="sum") for x, y in batches))
 
-    return point
+    return points
 
 
-def ours(model: nn.Module, data: ls.FrozenData, device: str, precision: str) -> Point:
+def ours(model: nn.Module, data: ls.FrozenData, device: str, precision: str) -> Points:
     objective = ls.Objective(model, data, weight_decay=0.05, device=device)
     plane = ls.random_plane(model)
-    side = 5  # the config and the few points checked in full precision are paid once a surface, here for 25 points
 
-    class Pause(Exception):
-        pass
+    def points(count: int) -> None:
+        # The points checked in full precision are few for a whole surface, and would be many for these.
+        ls.evaluate_surface(objective, plane, points=(count, 1), span=0.5, precision=precision, checks=0)
 
-    def points() -> Iterator[None]:
-        """One point each time it is asked."""
-        partial = None
-        while True:
-            done = 0 if partial is None else int(partial["done"].sum())
-
-            def stop(now: object, done: int = done) -> None:
-                nonlocal partial
-                partial = now.copy(deep=True)
-                if int(partial["done"].sum()) > done and int(partial["done"].sum()) < side * side:
-                    raise Pause
-
-            try:
-                ls.evaluate_surface(
-                    objective, plane, points=side, span=0.5, precision=precision, partial=partial,
-                    save=stop, save_every=0,
-                )  # fmt: skip
-                partial = None
-            except Pause:
-                pass
-            yield
-
-    steps = points()
-    return lambda _: next(steps)
+    return points
 
 
-def loss_landscapes(model: nn.Module, data: ls.FrozenData, device: str) -> Point:
+def loss_landscapes(model: nn.Module, data: ls.FrozenData, device: str) -> Points:
     from loss_landscapes import random_plane
     from loss_landscapes.metrics import Loss
 
@@ -98,10 +77,11 @@ def loss_landscapes(model: nn.Module, data: ls.FrozenData, device: str) -> Point
     metric = Loss(nn.CrossEntropyLoss(), x, y)
 
     @torch.no_grad()
-    def point(_: int) -> None:
-        random_plane(model, metric, distance=1, steps=1, deepcopy_model=True)
+    def points(count: int) -> None:
+        for _ in range(count):
+            random_plane(model, metric, distance=1, steps=1, deepcopy_model=True)
 
-    return point
+    return points
 
 
 def reference(
@@ -111,7 +91,7 @@ def reference(
     device: str,
     normalisation: dict[str, tuple[float, ...]],
     workers: int,
-) -> Point:
+) -> Points:
     settings = input_settings(source, None, None, normalisation["mean"], normalisation["std"])
     transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment="rand-m9-n2-mstd1.0")
     mix = Mixup(0.8, 1.0, num_classes=source.num_classes, label_smoothing=0.1)
@@ -124,10 +104,11 @@ def reference(
             norms = [torch.norm(t.float(), dim=0, keepdim=True) for t in (v, basis[k])]
             basis[k] = norms[0] / (norms[1] + 1e-7) * basis[k] if v.ndim >= 2 else torch.zeros_like(basis[k])
         bases.append(basis)
-    index = np.arange(samples)
+    index, draws = np.arange(samples), itertools.count()
 
     @torch.no_grad()
-    def point(i: int) -> None:
+    def point() -> None:
+        i = next(draws)
         weights = copy.deepcopy(start)
         moved = [{k: 0.1 * b[k] for k in b} for b in bases]
         model.load_state_dict({k: sum(m[k] for m in moved) + weights[k] for k in weights})
@@ -146,7 +127,11 @@ def reference(
         for order in (1, 2):
             float(sum(torch.norm(w, order) for w in model.parameters()))
 
-    return point
+    def points(count: int) -> None:
+        for _ in range(count):
+            point()
+
+    return points
 
 
 def peak(device: str, dtype: torch.dtype) -> float:
@@ -170,7 +155,7 @@ def compare(
     """Run and print one network's comparison."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval()
-    contestants: dict[str, Point] = {
+    contestants: dict[str, Points] = {
         "bare loop": bare(model, data, device),
         "this toolkit": ours(model, data, device, "float32"),
         "this toolkit, bfloat16": ours(model, data, device, "bfloat16"),
@@ -181,12 +166,14 @@ def compare(
     }
     seconds = dict.fromkeys(contestants, 0.0)
     for contestant in contestants.values():  # once untimed: what a first call compiles and caches
-        contestant(0)
-    for i in range(points):
+        contestant(1)
+    each = 2 * torch.get_num_threads() if device == "cpu" else 4
+    points = -(-points // each) * each
+    for _ in range(points // each):
         for key, contestant in contestants.items():
             _synchronise()
             began = time.perf_counter()
-            contestant(i)
+            contestant(each)
             _synchronise()
             seconds[key] += time.perf_counter() - began
     x = next(iter(data))[0]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor, nn
 
 from landscape.adaptive import refine
 from landscape.batchnorm import recalibrated
-from landscape.curvature import Curvature
+from landscape.curvature import Curvature, exact_arithmetic
 from landscape.directions import Extent, Plane
 from landscape.draws import gaussian
 from landscape.errors import UserError
@@ -37,7 +40,7 @@ EIGENVALUE_LABELS = {
 }
 BATCHNORMS = ("stored", "recalibrated")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-CHECKED = 9  # points at which a surface in lower precision is compared with full precision
+ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
 
 
 def grid(points: int, low: float, high: float) -> np.ndarray:
@@ -56,10 +59,12 @@ def evaluate_surface(
     adaptive: float | None = None,
     batchnorm: str = "stored",
     precision: str = "float32",
+    checks: int = 9,
     gradient_norm: bool = False,
     eigenvalues: bool = False,
     tol: float = 1e-2,
     max_products: int = 100,
+    workers: int | None = None,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
     save_every: float = 10.0,
@@ -73,11 +78,13 @@ def evaluate_surface(
         this (or the statistical error), as `landscape.adaptive.refine` says; the rest is interpolated and marked.
     batchnorm: "stored", the statistics that the network was trained with, or "recalibrated", gathered anew at each
         point from the frozen data, at the cost of one more pass.
-    precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then a few points
-        are computed in both, and kept in checked_*.
+    precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`
+        points are computed in both, and kept in checked_at, checked_nll and checked_error.
     gradient_norm: also ||grad L|| at each point.
     eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
         residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products.
+    workers: points computed side by side, by a thread each; None for 1 on a GPU or with `eigenvalues`, and on a CPU for
+        as many as torch has threads and memory lets. Does not change the numbers beyond rounding.
     partial: an earlier, unfinished result of the same call; its points are kept.
     save: called with the unfinished result every `save_every` seconds, and when interrupted.
 
@@ -109,6 +116,8 @@ def evaluate_surface(
         "objective": objective.config(),
     }
     labels = {**LABELS, **(GRADIENT_LABELS if gradient_norm else {}), **(EIGENVALUE_LABELS if eigenvalues else {})}
+    if workers is None:
+        workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
     axes = [grid(count, *limits) for count, limits in zip(counts, ranges, strict=True)]
     result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
     moves = [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
@@ -143,7 +152,10 @@ def evaluate_surface(
         return values
 
     def run(only: np.ndarray | None = None) -> None:
-        each_not_done(result, compute, only=only, save=save, save_every=save_every, progress=progress)
+        with exact_arithmetic() if gradient_norm or eigenvalues else nullcontext():  # the process's settings, set once
+            each_not_done(
+                result, compute, only=only, workers=workers, save=save, save_every=save_every, progress=progress
+            )
 
     if adaptive is None:
         run()
@@ -152,8 +164,8 @@ def evaluate_surface(
         _exact_penalty(result, objective, moves, at)
     if plane.marks is not None:
         result = result.merge(plane.marks, combine_attrs="override")
-    if PRECISIONS[precision] is not None and "checked_nll" not in result:
-        result = result.assign(_checked(result, objective, moves, at))
+    if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
+        result = result.assign(_checked(result, objective, moves, at, checks))
     return result
 
 
@@ -187,10 +199,10 @@ def _exact_penalty(result: xr.Dataset, objective: Objective, moves: Any, at: Any
     result["loss"].values[:] = result["nll"].values + result["penalty"].values
 
 
-def _checked(result: xr.Dataset, objective: Objective, moves: Any, at: Any) -> dict[str, Any]:
+def _checked(result: xr.Dataset, objective: Objective, moves: Any, at: Any, checks: int) -> dict[str, Any]:
     """The NLL in both precisions at points spread over the grid."""
     shape = result["done"].shape
-    flat = np.unique(np.linspace(0, result["done"].size - 1, CHECKED).round().astype(int))
+    flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
     indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
     exact = []
     for index in indices:
@@ -205,6 +217,28 @@ def _checked(result: xr.Dataset, objective: Objective, moves: Any, at: Any) -> d
             {"long_name": "error of the NLL in lower precision"},
         ),
     }
+
+
+def _worker_count(objective: Objective) -> int:
+    """As many as torch has threads on a CPU, while ACTIVATION_BYTES hold four of the largest output in each."""
+    if objective.device.type != "cpu" or torch.get_num_threads() == 1:
+        return 1
+    largest = 1
+
+    def weigh(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.untyped_storage().nbytes())
+
+    hooks = [m.register_forward_hook(weigh) for m in objective.model.modules()]
+    try:
+        with torch.inference_mode():
+            objective.model(objective.x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    examples = max(len(y) for _, y in objective.batches)
+    return int(max(1, min(torch.get_num_threads(), ACTIVATION_BYTES // (4 * largest * examples))))
 
 
 def _per_axis(points: int | Sequence[int], dims: int) -> list[int]:
