@@ -18,6 +18,7 @@ from landscape import plots, store
 from landscape.checkpoints import SUFFIXES, fitting_models, load_checkpoint, read_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
+from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.resumable import Save
 
@@ -220,7 +221,19 @@ def describe(name: str, group: xr.Dataset) -> str:
         parts.append(f"{int(group['products'].sum())} Hessian products")
     if "loss" in group and "done" in group:
         diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
-        parts.append(f"loss {float(np.nanmin(group['loss'])):.4g} at the lowest, {diverged} points diverged")
+        finite = group["loss"].values[np.isfinite(group["loss"].values)]
+        lowest = f"loss {finite.min():.4g} at the lowest, " if finite.size else ""
+        parts.append(f"{lowest}{diverged} points diverged")
+    if "interpolated" in group:
+        filled = group["interpolated"].values.astype(bool)
+        error = group["nll_error"].values[filled] if "nll_error" in group else np.zeros(0)
+        error = error[np.isfinite(error)]
+        upto = f", nll_error up to {error.max():.2g}" if error.size else ""
+        parts.append(f"{filled.sum()} points interpolated{upto}" if filled.any() else "")
+    parts += describe_measures(group)
+    if "source" in config:
+        source = config["source"]
+        parts.append(f"imported from {source['file']}, {source['format']}, sha256 {source['sha256']}")
     if "trace" in group:
         parts.append(f"trace {float(group['trace']):.4g} +- {float(group['trace_sem']):.2g}")
         norm, sem = float(group["frobenius_squared"]), float(group["frobenius_squared_sem"])

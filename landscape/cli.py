@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from landscape import plots, store
 from landscape.analysis import (
+    describe,
     describe_file,
     draw_file,
     evaluate_test,
@@ -51,7 +52,8 @@ from landscape.commands import (
     numbers,
 )
 from landscape.data import input_settings, open_source, seeded
-from landscape.errors import UserError
+from landscape.errors import UserError, near_matches
+from landscape.exchange import export_surface, import_surface
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.spectrum import hessian_series
 from landscape.training import Recipe
@@ -324,6 +326,47 @@ def plot(
 def _overlaid(files: list[Path], folder: Path) -> list[Path]:
     spectra = {file.stem: groups["spectrum"] for file in files if "spectrum" in (groups := store.load(file))}
     return save_pictures({"spectra": plots.overlay(spectra)}, folder, "all") if spectra else []
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The reference study's CSV, a CSV with a header, or Li et al.'s HDF5.")],
+    out: Annotated[Path, typer.Option(help="The results file (.h5) to write; its other analyses are kept.")],
+    weight_decay: Annotated[
+        float | None, typer.Option(help="lambda of the study's penalty, lambda * sum of norms. [default: no penalty]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """A surface computed by other software, into a results file.
+
+    Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
+    """
+    imported = import_surface(file, weight_decay=weight_decay)
+    stored = store.load(out).get("surface") if out.exists() else None
+    if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
+        raise UserError(f"{out} has another surface already; choose another place with --out")
+    store.save(out, surface=imported)
+    if not quiet:
+        print(f"wrote {out}\n{describe('surface', imported)}")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+    out: Annotated[Path, typer.Option(help="What to write: .vtu or .vtk for ParaView, .csv, .npz.")],
+    group: Annotated[str, typer.Option(help="Which of its surfaces.")] = "surface",
+    quiet: Quiet = False,
+) -> None:
+    """A surface of a results file, for other software.
+
+    Example: landscape export vit.h5 --out vit.vtu
+    """
+    groups = store.load(file)
+    if group not in groups:
+        raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
+    export_surface(groups[group], out)
+    if not quiet:
+        print(f"wrote {out}")
 
 
 @app.command()
