@@ -150,17 +150,19 @@ def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str],
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             path = folder / f"{stem}-{name}.png"
-            figure.savefig(path, metadata={"Software": None})
+            figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
             written.append(path)
     except OSError as e:
         raise UserError(f"cannot write pictures into {folder}: {e.strerror or e}; choose another place") from e
     return written
 
 
-def draw_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The pictures of one results file, beside it or in `folder`."""
+def draw_file(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, quantity: str = "loss"
+) -> list[Path]:
+    """The pictures of one results file, beside it or in `folder`; quantity: what is drawn of its surfaces."""
     path = Path(path)
-    return save_pictures(plots.draw(store.load(path), path.stem), folder or path.parent, path.stem)
+    return save_pictures(plots.draw(store.load(path), path.stem, quantity=quantity), folder or path.parent, path.stem)
 
 
 HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NEP", "APE")

@@ -310,22 +310,25 @@ def train(
 def plot(
     files: Annotated[list[Path], typer.Argument(help="Results files.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: beside each file]")] = None,
+    quantity: Annotated[str, typer.Option(help="Of surfaces: loss, nll, accuracy, or another they have.")] = "loss",
     quiet: Quiet = False,
 ) -> None:
-    """Draw results files; with several, their spectra in one picture too.
+    """Draw results files; with several, their spectra in one picture too, and their surfaces on one scale.
 
     Example: landscape plot resnet.h5 vit.h5 --out pictures
     """
-    written = [picture for file in files for picture in draw_file(file, out)]
+    written = [picture for file in files for picture in draw_file(file, out, quantity=quantity)]
     if len(files) > 1:
-        written += _overlaid(files, out or files[0].parent)
+        groups = dict(zip(_names(files), map(store.load, files), strict=True))
+        written += save_pictures(plots.compare(groups, quantity=quantity), out or files[0].parent, "all")
     for picture in written if not quiet else []:
         print(f"wrote {picture}")
 
 
-def _overlaid(files: list[Path], folder: Path) -> list[Path]:
-    spectra = {file.stem: groups["spectrum"] for file in files if "spectrum" in (groups := store.load(file))}
-    return save_pictures({"spectra": plots.overlay(spectra)}, folder, "all") if spectra else []
+def _names(files: list[Path]) -> list[str]:
+    """What tells files apart: their stems, or else their paths."""
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
 @app.command("import")

@@ -131,7 +131,8 @@ def _is_number(text: str) -> bool:
 
 def _gridded(path: Path, columns: dict[str, np.ndarray]) -> Columns:
     """Columns of a table -> arrays (y, x) or (x,) and their coordinates; points without a row are not done."""
-    axes, index = {}, []
+    axes: dict[str, np.ndarray] = {}
+    index = []
     for axis in ("y", "x"):
         if axis not in columns:
             continue
@@ -181,7 +182,7 @@ def _read_h5(path: Path) -> Columns:
             f"{path} is no surface file of loss-landscape: xcoordinates and train_loss or test_loss are needed, it has "
             + a_few(sorted(held) or ["no numbers"], 8)
         )
-    axes = {a: held[f"{a}coordinates"] for a in ("y", "x") if f"{a}coordinates" in held}
+    axes: dict[str, np.ndarray] = {a: held[f"{a}coordinates"] for a in ("y", "x") if f"{a}coordinates" in held}
     shape = tuple(len(axis) for axis in axes.values())
     names = dict(LI_ET_AL) if loss == "train_loss" else {"test_loss": "nll", "test_acc": "accuracy"}
     for name in (*names, "min_eig", "max_eig"):

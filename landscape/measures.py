@@ -7,14 +7,9 @@ import xarray as xr
 
 from landscape.errors import UserError
 
-LABELS = {
-    "sharpness": "sharpness",
-    "positive_curvature": "positive curvature",
-    "negative_curvature": "negative curvature",
-    "undefined_curvature": "curvature undefined",
-    "width": "width",
-    "width_censored": "width censored",
-}
+QUANTITIES = (
+    "sharpness", "positive_curvature", "negative_curvature", "undefined_curvature", "width", "width_censored",
+)  # fmt: skip
 DIRECTIONS = 72  # rays in a plane: every 5 degrees, the axes and diagonals among them
 ROUNDING = 16 * np.finfo(float).eps
 
@@ -62,26 +57,38 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5) -> xr.Dataset:
     table = np.stack([values[0], _jackknife(np.array(values[1:]))], axis=1)
     about = {"long_name": "measures of the surface", "radius": radius}
     return xr.Dataset(
-        {"measure": (("quantity", "bound"), table, about)}, {"quantity": list(LABELS), "bound": ["estimate", "sem"]}
+        {"measure": (("quantity", "bound"), table, about)}, {"quantity": list(QUANTITIES), "bound": ["estimate", "sem"]}
     )
 
 
 def describe_measures(surface: xr.Dataset) -> list[str]:
-    """The measures of a surface in words, one a line; those that are NaN are left out, and shares of 0 that warn."""
+    """The measures of a surface in words, one a line, those that are NaN left out."""
     if "measure" not in surface:
         return []
     found = {str(q): surface["measure"].sel(quantity=q).values for q in surface["quantity"].values}
     radius = surface["measure"].attrs.get("radius")
+    within = f" (within {radius:g})" if radius is not None else ""
+    ended = float(found.get("width_censored", (0.0,))[0])
+    left_out = float(found.get("undefined_curvature", (0.0,))[0])
     lines = []
-    for quantity, (estimate, sem) in found.items():
-        if np.isnan(estimate) or (quantity in ("undefined_curvature", "width_censored") and estimate == 0):
-            continue
-        label = LABELS.get(quantity, quantity)
-        within = f" (within {radius:g})" if quantity == "sharpness" and radius is not None else ""
-        bound = ">= " if quantity == "width" and found.get("width_censored", (0.0,))[0] > 0 else ""
-        error = f" +- {sem:.2g}" if np.isfinite(sem) else ""
-        lines.append(f"{label}{within} {bound}{estimate:.3g}{error}")
-    return lines
+    for quantity, before, after in (
+        ("sharpness", f"sharpness{within} ", ""),
+        (
+            "positive_curvature",
+            "positive curvature on ",
+            " of the area" + (f" ({left_out:.1%} left out)" * (left_out > 0)),
+        ),
+        ("negative_curvature", "negative share of the curvature ", ""),
+        ("width", "width >= " if ended > 0 else "width ", f" ({ended:.0%} of rays end before)" if ended > 0 else ""),
+    ):
+        if quantity in found and not np.isnan(found[quantity][0]):
+            lines.append(before + _with_error(*map(float, found[quantity])) + after)
+    return [*lines, *(["width beyond the range"] if ended == 1 else [])]
+
+
+def _with_error(estimate: float, sem: float) -> str:
+    rounding = 1e-9 * max(abs(estimate), 1e-3)
+    return f"{estimate:.3g}" + (f" +- {sem if sem > rounding else 0:.2g}" if np.isfinite(sem) else "")
 
 
 def _marked(z: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -96,8 +103,8 @@ def _replicates(surface: xr.Dataset, dims: list[str], loss: np.ndarray) -> list[
     folds = surface["nll_fold"].transpose("fold", *dims).values.astype(float)
     if len(folds) < 2 or not np.isfinite(folds[:, np.isfinite(loss)]).all():
         return []
-    penalty = loss - surface["nll"].transpose(*dims).values
     with np.errstate(invalid="ignore", over="ignore"):
+        penalty = loss - surface["nll"].transpose(*dims).values
         rest = [np.delete(folds, f, axis=0).mean(axis=0) for f in range(len(folds))]
         return [np.where(np.isfinite(loss), z + penalty, loss) for z in rest]
 
@@ -105,15 +112,15 @@ def _replicates(surface: xr.Dataset, dims: list[str], loss: np.ndarray) -> list[
 def _jackknife(replicates: np.ndarray) -> np.ndarray:
     n = len(replicates)
     if n < 2:
-        return np.full(len(LABELS), np.nan)
+        return np.full(len(QUANTITIES), np.nan)
     finite = np.isfinite(replicates).all(axis=0)
-    sem = np.full(len(LABELS), np.nan)
+    sem = np.full(len(QUANTITIES), np.nan)
     sem[finite] = np.sqrt((n - 1) * replicates[:, finite].var(axis=0))
     return sem
 
 
 def _measures(z: np.ndarray, axes: list[np.ndarray], radius: float) -> list[float]:
-    """The values of LABELS, in its order. z: (y, x) or (x,), inf where diverged, NaN where not computed."""
+    """The values of QUANTITIES, in its order. z: (y, x) or (x,), inf where diverged, NaN where not computed."""
     width, censored = _width(z, axes)
     return [_sharpness(z, axes, radius), *_convexity(z, axes), width, censored]
 
@@ -143,14 +150,19 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float, flo
         return np.nan, np.nan, left_out
     f = np.where(np.isfinite(z), z, 0.0)
     inner = (slice(1, -1),) * z.ndim
-    diagonal, noise = [], np.zeros(usable.shape)
-    largest = np.abs(np.where(usable[..., None], neighbours, 0)).max(axis=-1)
+    # what rounding in the values, and in the coordinates where the surface is steep, can make of a second difference
+    around = np.where(usable[..., None], neighbours, 0.0)
+    amplitude, per_step = np.abs(around).max(axis=-1), np.zeros(usable.shape)
+    diagonal = []
     for k, axis in enumerate(axes):
         h = np.diff(axis)
         slopes = np.diff(f, axis=k) / _along(h, k, z.ndim)
         second = np.diff(slopes, axis=k) * _along(2 / (h[1:] + h[:-1]), k, z.ndim)
         diagonal.append(second[tuple(slice(None) if i == k else s for i, s in enumerate(inner))])
-        noise = noise + ROUNDING * largest * _along(1 / (h[1:] * h[:-1]), k, z.ndim)
+        step = np.minimum(h[1:], h[:-1])
+        amplitude = amplitude + np.ptp(around, axis=-1) * _along(np.abs(axis[1:-1]) / step, k, z.ndim)
+        per_step = per_step + _along(1 / step**2, k, z.ndim)
+    noise = ROUNDING * amplitude * per_step
     if z.ndim == 1:
         low = high = diagonal[0]
     else:
