@@ -119,7 +119,8 @@ def plot_surface(
     settings = _settings(surface)
     if alone:
         note_above(ax, settings)
-    note_below(ax, _packed([*below, *describe_measures(surface)] if alone else [settings, *below], 76 if alone else 52))
+    measures = describe_measures(surface)
+    note_below(ax, _packed([*below, *measures] if alone else [settings, *below, *measures], 76 if alone else 52))
 
 
 def _frame(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -160,7 +161,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top, as shares o
 
 
 def _mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]]:
-    """Draw it; what its text covers, and notes."""
+    """Draw it; what it and its labels cover, and notes."""
     if "trajectory" not in surface or surface.sizes["checkpoint"] == 0:
         return [], []
     path = surface["trajectory"].transpose("checkpoint", "axis").values[:, :2]
@@ -174,7 +175,7 @@ def _mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     inside = ((path >= low) & (path <= high)).all(axis=1)
     names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
-    taken = _spread_labels(ax, (path - low) / (high - low), names) if len(names) <= MANY_LABELS else []
+    taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
     text = "line: trajectory, from circle to star"
     if "off_plane" in surface:
         text += f"; up to {float(surface['off_plane'].max()):.3g} off the plane"
@@ -189,7 +190,6 @@ def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box
     walked = np.concatenate([path[:1], *(a + (b - a) * steps for a, b in pairwise(path))])
     taken: list[Box] = [(float(x), float(y), float(x), float(y)) for x, y in walked]
     taken += [(float(x) - 0.03, float(y) - 0.03, float(x) + 0.03, float(y) + 0.03) for x, y in path[[0, -1]]]
-    labels: list[Box] = []
     for i, ((x, y), name) in enumerate(zip(path, names, strict=False)):
         width, height, gap = 0.017 * len(name) + 0.01, 0.04, 0.035 if i in (0, len(path) - 1) else 0.02
         corners = [
@@ -200,10 +200,9 @@ def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box
         if fitting:
             box = fitting[0]
             taken.append(box)
-            labels.append(box)
             ax.text(box[0], box[1] + height / 2, name, transform=ax.transAxes, fontsize=7, va="center", zorder=8,
                     path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
-    return labels
+    return taken
 
 
 def _meet(a: Box, b: Box) -> bool:
@@ -235,7 +234,7 @@ def plot_surface_3d(
     title: str | None = None,
     scale: Scale | None = None,
     above: float = 0.0,
-    fine: int = 160,
+    fine: int = 120,
 ) -> None:
     """The same surface in relief, as in Park & Kim (2022), fig. 1a; open above the scale's end, and where diverged.
 
@@ -424,7 +423,8 @@ def side_by_side(
     scale = common_scale([values[name] - lowest[name] for name in surfaces])
     columns = min(per_row, len(surfaces))
     rows = -(-len(surfaces) // columns)
-    figure = Figure(figsize=(4.1 * columns + 0.9, (4.0 if relief else 5.2) * rows), dpi=150, layout="constrained")
+    height = 4.0 if relief else 5.7 if any("measure" in surface for surface in surfaces.values()) else 5.2
+    figure = Figure(figsize=(4.1 * columns + 0.9, height * rows), dpi=150, layout="constrained")
     axes = []
     for i, (name, surface) in enumerate(surfaces.items(), 1):
         ax: Any = figure.add_subplot(rows, columns, i, projection="3d" if relief else None)
