@@ -13,11 +13,11 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from landscape.canvas import COLORS, new_figure, note_above, note_below, style
@@ -37,6 +37,7 @@ class Scale:
 
     levels: np.ndarray
     cut: bool
+    log: bool = False
 
     @property
     def ceiling(self) -> float:
@@ -48,12 +49,17 @@ class Scale:
 
     @property
     def norm(self) -> Normalize:
-        return Normalize(float(self.levels[0]), self.ceiling)
+        return (LogNorm if self.log else Normalize)(float(self.levels[0]), self.ceiling)
 
 
-def common_scale(values: Sequence[np.ndarray], levels: int = 16) -> Scale | None:
+def _has_walls(quantity: str) -> bool:
+    return "accuracy" not in quantity  # bounded: nothing to cut
+
+
+def common_scale(values: Sequence[np.ndarray], levels: int = 16, *, walls: bool = True) -> Scale | None:
     """One scale for all arrays, None where nothing is finite: walls would hide the floor, so it ends at
-    floor + 4 (median - floor) of each array, whichever is highest.
+    floor + 4 (median - floor) of each array, whichever is highest. Logarithmic, in
+    steps of 1, 2, 5, where it spans more than two decades. Without walls neither.
     """
     finite = [z[np.isfinite(z)] for z in values if np.isfinite(z).any()]
     if not finite:
@@ -62,8 +68,13 @@ def common_scale(values: Sequence[np.ndarray], levels: int = 16) -> Scale | None
     highest = max(float(z.max()) for z in finite)
     ceiling = max(float(z.min() + 4 * (np.median(z) - z.min())) for z in finite)
     least = 1e-9 * max(abs(floor), 1e-3)
-    cut = highest > ceiling + least
+    cut = walls and highest > ceiling + least
     end = max(ceiling if cut else highest, floor + least)
+    if walls and floor > 0 and end > 100 * floor:
+        decades = np.arange(np.floor(np.log10(floor)), np.ceil(np.log10(end)) + 1)
+        steps = np.outer(10.0**decades, [1, 2, 5]).ravel() if len(decades) <= levels // 2 else 10.0**decades
+        first, last = np.searchsorted(steps, floor, side="right") - 1, np.searchsorted(steps, end)
+        return Scale(steps[first : last + 1], cut, log=True)
     return Scale(np.asarray(MaxNLocator(levels).tick_values(floor, end)), cut)
 
 
@@ -96,17 +107,20 @@ def plot_surface(
     """
     z, label = _values(surface, quantity) - above, _label(surface, quantity)
     x, y = surface["x"].values, surface["y"].values
-    scale = scale or common_scale([z], levels)
+    scale = scale or common_scale([z], levels, walls=_has_walls(quantity))
     heights: list[Text] = []
     ax.set(xlabel=axis_label(surface, 0), ylabel=axis_label(surface, 1), title=title or "Loss surface")
     if min(z.shape) >= 2 and scale is not None:
-        filled = ax.contourf(x, y, z, scale.levels, cmap=SURFACE_COLORS, extend=scale.extend)
+        filled = ax.contourf(x, y, z, scale.levels, cmap=SURFACE_COLORS, extend=scale.extend, norm=scale.norm)
         every = max(1, len(scale.levels) // 8)
         lines = ax.contour(x, y, z, scale.levels[::every], colors="white", linewidths=0.6, alpha=0.9)
         heights = ax.clabel(lines, fontsize=6.5, colors="black", inline=False, fmt=lambda v: f"{v:.4g}")
         if alone:
             assert ax.figure is not None
-            ax.figure.colorbar(filled, ax=ax, label=label, shrink=0.9)
+            bar = ax.figure.colorbar(filled, ax=ax, label=label, shrink=0.9)
+            if scale.log:
+                bar.set_ticks(scale.levels[::every].tolist(), labels=[f"{level:g}" for level in scale.levels[::every]])
+                bar.minorticks_off()
     below = _mark_diverged(surface, quantity, ax)
     _frame(ax, x, y)
     below += _mark_interpolated(surface, ax)
@@ -242,7 +256,7 @@ def plot_surface_3d(
     """
     z, label = _values(surface, quantity) - above, _label(surface, quantity)
     x, y = surface["x"].values, surface["y"].values
-    scale = scale or common_scale([z])
+    scale = scale or common_scale([z], walls=_has_walls(quantity))
     ax.set(xlabel=axis_label(surface, 0, short=True), ylabel=axis_label(surface, 1, short=True))
     ax.set_title(title or "Loss surface", y=0.97)
     if min(z.shape) >= 2 and scale is not None:
@@ -251,9 +265,12 @@ def plot_surface_3d(
         hole = np.isnan(relief).any() and bool((surface["done"] & ~np.isfinite(surface[quantity])).any())
         relief[relief > scale.ceiling] = np.nan
         colors = colormaps[SURFACE_COLORS](scale.norm(relief))
-        ax.plot_surface(*np.meshgrid(xs, ys), relief, facecolors=_shaded(colors, relief, xs, ys), shade=False,
+        height, ends = relief, (float(scale.levels[0]), scale.ceiling)
+        if scale.log:
+            height, ends = np.log10(relief), (float(np.log10(ends[0])), float(np.log10(ends[1])))
+        ax.plot_surface(*np.meshgrid(xs, ys), height, facecolors=_shaded(colors, height, xs, ys), shade=False,
                         rcount=len(ys), ccount=len(xs), linewidth=0, antialiased=False)  # fmt: skip
-        ax.set_zlim(float(scale.levels[0]), scale.ceiling)
+        ax.set_zlim(*ends)
         open_for = [f"above {scale.ceiling:.4g}" if scale.cut else "", "diverged" if hole else ""]
         if any(open_for):
             ax.annotate(f"open: {' or '.join(filter(None, open_for))}", (0.0, -0.05), xycoords="axes fraction",
@@ -262,6 +279,9 @@ def plot_surface_3d(
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_major_locator(MaxNLocator(4))
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
+    if scale is not None and scale.log:
+        ax.zaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.zaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{10**v:g}"))
     ax.grid(False)
     ax.tick_params(labelsize="small", pad=1)
     ax.view_init(elev=24, azim=-62)
@@ -317,8 +337,10 @@ def plot_curve(
         error = surface[sem].values
         ax.fill_between(x, shown - error, shown + error, color=look["color"], alpha=0.25, linewidth=0)
         below.append("bands: one standard error over examples")
-    scale = common_scale([shown])
-    if scale is not None and scale.cut:
+    scale = common_scale([shown], walls=_has_walls(quantity))
+    if scale is not None and scale.log:
+        ax.set_yscale("log")
+    elif scale is not None and scale.cut:
         margin = 0.05 * (scale.ceiling - float(np.nanmin(shown)))
         ax.set_ylim(float(np.nanmin(shown)) - margin, scale.ceiling)
         below.append(f"curve cut at {scale.ceiling:.4g}")
@@ -413,14 +435,15 @@ def side_by_side(
     """Several surfaces on one colour scale, as contours or in relief.
 
     Drawn is each quantity above its own lowest value, which the note gives: networks differ in their floor, shape is
-    what is compared. Raises UserError where a surface has not two dimensions or not the quantity.
+    what is compared. Accuracy is drawn as it is. Raises UserError where a surface has not two dimensions or not the quantity.
     """
     flat = [name for name, surface in surfaces.items() if "y" not in surface.dims]
     if flat or not surfaces:
         raise UserError(f"side by side go surfaces of two dimensions; {', '.join(flat) or 'none given'}")
     values = {name: _values(surface, quantity) for name, surface in surfaces.items()}
     lowest = {name: float(np.nanmin(z)) if np.isfinite(z).any() else 0.0 for name, z in values.items()}
-    scale = common_scale([values[name] - lowest[name] for name in surfaces])
+    base = lowest if _has_walls(quantity) else dict.fromkeys(lowest, 0.0)
+    scale = common_scale([values[name] - base[name] for name in surfaces], walls=_has_walls(quantity))
     columns = min(per_row, len(surfaces))
     rows = -(-len(surfaces) // columns)
     height = 4.0 if relief else 5.7 if any("measure" in surface for surface in surfaces.values()) else 5.2
@@ -430,16 +453,16 @@ def side_by_side(
         ax: Any = figure.add_subplot(rows, columns, i, projection="3d" if relief else None)
         note = f"{name}\nlowest {quantity}: {lowest[name]:.4g}"
         if relief:
-            plot_surface_3d(surface, ax, quantity=quantity, title=note, scale=scale, above=lowest[name])
+            plot_surface_3d(surface, ax, quantity=quantity, title=note, scale=scale, above=base[name])
             ax.set_zlabel("")
         else:
-            plot_surface(surface, ax, quantity=quantity, title=note, scale=scale, above=lowest[name], alone=False)
+            plot_surface(surface, ax, quantity=quantity, title=note, scale=scale, above=base[name], alone=False)
         axes.append(ax)
     if scale is not None:
         shades = colormaps[SURFACE_COLORS]
         norm = scale.norm if relief else BoundaryNorm(scale.levels, shades.N, extend=scale.extend)
         figure.colorbar(ScalarMappable(norm, shades), ax=axes, shrink=0.7, extend=scale.extend if relief else None,
-                        label=f"{_label(next(iter(surfaces.values())), quantity)}, above the lowest")  # fmt: skip
+                        label=_label(next(iter(surfaces.values())), quantity) + ", above the lowest" * _has_walls(quantity))  # fmt: skip
     return figure
 
 

@@ -99,6 +99,34 @@ def test_the_scale_ends_where_walls_begin_and_nowhere_else():
     assert len(common_scale([np.full(4, 7.0)]).levels) >= 2
 
 
+def test_a_scale_of_many_decades_is_logarithmic():
+    steep = common_scale([np.array([0.03, 0.5, 7.0, 900.0])])
+    assert steep.log
+    assert steep.levels[0] == pytest.approx(0.02)
+    assert steep.cut
+    assert steep.ceiling == pytest.approx(20)  # 0.03 + 4 (3.75 - 0.03) = 14.9, and the step above
+    np.testing.assert_allclose(np.unique(np.round(steep.levels[1:] / steep.levels[:-1], 6)), [2, 2.5])
+    assert not common_scale([np.array([-0.03, 0.5, 7.0, 900.0])]).log
+    group = surface(np.exp(9 * bowl) / 50, X, Y).assign_attrs(config={})
+    group["loss"] = group["nll"]
+    figures = draw_surface(group, "surface")
+    ax, bar = figures["surface"].axes
+    assert [t.get_text() for t in bar.get_yticklabels()] == [f"{v:g}" for v in bar.get_yticks()]
+    low, high = figures["surface_3d"].axes[0].get_zlim()
+    assert 10**low <= float(group["nll"].min())
+    assert 10**high == pytest.approx(ax.collections[0].levels[-1])
+
+
+def test_accuracy_is_drawn_as_it_is():
+    peak = xr.where(surface(bowl, X, Y)["nll"] < 0.5, 0.99, 0.001)
+    group = surface(bowl, X, Y).assign(accuracy=peak.transpose("y", "x"))
+    ax = draw_surface(group, "surface", quantity="accuracy")["surface"].axes[0]
+    assert ax.collections[0].levels[-1] == pytest.approx(1, abs=0.05)
+    both = side_by_side({"a": group, "b": surface(bowl, X, Y)}, quantity="accuracy")
+    assert both.axes[0].collections[0].levels[-1] == pytest.approx(1, abs=0.05)
+    assert "above" not in both.axes[-1].get_ylabel()
+
+
 def test_side_by_side_is_one_scale_above_each_lowest():
     low, high = surface(bowl, X, Y), surface(100 + 3 * bowl, X, Y)
     figure = side_by_side({"low": low, "high": high})
@@ -252,8 +280,8 @@ def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
     z = bowl.copy()
     z[4, 8] = np.inf
     ax = draw_surface(surface(z, X, Y), "surface")["surface_3d"].axes[0]
-    corners = np.asarray(ax.collections[0]._faces).reshape(-1, 3)
-    finite = corners[corners[:, 2] > 0]  # cells of fewer than four corners are filled up with zeros
+    relief = ax.collections[0]
+    finite = relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
     at_grid = {(round(x, 9), round(y, 9)): h for x, y, h in finite}
     found = [at_grid.get((round(x, 9), round(y, 9))) for y in Y for x in X]
     expected = (z + 0.5).ravel()
