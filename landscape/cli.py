@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from landscape import plots, store
 from landscape.analysis import (
+    describe,
     describe_file,
     draw_file,
     evaluate_test,
@@ -58,7 +59,8 @@ from landscape.commands import (
 )
 from landscape.data import input_settings, open_source, seeded
 from landscape.directions import Extent
-from landscape.errors import UserError
+from landscape.errors import UserError, near_matches
+from landscape.exchange import export_surface, import_surface
 from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.spectrum import hessian_series
@@ -387,22 +389,66 @@ def train(
 def plot(
     files: Annotated[list[Path], typer.Argument(help="Results files.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: beside each file]")] = None,
+    quantity: Annotated[str, typer.Option(help="Of surfaces: loss, nll, accuracy, or another they have.")] = "loss",
     quiet: Quiet = False,
 ) -> None:
-    """Draw results files; with several, their spectra in one picture too.
+    """Draw results files; with several, their spectra in one picture too, and their surfaces on one scale.
 
     Example: landscape plot resnet.h5 vit.h5 --out pictures
     """
-    written = [picture for file in files for picture in draw_file(file, out)]
+    written = [picture for file in files for picture in draw_file(file, out, quantity=quantity)]
     if len(files) > 1:
-        written += _overlaid(files, out or files[0].parent)
+        groups = dict(zip(_names(files), map(store.load, files), strict=True))
+        written += save_pictures(plots.compare(groups, quantity=quantity), out or files[0].parent, "all")
     for picture in written if not quiet else []:
         print(f"wrote {picture}")
 
 
-def _overlaid(files: list[Path], folder: Path) -> list[Path]:
-    spectra = {file.stem: groups["spectrum"] for file in files if "spectrum" in (groups := store.load(file))}
-    return save_pictures({"spectra": plots.overlay(spectra)}, folder, "all") if spectra else []
+def _names(files: list[Path]) -> list[str]:
+    """What tells files apart: their stems, or else their paths."""
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The reference study's CSV, a CSV with a header, or Li et al.'s HDF5.")],
+    out: Annotated[Path, typer.Option(help="The results file (.h5) to write; its other analyses are kept.")],
+    weight_decay: Annotated[
+        float | None, typer.Option(help="lambda of the study's penalty, lambda * sum of norms. [default: no penalty]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """A surface computed by other software, into a results file.
+
+    Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
+    """
+    imported = import_surface(file, weight_decay=weight_decay)
+    stored = store.load(out).get("surface") if out.exists() else None
+    if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
+        raise UserError(f"{out} has another surface already; choose another place with --out")
+    store.save(out, surface=imported)
+    if not quiet:
+        print(f"wrote {out}\n{describe('surface', imported)}")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+    out: Annotated[Path, typer.Option(help="What to write: .vtu or .vtk for ParaView, .csv, .npz.")],
+    group: Annotated[str, typer.Option(help="Which of its surfaces.")] = "surface",
+    quiet: Quiet = False,
+) -> None:
+    """A surface of a results file, for other software.
+
+    Example: landscape export vit.h5 --out vit.vtu
+    """
+    groups = store.load(file)
+    if group not in groups:
+        raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
+    export_surface(groups[group], out)
+    if not quiet:
+        print(f"wrote {out}")
 
 
 @app.command()

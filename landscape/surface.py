@@ -19,6 +19,7 @@ from landscape.directions import Extent, Plane
 from landscape.draws import gaussian
 from landscape.errors import UserError
 from landscape.lanczos import eigenpairs
+from landscape.measures import measure
 from landscape.objective import Objective
 from landscape.parameters import displaced, flatten
 from landscape.resumable import Index, Save, begin, each_not_done
@@ -38,6 +39,7 @@ EIGENVALUE_LABELS = {
     "residual_high": "residual of the largest",
     "residual_low": "residual of the smallest",
 }
+AFTERWARDS = ("measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint")
 BATCHNORMS = ("stored", "recalibrated")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
@@ -89,8 +91,9 @@ def evaluate_surface(
     save: called with the unfinished result every `save_every` seconds, and when interrupted.
 
     Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
-    loss, accuracy, done; nll_fold with a leading dim fold; what else was asked; and of an adaptive one interpolated and
-    nll_error. A diverged point is inf or NaN and done; a point not computed is NaN and not done.
+    loss, accuracy, done; nll_fold with a leading dim fold; measure, as `landscape.measures.measure` has it; what else
+    was asked; and of an adaptive one interpolated and nll_error. A diverged point is inf or NaN and done; a point not
+    computed is NaN and not done.
     Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
     """
     if plane.dims not in (1, 2):
@@ -120,6 +123,7 @@ def evaluate_surface(
         workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
     axes = [grid(count, *limits) for count, limits in zip(counts, ranges, strict=True)]
     result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
+    result = result.drop_vars(AFTERWARDS, errors="ignore")
     moves = [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
     dims = result["done"].dims
 
@@ -164,6 +168,7 @@ def evaluate_surface(
         _exact_penalty(result, objective, moves, at)
     if plane.marks is not None:
         result = result.merge(plane.marks, combine_attrs="override")
+    result = result.merge(measure(result), combine_attrs="override")
     if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
         result = result.assign(_checked(result, objective, moves, at, checks))
     return result

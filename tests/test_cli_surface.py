@@ -30,7 +30,7 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
     end, first, second = checkpoints
     out = tmp_path / "r8.h5"
     commands = {
-        "surface": ("--adaptive", 0.1, "--points", "17,9", "--y-span", "0,0.5", "--orthogonal"),
+        "surface": ("--adaptive", 0.5, "--points", "33,17", "--y-span", "0,0.5", "--orthogonal"),
         "surface_eigenvectors": ("--directions", "eigenvectors", "--which", "LA"),
         "curve_interpolation": ("--towards", first),
         "surface_checkpoints": ("--towards", first, "--towards", second),
@@ -43,7 +43,7 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
         assert (tmp_path / f"r8-{group}.png").stat().st_size > 5000
     groups = ls.load(out)
     assert groups.keys() == {*commands, "plane", *(f"plane_{name.partition('_')[2]}" for name in list(commands)[1:])}
-    assert groups["surface"]["nll"].shape == (9, 17)
+    assert groups["surface"]["nll"].shape == (17, 33)
     assert groups["surface"]["y"].values[[0, -1]].tolist() == [0, 0.5]
     assert int(groups["surface"]["interpolated"].sum()) > 0
     assert groups["surface_pca"]["checkpoint"].values.tolist() == ["epoch1", "epoch2", "epoch10"]
