@@ -61,6 +61,7 @@ from landscape.data import input_settings, open_source, seeded
 from landscape.directions import Extent
 from landscape.errors import UserError, near_matches
 from landscape.exchange import export_surface, import_surface
+from landscape.measures import measure
 from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.spectrum import hessian_series
@@ -424,6 +425,7 @@ def import_(
     Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
     """
     imported = import_surface(file, weight_decay=weight_decay)
+    imported = imported.merge(measure(imported), combine_attrs="override")
     stored = store.load(out).get("surface") if out.exists() else None
     if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
         raise UserError(f"{out} has another surface already; choose another place with --out")

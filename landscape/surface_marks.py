@@ -59,23 +59,25 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top, as shares o
 
 
 def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]]:
-    """Draw it; what it and its labels cover, and notes."""
+    """Draw it, or in a plane through checkpoints these; what it and its labels cover, and notes."""
     if "trajectory" not in surface or surface.sizes["checkpoint"] == 0:
         return [], []
     path = surface["trajectory"].transpose("checkpoint", "axis").values[:, :2]
+    apart = surface.attrs.get("config", {}).get("plane", {}).get("kind") == "checkpoints"
     look: dict[str, Any] = {"color": TRAJECTORY, "path_effects": [withStroke(linewidth=3, foreground="white")]}
-    ax.plot(*path.T, "-", lw=1.3, zorder=4, label="trajectory", **look)
-    ax.plot(*path[1:-1].T, "o", color=TRAJECTORY, markersize=3.5, markeredgecolor="white", markeredgewidth=0.5,
-            zorder=5)  # fmt: skip
-    for at, marker, size, name in ((path[0], "o", 6, "start"), (path[-1], "*", 11, "end")):
+    if not apart:
+        ax.plot(*path.T, "-", lw=1.3, zorder=4, label="trajectory", **look)
+    ax.plot(*(path if apart else path[1:-1]).T, "o", color=TRAJECTORY, markersize=6 if apart else 3.5, zorder=5,
+            markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+    for at, marker, size, name in () if apart else ((path[0], "o", 6, "start"), (path[-1], "*", 11, "end")):
         ax.plot(*at, marker, color="white" if name == "start" else TRAJECTORY, markersize=size, label=name,
                 markeredgecolor=TRAJECTORY if name == "start" else "white", markeredgewidth=1, zorder=7)  # fmt: skip
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     inside = ((path >= low) & (path <= high)).all(axis=1)
     names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
     taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
-    text = "line: trajectory, from circle to star"
-    if "off_plane" in surface:
+    text = "dots: checkpoints" if apart else "line: trajectory, from circle to star"
+    if "off_plane" in surface and not apart:
         text += f"; up to {float(surface['off_plane'].max()):.3g} off the plane"
     if not inside.all():
         text += f"; {(~inside).sum()} of {len(path)} checkpoints beyond the range"

@@ -81,6 +81,16 @@ def test_interrupted_and_resumed_equals_uninterrupted(mlp, points, objective):
     assert resumed.identical(whole)
 
 
+def test_a_loss_of_exactly_0_and_one_of_nan_are_done_and_not_computed_again(mlp, points):
+    values = iter([0.0, np.nan, 3.0, *[7.0] * 9])
+    objective = ls.Objective(mlp, points[:1], loss=lambda f, y: torch.full((len(y),), next(values)))
+    settings = {"points": (3, 1), "span": 0.5, "workers": 1}
+    surface = ls.evaluate_surface(objective, ls.random_plane(mlp), **settings)
+    np.testing.assert_array_equal(surface["nll"], [[0, np.nan, 3]])
+    again = ls.evaluate_surface(objective, ls.random_plane(mlp), partial=surface, **settings)
+    assert again.identical(surface)
+
+
 def test_other_settings_are_refused_with_the_difference(mlp, objective):
     plane = ls.random_plane(mlp)
     partial = ls.evaluate_surface(objective, plane, points=3)
