@@ -5,7 +5,7 @@ from landscape.data import FrozenData, load_data
 from landscape.density import hessian_trace, spectral_density
 from landscape.directions import Plane, random_plane
 from landscape.errors import UserError
-from landscape.models import create_model, list_models
+from landscape.models import blocks, create_model, list_models
 from landscape.objective import Objective
 from landscape.spectrum import hessian_series, hessian_spectrum, hessian_top, summarize
 from landscape.store import load, save
@@ -17,6 +17,7 @@ __all__ = [
     "Objective",
     "Plane",
     "UserError",
+    "blocks",
     "create_model",
     "evaluate_surface",
     "hessian_series",
