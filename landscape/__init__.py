@@ -1,6 +1,6 @@
 """Loss landscapes and Hessian spectra of neural networks, with an error bar on every number."""
 
-from landscape.checkpoints import load_checkpoint, save_checkpoint
+from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, load_data
 from landscape.density import hessian_trace, spectral_density
 from landscape.directions import Plane, random_plane
@@ -11,6 +11,7 @@ from landscape.spectrum import hessian_series, hessian_spectrum, hessian_top, su
 from landscape.store import load, save
 from landscape.surface import evaluate_surface
 from landscape.training import train
+from landscape.weights import save_checkpoint
 
 __all__ = [
     "FrozenData",

@@ -15,11 +15,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from landscape import plots, store
-from landscape.checkpoints import SUFFIXES, fitting_models, load_checkpoint, read_checkpoint
+from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
+from landscape.fitting import closest, fitting
 from landscape.objective import Objective
 from landscape.resumable import Save
+from landscape.weights import State, is_checkpoint, read_checkpoint
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
 
@@ -232,7 +234,7 @@ def describe(name: str, group: xr.Dataset) -> str:
 
 def describe_file(path: Path) -> str:
     """What a checkpoint or a results file holds, and where it came from."""
-    if path.suffix in SUFFIXES:
+    if is_checkpoint(path):
         return _describe_checkpoint(path)
     groups = store.load(path)
     origins = [p for g in groups.values() if (p := _provenance(g))]
@@ -251,10 +253,19 @@ def _describe_checkpoint(path: Path) -> str:
     held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"
     where = f" under {checkpoint.container!r}" if checkpoint.container else ""
     prefix = f", prefix {checkpoint.prefix!r} removed" if checkpoint.prefix else ""
-    fits = ", ".join(fitting_models(checkpoint.state)) or "none of this toolkit's"
-    lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", f"fits the networks: {fits}"]
+    lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", _describe_fits(checkpoint.state)]
     lines += [f"{k}: {_short(v)}" for k, v in sorted(checkpoint.metadata.items())]
     return "\n".join(lines)
+
+
+def _describe_fits(state: State) -> str:
+    fits = fitting(state)
+    if fits:
+        return "fits the networks: " + ", ".join(map(str, fits))
+    near = closest(state)
+    if near is None:
+        return "fits the networks: none of this toolkit's, nor nearly"
+    return f"fits the networks: none of this toolkit's; nearly {near}, but for {near.differences()}"
 
 
 def _short(value: Any) -> str:

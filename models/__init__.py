@@ -54,6 +54,7 @@ _XS = {"widths": (16, 32, 64), "heads": (1, 2, 4), "head_width": 16}
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(_cifar_resnet, depth) for depth in (8, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}_noshort": partial(_cifar_resnet, depth, shortcut="none") for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet{depth}_projection": partial(_cifar_resnet, depth, shortcut="B") for depth in (20, 56, 110)},
     **{f"resnet_{depth}": partial(_resnet, depth, False) for depth in resnet.BLOCKS},
     **{f"preresnet_{depth}": partial(_resnet, depth, True) for depth in resnet.BLOCKS},
     **{name: partial(vit, name) for name in SIZES},

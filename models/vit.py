@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit_xs": {"embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0},
@@ -33,12 +33,14 @@ def vit(
     in_channels: int = 3,
     patch_size: int | None = None,
     local: int | None = None,
+    norm_eps: float = 1e-6,
     **overrides: Any,
 ) -> VisionTransformer:
     """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side; for vit_xs
         patches of 4 px, or 4 a side where that is more.
 
     local: attention only inside the window of local x local patches around each (`local_window`).
+    norm_eps: of the layer norms; transformers' ViTs have 1e-12.
     overrides: any other argument of timm's VisionTransformer, such as depth, num_heads, embed_dim or global_pool;
         with any pooling but "token" there is no class token unless class_token=True.
     Raises ValueError for a window below 1, or one together with dropped patches.
@@ -56,6 +58,9 @@ def vit(
     model = VisionTransformer(
         img_size=image_size, patch_size=patch_size, in_chans=in_channels, num_classes=num_classes, **settings
     )
+    for m in model.modules():
+        if isinstance(m, nn.LayerNorm):
+            m.eps = norm_eps
     if local is not None:
         window = local_window(model.patch_embed.grid_size, local, model.num_prefix_tokens)
         for m in model.modules():
