@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import inspect
@@ -23,23 +24,42 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tuple[Build, str]:
-    """A function of num_classes, image_size and in_channels that makes the network, and its name."""
+    """A function of num_classes, image_size and in_channels that makes the network, and its name.
+
+    model: a name of `list_models` or "timm:NAME", either with settings of its own as in "vit_ti(local=3)";
+        "path/to/file.py:function"; or a function. settings: more of them. Raises UserError for anything else.
+    """
     if not isinstance(model, str):
         return _from_function(model), getattr(model, "__qualname__", type(model).__qualname__)
-    if model.startswith("timm:"):
-        return _from_timm(model.removeprefix("timm:"), settings or {}), model
     if ".py:" in model:
         return _from_file(model), model
-    name = resolve(model)
+    spelled, own = split_settings(model)
+    settings = {**own, **(settings or {})}
+    if spelled.startswith("timm:"):
+        return _from_timm(spelled.removeprefix("timm:"), settings), model
+    name = resolve(spelled)
     if name is None:
-        raise UserError(
-            f"unknown model {model!r}; {near_matches(model, list_models())} (or timm:NAME, or path/to/file.py:function)"
-        )
+        known = near_matches(spelled, list_models())
+        raise UserError(f"unknown model {spelled!r}; {known} (or timm:NAME, or path/to/file.py:function)")
 
     def build(**arguments: Any) -> nn.Module:
-        return create_model(name, **_given(arguments), **(settings or {}))
+        return create_model(name, **{**settings, **_given(arguments)})
 
-    return build, name
+    return build, name + model[len(spelled) :]
+
+
+def split_settings(model: str) -> tuple[str, dict[str, Any]]:
+    """ "vit_ti(local=3)" -> "vit_ti", {"local": 3}: Python literals by keyword. Raises UserError for anything else."""
+    name, parenthesis, _ = model.partition("(")
+    if not parenthesis:
+        return model, {}
+    try:
+        call = ast.parse(f"f({model[len(name) + 1 :]}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError("settings go by keyword")
+        return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as e:
+        raise UserError(f"{model!r} is no network with settings; write it as in 'vit_ti(local=3, depth=6)'") from e
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
     (r"\.pos_embedding$", 2, "window", lambda s: (s[0] + 1) // 2),
     (r"\.relative_position_bias_table$", 2, "window", lambda s: (isqrt(s[0]) + 1) // 2),
     (r"\.relative_position_bias_table$", 2, "heads", lambda s: s[1]),
+    (r"\.to_q\.weight$", 4, "attention width", lambda s: s[0]),
     (r"\.(height|width)_rel$", 2, "side of the attended map", lambda s: (s[0] + 1) // 2),
     (r"^pos_embed$", 3, "tokens", lambda s: s[1]),
     (r"^pos_embed$", 4, "patches a side", lambda s: s[2]),

@@ -87,10 +87,11 @@ def local_window(grid: tuple[int, int], local: int, prefix: int) -> Tensor:
     no patch to it: it would carry what lies outside the window. A window that covers the map restricts nothing.
     """
     rows, columns = grid
-    at = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    axes = (torch.arange(n, device="cpu") for n in (rows, columns))  # even where the network is made without memory
+    at = torch.cartesian_prod(*axes)
     step = at[None, :] - at[:, None]
     inside = ((step >= -(local // 2)) & (step <= (local - 1) // 2)).all(-1)
-    window = torch.ones(prefix + len(at), prefix + len(at), dtype=torch.bool)
+    window = torch.ones(prefix + len(at), prefix + len(at), dtype=torch.bool, device="cpu")
     window[prefix:, prefix:] = inside
     if not inside.all():
         window[prefix:, :prefix] = False

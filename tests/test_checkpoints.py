@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import landscape as ls
 from landscape.analysis import describe_file
+from landscape.builders import builder
 from landscape.fitting import fitting_models
 from landscape.weights import CONTAINERS
 
@@ -83,6 +84,36 @@ def test_timm_model(tmp_path):
     assert (provenance["num_classes"], provenance["in_channels"]) == (5, 1)
 
 
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("vit_xs(local=3, depth=2)", {"local": 3, "depth": 2}),
+        ("vit_xs()", {}),
+        ("alternet_xs(attention=(1, 0, 1))", {"attention": (1, 0, 1)}),
+    ],
+)
+def test_settings_after_the_name(tmp_path, model, settings):
+    name = model.partition("(")[0]
+    torch.save(ls.create_model(name, 4, 8, 1, **settings).state_dict(), tmp_path / "w.pt")
+    network, provenance = ls.load_checkpoint(tmp_path / "w.pt", model)
+    assert provenance["model"] == model
+    assert str(network) == str(ls.create_model(name, 4, 8, 1, **settings).eval())
+    ls.save_checkpoint(tmp_path / "named.safetensors", network, {"model": model})
+    assert str(ls.load_checkpoint(tmp_path / "named.safetensors")[0]) == str(network)
+
+
+def test_settings_of_timm_s(tmp_path):
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=2).state_dict(), tmp_path / "w.pt")
+    network, _ = ls.load_checkpoint(tmp_path / "w.pt", "timm:vit_tiny_patch16_224(depth=2)")
+    assert len(network.blocks) == 2
+
+
+@pytest.mark.parametrize("model", ["vit_xs(3)", "vit_xs(local=3", "vit_xs(local=open('x'))", "vit_xs(local=3).eval()"])
+def test_settings_are_literals_by_keyword(model):
+    with pytest.raises(ls.UserError, match="is no network with settings; write it as in"):
+        builder(model)
+
+
 def test_users_own_function(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
@@ -103,14 +134,14 @@ def test_users_own_function(tmp_path):
 
 
 class Malicious:
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, target, call=os.mkdir, *arguments):
+        self.call, self.arguments = call, (str(target), *arguments)
 
     def __reduce__(self):
-        return os.mkdir, (str(self.target),)
+        return self.call, self.arguments
 
 
-def test_code_in_a_file_never_runs(tmp_path):
+def test_code_in_a_file_never_runs(tmp_path, network):
     target = tmp_path / "was-run"
     torch.save({"state_dict": Malicious(target)}, tmp_path / "zip.pt")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(target)))
@@ -118,6 +149,13 @@ def test_code_in_a_file_never_runs(tmp_path):
     for name in ("zip.pt", "raw.pth", "old.pth"):
         with pytest.raises(ls.UserError, match=r"which weights never need, and was not loaded"):
             loaded(tmp_path / name)
+    # Of a module whose objects are passed over: nothing of it is called either.
+    malicious = Malicious(target, np.memmap, "uint8", "w+", 0, (1,))
+    torch.save({"state_dict": network.state_dict(), "where": malicious}, tmp_path / "beside.ckpt")
+    assert loaded(tmp_path / "beside.ckpt")[1]["metadata"] == {}
+    torch.save({"state_dict": malicious}, tmp_path / "within.ckpt")
+    with pytest.raises(ls.UserError, match="no state dict"):
+        loaded(tmp_path / "within.ckpt")
     assert not target.exists()
 
 
