@@ -112,7 +112,7 @@ def hint(state: Mapping[str, Tensor]) -> str:
     """Which of our networks the weights fit; or which is the closest, and what differs."""
     fits = fitting(state)
     if fits:
-        return f"the weights fit {a_few(fit.model for fit in fits)}"
+        return f"the weights fit {a_few(fit.model for fit in fits) if len(fits) > 1 else fits[0]}"
     near = closest(state)
     if near is None:
         return "no network of this toolkit is like them"

@@ -23,6 +23,18 @@ TIMM = {
 def networks():
     for name in ls.list_models():
         yield pytest.param(lambda name=name: (small(name, image_size=16), torch.randn(2, 1, 16, 16)), id=name)
+    for name, settings in {
+        "vit_xs": {"local": 3},
+        "resnet20": {"shortcut": "B"},
+        "alternet_xs": {"stages": ("ca", "cac", "ccca")},
+    }.items():
+        yield pytest.param(
+            lambda name=name, settings=settings: (
+                ls.create_model(name, 3, 16, 1, **settings),
+                torch.randn(2, 1, 16, 16),
+            ),
+            id=f"{name} {settings}",
+        )
     for name, settings in TIMM.items():
         size = settings.get("img_size", 224 if name.startswith("pit") else 64)
         yield pytest.param(

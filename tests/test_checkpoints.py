@@ -249,6 +249,7 @@ def test_a_hugging_face_folder_of_timm_s(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=7, depth=2).eval()
     timm.models.save_for_hf(model, tmp_path / "hub", model_args={"depth": 2}, safe_serialization="both")
+    assert "fits the networks: timm:vit_tiny_patch16_224 (7 classes, 224 px" in describe_file(tmp_path / "hub")
     for path in (tmp_path / "hub", tmp_path / "hub" / "model.safetensors"):
         network, provenance = ls.load_checkpoint(path)
         assert provenance["model"] == "timm:vit_tiny_patch16_224"
@@ -351,6 +352,12 @@ def test_a_near_miss_says_what_differs(tmp_path, name, settings, asked, message)
     torch.save(ls.create_model(name, **settings).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ls.UserError, match=message):
         loaded(tmp_path / "w.pt", name, **asked)
+
+
+def test_asking_for_what_the_weights_are_not_says_what_they_are(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ls.UserError, match=r"classes 4, not 9; .* fit resnet8 \(4 classes, 1 input channels\)$"):
+        loaded(tmp_path / "w.pt", num_classes=9)
 
 
 def test_show_says_what_fits_or_nearly(tmp_path):

@@ -166,6 +166,14 @@ def test_both_stems_at_any_size():
 
 
 @pytest.mark.parametrize(
+    "name", ["resnet_18", "preresnet_50", "alternet_18", "botnet_50", "vit_ti", "pit_ti", "swin_ti"]
+)
+def test_at_imagenet_s_size(name):
+    with torch.no_grad():
+        assert small(name, 5, 224, 3).eval()(torch.randn(1, 3, 224, 224)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
     ("n", "m", "order"), [(2, 0, "cc"), (2, 1, "ca"), (6, 3, "cacaca"), (4, 1, "ccca"), (4, 2, "caca")]
 )
 def test_published_order(n, m, order):
