@@ -14,12 +14,13 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from landscape import plots, store
+from landscape import distributed, plots, store
 from landscape.builders import builder
 from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
 from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
+from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.resumable import Save
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
@@ -111,14 +112,17 @@ def into(
 ) -> xr.Dataset:
     """Compute a group of a results file, going on from what the file has of it, and store it.
 
-    compute: from (the stored group or None, a function that stores an unfinished one) to the finished one.
+    compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
+        torchrun each process computes, and the first alone writes.
     """
     path = Path(path)
     stored = store.load(path).get(group) if path.exists() else None
-    if stored is None:  # a place that cannot be written is better known before than after
+    writes = distributed.rank() == 0
+    if stored is None and writes:  # a place that cannot be written is better known before than after
         store.save(path)
     result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}))
-    store.save(path, **{group: result})
+    if writes:
+        store.save(path, **{group: result})
     return result
 
 
@@ -152,17 +156,19 @@ def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str],
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             path = folder / f"{stem}-{name}.png"
-            figure.savefig(path, metadata={"Software": None})
+            figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
             written.append(path)
     except OSError as e:
         raise UserError(f"cannot write pictures into {folder}: {e.strerror or e}; choose another place") from e
     return written
 
 
-def draw_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The pictures of one results file, beside it or in `folder`."""
+def draw_file(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, quantity: str = "loss"
+) -> list[Path]:
+    """The pictures of one results file, beside it or in `folder`; quantity: what is drawn of its surfaces."""
     path = Path(path)
-    return save_pictures(plots.draw(store.load(path), path.stem), folder or path.parent, path.stem)
+    return save_pictures(plots.draw(store.load(path), path.stem, quantity=quantity), folder or path.parent, path.stem)
 
 
 HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NEP", "APE")
@@ -223,7 +229,19 @@ def describe(name: str, group: xr.Dataset) -> str:
         parts.append(f"{int(group['products'].sum())} Hessian products")
     if "loss" in group and "done" in group:
         diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
-        parts.append(f"loss {float(np.nanmin(group['loss'])):.4g} at the lowest, {diverged} points diverged")
+        finite = group["loss"].values[np.isfinite(group["loss"].values)]
+        lowest = f"loss {finite.min():.4g} at the lowest, " if finite.size else ""
+        parts.append(f"{lowest}{diverged} points diverged")
+    if "interpolated" in group:
+        filled = group["interpolated"].values.astype(bool)
+        error = group["nll_error"].values[filled] if "nll_error" in group else np.zeros(0)
+        error = error[np.isfinite(error)]
+        upto = f", nll_error up to {error.max():.2g}" if error.size else ""
+        parts.append(f"{filled.sum()} points interpolated{upto}" if filled.any() else "")
+    parts += describe_measures(group)
+    if "source" in config:
+        source = config["source"]
+        parts.append(f"imported from {source['file']}, {source['format']}, sha256 {source['sha256']}")
     if "trace" in group:
         parts.append(f"trace {float(group['trace']):.4g} +- {float(group['trace_sem']):.2g}")
         norm, sem = float(group["frobenius_squared"]), float(group["frobenius_squared_sem"])

@@ -12,9 +12,9 @@ from torch import nn
 from landscape.builders import Build, builder
 from landscape.errors import UserError
 from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
-from landscape.weights import Checkpoint, read_checkpoint, save_checkpoint
+from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
-__all__ = ["builder", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = ["SUFFIXES", "builder", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 
 def load_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 
 from landscape import plots, store
 from landscape.analysis import (
+    describe,
     describe_file,
     draw_file,
     evaluate_test,
@@ -22,21 +24,26 @@ from landscape.analysis import (
 )
 from landscape.checkpoints import builder, save_checkpoint
 from landscape.commands import (
+    Adaptive,
     AutoAugment,
     Batches,
     BatchSize,
     ChunkSize,
     DensitySamples,
     Device,
+    Directions,
+    Excluded,
     Kind,
     MaxBasis,
     MaxProducts,
     Normalize,
     Numbers,
+    Patterns,
     Per,
     Points,
     Probes,
     Quiet,
+    Reach,
     Root,
     Run,
     Seed,
@@ -51,7 +58,10 @@ from landscape.commands import (
     numbers,
 )
 from landscape.data import input_settings, open_source, seeded
-from landscape.errors import UserError
+from landscape.directions import Extent
+from landscape.errors import UserError, near_matches
+from landscape.exchange import export_surface, import_surface
+from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.spectrum import hessian_series
 from landscape.training import Recipe
@@ -87,9 +97,10 @@ app = typer.Typer(
 @analysing
 def analyze(
     run: Run,
-    points: Points = 51,
-    span: Span = 1.0,
+    points: Points = "51",
+    span: Span = "1.0",
     normalize: Normalize = "filter",
+    adaptive: Adaptive = None,
     top: Top = 5,
     which: Which = "LM",
     batch_size: BatchSize = 16,
@@ -104,7 +115,9 @@ def analyze(
     Example: landscape analyze vit.safetensors --data digits --out vit.h5
     """
     run.test()
-    run.surface(points, span, normalize)
+    run.surface(
+        run.random_plane(normalize=normalize), points=_counts(points), span=_range(span, "--span"), adaptive=adaptive
+    )
     run.spectrum(batch_size, batches, k=top, which=which, tol=tol)
     run.density(probes, steps, density_samples)
     run.report("surface", "spectrum", "density")
@@ -113,13 +126,81 @@ def analyze(
 
 @app.command()
 @analysing
-def surface(run: Run, points: Points = 51, span: Span = 1.0, normalize: Normalize = "filter") -> None:
-    """The loss on a grid over two random normalised directions.
+def surface(
+    run: Run,
+    points: Points = "51",
+    span: Reach = None,
+    y_span: Annotated[str | None, typer.Option(help="A range of its own for y. [default: that of --span]")] = None,
+    directions: Directions = "random",
+    dims: Annotated[int, typer.Option(help="2 for a surface, 1 for a curve along one direction.")] = 2,
+    normalize: Normalize = "filter",
+    orthogonal: Annotated[
+        bool, typer.Option("--orthogonal", help="Random directions orthogonal to each other.")
+    ] = False,
+    biases: Annotated[bool, typer.Option("--biases", help="Move biases and norms too.")] = False,
+    parameters: Patterns = None,
+    exclude: Excluded = None,
+    which: Annotated[str, typer.Option(help="Eigenvectors: BE one of each end, LA top, SA most negative.")] = "BE",
+    towards: Annotated[
+        list[Path] | None, typer.Option(help="Another checkpoint: one for a line, two for a plane.")
+    ] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Folder of checkpoints, for pca or to be marked.")] = None,
+    adaptive: Adaptive = None,
+    precision: Annotated[float | None, typer.Option(help="As many examples as this standard error needs.")] = None,
+    batchnorm: Annotated[str, typer.Option(help="stored, or recalibrated at each point.")] = "stored",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 with its error measured.")] = "float32",
+    gradient_norm: Annotated[bool, typer.Option("--gradient-norm", help="Also the gradient's norm.")] = False,
+    eigenvalues: Annotated[
+        bool, typer.Option("--eigenvalues", help="Also the Hessian's extremes, point by point.")
+    ] = False,
+) -> None:
+    """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or PCA.
 
     Example: landscape surface vit.safetensors --data digits --out vit.h5 --points 21
     """
-    run.surface(points, span, normalize)
-    run.report("surface")
+    if towards:
+        plane = run.plane_through(towards)
+    elif directions == "random":
+        plane = run.random_plane(
+            normalize=normalize, dims=dims, orthogonal=orthogonal, biases=biases, parameters=parameters,
+            **({} if exclude is None else {"exclude": exclude}),
+        )  # fmt: skip
+    elif directions == "eigenvectors":
+        plane = run.eigenvector_plane(which=which, dims=dims, parameters=parameters)
+    elif directions == "pca":
+        if trajectory is None:
+            raise UserError("--directions pca needs the checkpoints of a training: --trajectory FOLDER")
+        plane = pca_plane(run.subject.model, run.trajectory(trajectory), dims=dims, ignore_biases=not biases)
+    else:
+        plane = run.stored_plane(Path(directions))
+    if trajectory is not None and directions != "pca":
+        plane = with_trajectory(plane, run.subject.model, run.trajectory(trajectory))
+    reach = _range(span, "--span") if span is not None else plane.reach()
+    if y_span is not None:
+        reach = (_two(reach), _two(_range(y_span, "--y-span")))
+    group = run.surface(
+        plane, points=_counts(points), span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
+        precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues,
+    )  # fmt: skip
+    run.report(group)
+
+
+def _counts(points: str) -> int | tuple[int, ...]:
+    """51, or 51,31 as (51, 31)."""
+    counts = [int(c) if c == int(c) else 0 for c in numbers(points, "--points") or ()]
+    return counts[0] if len(counts) == 1 else tuple(counts)
+
+
+def _range(span: str, option: str) -> Extent:
+    values = numbers(span, option) or ()
+    return values[0] if len(values) == 1 else values
+
+
+def _two(span: Extent) -> Any:
+    """One axis's range of a span: the first axis's, where it has one for each."""
+    if isinstance(span, (int, float)):
+        return (-span, span)
+    return span[0] if isinstance(span[0], Sequence) else span
 
 
 @app.command()
@@ -308,22 +389,66 @@ def train(
 def plot(
     files: Annotated[list[Path], typer.Argument(help="Results files.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: beside each file]")] = None,
+    quantity: Annotated[str, typer.Option(help="Of surfaces: loss, nll, accuracy, or another they have.")] = "loss",
     quiet: Quiet = False,
 ) -> None:
-    """Draw results files; with several, their spectra in one picture too.
+    """Draw results files; with several, their spectra in one picture too, and their surfaces on one scale.
 
     Example: landscape plot resnet.h5 vit.h5 --out pictures
     """
-    written = [picture for file in files for picture in draw_file(file, out)]
+    written = [picture for file in files for picture in draw_file(file, out, quantity=quantity)]
     if len(files) > 1:
-        written += _overlaid(files, out or files[0].parent)
+        groups = dict(zip(_names(files), map(store.load, files), strict=True))
+        written += save_pictures(plots.compare(groups, quantity=quantity), out or files[0].parent, "all")
     for picture in written if not quiet else []:
         print(f"wrote {picture}")
 
 
-def _overlaid(files: list[Path], folder: Path) -> list[Path]:
-    spectra = {file.stem: groups["spectrum"] for file in files if "spectrum" in (groups := store.load(file))}
-    return save_pictures({"spectra": plots.overlay(spectra)}, folder, "all") if spectra else []
+def _names(files: list[Path]) -> list[str]:
+    """What tells files apart: their stems, or else their paths."""
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The reference study's CSV, a CSV with a header, or Li et al.'s HDF5.")],
+    out: Annotated[Path, typer.Option(help="The results file (.h5) to write; its other analyses are kept.")],
+    weight_decay: Annotated[
+        float | None, typer.Option(help="lambda of the study's penalty, lambda * sum of norms. [default: no penalty]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """A surface computed by other software, into a results file.
+
+    Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
+    """
+    imported = import_surface(file, weight_decay=weight_decay)
+    stored = store.load(out).get("surface") if out.exists() else None
+    if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
+        raise UserError(f"{out} has another surface already; choose another place with --out")
+    store.save(out, surface=imported)
+    if not quiet:
+        print(f"wrote {out}\n{describe('surface', imported)}")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="A results file.")],
+    out: Annotated[Path, typer.Option(help="What to write: .vtu or .vtk for ParaView, .csv, .npz.")],
+    group: Annotated[str, typer.Option(help="Which of its surfaces.")] = "surface",
+    quiet: Quiet = False,
+) -> None:
+    """A surface of a results file, for other software.
+
+    Example: landscape export vit.h5 --out vit.vtu
+    """
+    groups = store.load(file)
+    if group not in groups:
+        raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
+    export_surface(groups[group], out)
+    if not quiet:
+        print(f"wrote {out}")
 
 
 @app.command()

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 import xarray as xr
+from torch import Tensor
 from tqdm import tqdm
 
-from landscape import store
+from landscape import distributed, store
 from landscape.analysis import describe, draw_file, evaluate_test, into, open_subject, percent
-from landscape.checkpoints import read_checkpoint
+from landscape.checkpoints import SUFFIXES, load_checkpoint, read_checkpoint
 from landscape.data import FrozenData
 from landscape.density import hessian_trace, spectral_density
-from landscape.directions import random_plane
+from landscape.directions import Plane, random_plane
 from landscape.errors import UserError
 from landscape.objective import Objective
+from landscape.planes import eigenvector_plane, plane_through
 from landscape.spectrum import hessian_spectrum, hessian_top
-from landscape.surface import evaluate_surface
+from landscape.surface import evaluate_surface, samples_for
 
 SAMPLES_AT_MOST = 5000
 BATCHES_AT_MOST = 64
@@ -63,8 +66,35 @@ EvalBatch = Annotated[int, typer.Option(help="Examples per forward pass; does no
 Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda where there is one]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no report.")]
-Points = Annotated[int, typer.Option(help="Points per axis of the surface.")]
-Span = Annotated[float, typer.Option(help="The surface reaches from -SPAN to SPAN on both axes.")]
+Points = Annotated[str, typer.Option(help="Points per axis of the surface; or along x and y, as 51,31.")]
+Span = Annotated[str, typer.Option(help="The surface reaches from -SPAN to SPAN; or a range, as -0.5,1.5.")]
+Reach = Annotated[
+    str | None,
+    typer.Option(
+        help="From -SPAN to SPAN; or a range, as -0.5,1.5. [default: 1, or what holds the marked checkpoints]",
+        show_default=False,
+    ),
+]
+Directions = Annotated[
+    str,
+    typer.Option(help="random, eigenvectors, pca (of --trajectory), or FILE.h5[:GROUP], a stored plane."),
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only these parameters: names, their beginnings, or patterns. [default: all]", show_default=False
+    ),
+]
+Excluded = Annotated[
+    list[str] | None,
+    typer.Option(help="Patterns that do not move. [default: position embeddings]", show_default=False),
+]
+Adaptive = Annotated[
+    float | None,
+    typer.Option(
+        help="Compute the grid only where interpolation misses by more than this, in NLL.", show_default=False
+    ),
+]
 Normalize = Annotated[str, typer.Option(help="filter, layer, weight, column or none.")]
 Top = Annotated[int, typer.Option(help="Eigenvalues per mini-batch.")]
 Which = Annotated[str, typer.Option(help="LM, LA, SA or BE, as in scipy.sparse.linalg.eigsh.")]
@@ -120,6 +150,7 @@ class Run:
         device: Device = None,
         quiet: Quiet = False,
     ) -> None:
+        distributed.start()
         if data is None:
             data = read_checkpoint(checkpoint).metadata.get("data")
         if data is None:
@@ -145,16 +176,72 @@ class Run:
             progress=not quiet,
         )
 
-    def surface(self, points: int, span: float, normalize: str) -> xr.Dataset:
-        objective = self.subject.objective(self._frozen(SAMPLES_AT_MOST))
-        plane = random_plane(self.subject.model, normalize=normalize, seed=self.seed)
-        return into(
+    def surface(self, plane: Plane, *, se: float | None = None, **settings: Any) -> str:
+        """The surface over `plane`, and the plane, into groups of their own; the name of the first."""
+        data = self._frozen(SAMPLES_AT_MOST)
+        if se is not None:
+            data = self._precise(plane, data, se, settings.get("span", 1.0))
+        objective = self.subject.objective(data)
+        group = _name("surface" if plane.dims == 2 else "curve", plane)
+        self._keep(_name("plane", plane), plane)
+        into(
             self.out,
-            "surface",
+            group,
             lambda stored, save: evaluate_surface(
-                objective, plane, points=points, span=span, partial=stored, save=save, progress=not self.quiet
+                objective, plane, partial=stored, save=save, progress=not self.quiet, **settings
             ),
         )
+        return group
+
+    def random_plane(self, **settings: Any) -> Plane:
+        return random_plane(self.subject.model, seed=self.seed, **settings)
+
+    def eigenvector_plane(self, **settings: Any) -> Plane:
+        """Of the whole frozen data; taken from the results file where that has the very same."""
+        objective = self.subject.objective(self._frozen(WHOLE_AT_MOST))
+        stored = store.load(self.out).get("plane_eigenvectors") if self.out.exists() else None
+        return eigenvector_plane(objective, seed=self.seed, stored=stored, **settings)
+
+    def plane_through(self, others: Sequence[Path]) -> Plane:
+        return plane_through(self.subject.model, self._states(others), label=self.checkpoint.stem)
+
+    def trajectory(self, folder: Path) -> Mapping[str, Mapping[str, Tensor]]:
+        """The checkpoints of a folder, in the order of the numbers in their names; each is read when asked for."""
+        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
+        if not found:
+            raise UserError(f"--trajectory {folder} is not a folder of checkpoints ({', '.join(SUFFIXES)})")
+        return self._states(sorted(found, key=lambda path: _natural(path.stem)))
+
+    def stored_plane(self, file: Path) -> Plane:
+        """The plane of a results file, FILE.h5, or one of several, FILE.h5:GROUP."""
+        path, _, group = str(file).rpartition(":") if ":" in file.name else (str(file), "", "")
+        planes = {name: data for name, data in store.load(path).items() if name.startswith("plane")}
+        if not planes or (group and group not in planes) or (not group and len(planes) > 1):
+            known = ", ".join(planes) or "none; make one with 'landscape surface'"
+            raise UserError(f"--directions {file} should name one plane of the file, as FILE.h5:GROUP; it has {known}")
+        return Plane.from_dataset(planes[group or next(iter(planes))], self.subject.model)
+
+    def _states(self, paths: Sequence[Path]) -> Mapping[str, Mapping[str, Tensor]]:
+        return LazyStates({path.stem: path for path in paths}, self._load)
+
+    def _load(self, path: Path) -> Mapping[str, Tensor]:
+        origin = self.subject.provenance
+        return load_checkpoint(
+            path, origin["model"], num_classes=origin["num_classes"], image_size=origin["image_size"],
+            in_channels=origin["in_channels"],
+        )[0].state_dict()  # fmt: skip
+
+    def _keep(self, group: str, plane: Plane) -> None:
+        if distributed.rank() == 0:
+            store.save(self.out, **{group: plane.to_dataset()})
+
+    def _precise(self, plane: Plane, pilot: FrozenData, se: float, span: Any) -> FrozenData:
+        needed = samples_for(self.subject.objective(pilot), plane, se, span)
+        data = self.subject.frozen(transform=self.transform, at_most=needed)
+        have = sum(len(y) for _, y in data)
+        short = "" if have >= needed else f", of which the data set has {have}: the standard error will be larger"
+        self.say(f"{needed} examples meet a standard error of {se:g} in the central region{short}")
+        return data
 
     def minibatches(self, batch_size: int, batches: int | None) -> tuple[Objective, int]:
         """The objective that has them, and how many."""
@@ -216,7 +303,9 @@ class Run:
         self.say(f"test accuracy {percent(test)} ({int(test['examples'])} examples)")
 
     def report(self, *groups: str) -> None:
-        """Say what was found, draw it, and say what was written."""
+        """Say what was found, draw it, and say what was written; under torchrun the first process does."""
+        if distributed.rank() != 0:
+            return
         held = store.load(self.out)
         for name in groups:
             if name in held:
@@ -226,11 +315,36 @@ class Run:
             self.say(f"wrote {picture}")
 
     def say(self, text: str) -> None:
-        if not self.quiet:
+        if not self.quiet and distributed.rank() == 0:
             tqdm.write(text, file=sys.stdout)
 
     def _frozen(self, at_most: int) -> FrozenData:
         return self.subject.frozen(transform=self.transform, samples=self.samples, at_most=at_most)
+
+
+class LazyStates(Mapping[str, Mapping[str, Tensor]]):
+    """State dicts of checkpoints by label, each read when it is asked for: one is in memory at a time."""
+
+    def __init__(self, paths: Mapping[str, Path], load: Callable[[Path], Mapping[str, Tensor]]) -> None:
+        self.paths, self.load = paths, load
+
+    def __getitem__(self, label: str) -> Mapping[str, Tensor]:
+        return self.load(self.paths[label])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def _name(group: str, plane: Plane) -> str:
+    kind = plane.config["kind"]
+    return group if kind == "random" else f"{group}_{kind}"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def analysing(command: Callable[..., None]) -> Callable[..., None]:
@@ -264,7 +378,7 @@ def analysing(command: Callable[..., None]) -> Callable[..., None]:
 def chosen_device(device: str | None) -> str:
     """The device asked for, or a GPU where there is one. Raises UserError for one that is not here."""
     if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -27,6 +30,22 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """x as it is."""
         return x
+
+
+@contextmanager
+def unfolded(model: nn.Module) -> Iterator[None]:
+    """Within the block each folded BatchNorm works for itself again, and may gather statistics."""
+    convs = [m for m in model.modules() if isinstance(m, FoldedConv2d)]
+    bns = [m for m in model.modules() if isinstance(m, FoldedBatchNorm2d)]
+    try:
+        for m in (*convs, *bns):
+            m.__class__ = nn.Conv2d if isinstance(m, FoldedConv2d) else nn.BatchNorm2d
+        yield
+    finally:
+        for conv in convs:
+            conv.__class__ = FoldedConv2d
+        for bn in bns:
+            bn.__class__ = FoldedBatchNorm2d
 
 
 def accelerate(model: nn.Module, x: Tensor) -> Tensor:

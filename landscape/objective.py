@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from landscape.errors import UserError
 from landscape.folding import accelerate
-from landscape.parameters import fingerprint
+from landscape.parameters import fingerprint, trainable
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = ("l2", "norm-sum")
+FOLDS = 20
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -28,7 +29,11 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples."""
+    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples.
+
+    nll_fold: the mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
+    computed from several points has its standard error by leaving out one fold at a time.
+    """
 
     nll: float
     nll_sem: float
@@ -37,8 +42,9 @@ class Evaluation:
     accuracy: float
     accuracy_sem: float
     examples: int
+    nll_fold: tuple[float, ...]
 
-    def asdict(self) -> dict[str, float]:
+    def asdict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -163,6 +169,20 @@ class Objective:
         """sum_i l(f(x_i), y_i) on one batch, differentiable."""
         return self.loss(self.model(x), y).sum()
 
+    def gradient(self) -> dict[str, Tensor]:
+        """grad L where the private copy stands, the penalty's included, by name; batch by batch."""
+        parameters = trainable(self.model)
+        tensors = list(parameters.values())
+        total = [torch.zeros_like(p) for p in tensors]
+        for x, y in self.batches:
+            part = torch.autograd.grad(self.nll_sum(x, y) / self.examples, tensors, materialize_grads=True)
+            torch._foreach_add_(total, part)
+        if self.weight_decay:
+            penalty = self.penalty_of(dict(self.model.named_parameters()))
+            part = torch.autograd.grad(penalty, tensors, materialize_grads=True)
+            torch._foreach_add_(total, part)
+        return dict(zip(parameters, total, strict=True))
+
     def penalty(self) -> Tensor:
         """penalty(theta) where the private copy stands, a scalar in float64."""
         return self.penalty_of({name: p.detach().double() for name, p in self._penalised().items()})
@@ -201,15 +221,23 @@ class Objective:
         parameters = dict(self.model.named_parameters())
         return {name: parameters[name] for name in self._decayed}
 
+    @property
+    def folds(self) -> int:
+        """In how many folds `evaluate` gives the NLL too."""
+        return min(FOLDS, self.examples)
+
     @torch.inference_mode()
-    def evaluate(self) -> Evaluation:
+    def evaluate(self, *, autocast: torch.dtype | None = None) -> Evaluation:
         """The objective where the private copy stands. Accuracy of a soft label counts its largest class.
 
-        Inf and NaN are results and stay so.
+        autocast: a type of lower precision for the network's products of matrices and convolutions, as torch.autocast
+        chooses them. Inf and NaN are results and stay so.
         """
         losses, hits = [], []
         for x, y in self.batches:
-            logits = self.model(x)
+            with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+                logits = self.model(x)
+            logits = logits.to(self.dtype)
             losses.append(self.loss(logits, y).double())
             if logits.ndim == 2 and (y.shape == logits.shape if y.is_floating_point() else y.ndim == 1):
                 target = y.argmax(-1) if y.is_floating_point() else y
@@ -221,7 +249,8 @@ class Objective:
         accuracy = float(torch.cat(hits).double().mean()) if hits else math.nan
         accuracy_sem = math.sqrt(accuracy * (1 - accuracy) / n) if hits else math.nan
         penalty = float(self.penalty())
-        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, n)
+        fold = tuple(float(loss[i :: self.folds].mean()) for i in range(self.folds))
+        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, n, fold)
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers: loss, penalty, data and weights, the last two by content."""

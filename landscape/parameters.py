@@ -64,25 +64,27 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: Sequence[float]) -> Iterator[None]:
     """Within the block, `model` stands at theta + sum_i coefficients[i] * directions[i]; after it, at theta to the bit.
 
-    A parameter absent from a direction does not move along it. The move is in place: hand in a private copy.
+    Parameters, or buffers, absent from a direction do not move along it. In place: hand in a private copy.
     """
     moved = {name for d in directions for name in d}
-    parameters = {name: p for name, p in model.named_parameters() if name in moved}
-    missing = moved - parameters.keys()
+    tensors = {
+        name: t for named in (model.named_parameters(), model.named_buffers()) for name, t in named if name in moved
+    }
+    missing = moved - tensors.keys()
     if missing:
         raise ValueError(f"the direction moves {sorted(missing)[0]!r}, which the network does not have")
-    theta = {name: p.detach().clone() for name, p in parameters.items()}
+    theta = {name: t.detach().clone() for name, t in tensors.items()}
     try:
         with torch.no_grad():
-            for name, p in parameters.items():
+            for name, t in tensors.items():
                 for a, d in zip(coefficients, directions, strict=True):
                     if name in d:
-                        p.add_(d[name].to(p), alpha=a)
+                        t.add_(d[name].to(t), alpha=a)
         yield
     finally:
         with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(theta[name])
+            for name, t in tensors.items():
+                t.copy_(theta[name])
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -3,95 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from mpl_toolkits.mplot3d.axes3d import Axes3D
 from scipy.stats import gaussian_kde
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
-LINES = ("-", "--", "-.", ":")
-SURFACE_COLORS = "viridis"
-
-
-def style(i: int) -> dict[str, Any]:
-    """Colour and line of the i-th curve: told apart by either alone."""
-    return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
-
-
-def _finite(surface: xr.Dataset, quantity: str) -> tuple[np.ndarray, float]:
-    """The values, NaN where not finite, cut at a ceiling: a surface's walls would hide its floor."""
-    z = np.where(np.isfinite(surface[quantity]), surface[quantity], np.nan)
-    if not np.isfinite(z).any():
-        return z, np.nan
-    floor, median = np.nanmin(z), np.nanmedian(z)
-    return z, float(max(floor + 4 * (median - floor), floor + 1e-12))
-
-
-def plot_surface(
-    surface: xr.Dataset, ax: Axes, *, quantity: str = "loss", levels: int = 16, title: str | None = None
-) -> None:
-    """Filled contours of a `surface` group, the unperturbed network marked; diverged points are hatched.
-
-    Values above floor + 4 (median - floor) share the last colour, and the colour bar says so.
-    """
-    z, ceiling = _finite(surface, quantity)
-    x, y = surface["x"].values, surface["y"].values
-    ax.set(xlabel="a (along $d_1$)", ylabel="b (along $d_2$)", aspect="equal", title=title or "Loss surface")
-    hatch = np.where(surface["done"] & ~np.isfinite(surface[quantity]), 1.0, np.nan)
-    if min(z.shape) >= 2 and np.isfinite(ceiling):
-        cut = np.nanmax(z) > ceiling
-        drawn = MaxNLocator(levels).tick_values(np.nanmin(z), ceiling if cut else np.nanmax(z))
-        filled = ax.contourf(x, y, z, drawn, cmap=SURFACE_COLORS, extend="max" if cut else "neither")
-        ax.contour(x, y, z, drawn, colors="white", linewidths=0.4, alpha=0.7)
-        assert ax.figure is not None
-        ax.figure.colorbar(filled, ax=ax, label=str(surface[quantity].attrs.get("long_name", quantity)), shrink=0.85)
-    if np.isfinite(hatch).any():
-        ax.pcolor(x, y, hatch, hatch="////", alpha=0.0, edgecolor="0.4", linewidth=0)
-        ax.annotate("hatched: diverged (inf or NaN)", (0, -0.2), xycoords="axes fraction", fontsize="small")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.plot(0, 0, "+", color="#D55E00", markersize=9, markeredgewidth=2)
-    _note(ax, surface)
-
-
-def plot_surface_3d(surface: xr.Dataset, ax: Axes3D, *, quantity: str = "loss", title: str | None = None) -> None:
-    """The same surface in relief, its walls cut at the ceiling of `plot_surface`."""
-    z, ceiling = _finite(surface, quantity)
-    x, y = np.meshgrid(surface["x"].values, surface["y"].values)
-    label = str(surface[quantity].attrs.get("long_name", quantity))
-    ax.set(xlabel="a", ylabel="b", title=title or "Loss surface")
-    if min(z.shape) >= 2 and np.isfinite(ceiling):
-        ax.plot_surface(x, y, np.minimum(z, ceiling), cmap=SURFACE_COLORS, linewidth=0.2, edgecolor="white",
-                        rstride=1, cstride=1, antialiased=True)  # fmt: skip
-        if np.nanmax(z) > ceiling:
-            label += f"\n(cut at {ceiling:.3g})"
-    ax.set_zlabel(label, labelpad=8)
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-        axis.set_major_locator(MaxNLocator(5))
-    ax.view_init(elev=30, azim=-60)
-    ax.set_box_aspect(None, zoom=0.86)
-
-
-def _note(ax: Axes, surface: xr.Dataset) -> None:
-    done = surface["done"].values
-    config = surface.attrs.get("config", {})
-    normalize = config.get("plane", {}).get("normalize")
-    n = config.get("objective", {}).get("examples")
-    parts = [f"{normalize}-normalised directions" if normalize else "", f"{n} examples" if n else ""]
-    if not done.all():
-        parts.append(f"{done.sum()} of {done.size} points so far")
-    ax.annotate(
-        ", ".join(p for p in parts if p),
-        (0, 1.01),
-        xycoords="axes fraction",
-        fontsize="x-small",
-        color="0.35",
-    )
+from landscape.canvas import COLORS, new_figure, note_above, style
+from landscape.surface_plots import draw_surface, side_by_side
 
 
 def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
@@ -201,10 +122,7 @@ def plot_density(density: xr.Dataset, ax: Axes, *, bins: int = 400, title: str |
     ax.set_ylim(max(least, mean.max() * 1e-12), 3 * mean.max())
     ax.axvline(0, color="0.3", lw=0.8)
     steps = node.shape[1]
-    ax.annotate(
-        f"{done.sum()} probes of {steps} steps; band: standard error; kernel width {width:.2g}",
-        (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35",
-    )  # fmt: skip
+    note_above(ax, f"{done.sum()} probes of {steps} steps; band: standard error; kernel width {width:.2g}")
 
 
 def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -264,11 +182,11 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize="small")
     config = trace.attrs.get("config", {})
-    ax.annotate(
+    note_above(
+        ax,
         f"{float(trace['trace']):.4g} +- {float(trace['trace_sem']):.2g} by {config.get('estimator', 'probes')}, "
         f"{int(trace['products'])} products",
-        (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35",
-    )  # fmt: skip
+    )
 
 
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -327,38 +245,38 @@ def _examples_note(ax: Axes, group: xr.Dataset) -> None:
         text = f"{group.sizes['batch']} mini-batches of {config.get('batch_size', '?')}"
     else:
         text = f"{config.get('objective', {}).get('examples', '?')} examples"
-    ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+    note_above(ax, text)
 
 
-def draw(groups: Mapping[str, xr.Dataset], name: str = "") -> dict[str, Figure]:
-    """The pictures of one results file, by the names of its groups; of a surface also one in relief."""
+def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "loss") -> dict[str, Figure]:
+    """The pictures of one results file, by the names of its groups; of a surface also one in relief, and its maps.
+
+    quantity: of the surfaces: loss, nll, accuracy or another that they have.
+    """
     figures: dict[str, Figure] = {}
     prefix = f"{name}: " if name else ""
     for group, data in groups.items():
         analysis = data.attrs.get("config", {}).get("analysis", group)
         variant = _variant(data)
         if "part" in data.dims:
-            figures[group], ax = _figure(6.4, max(3.0, 1.4 + 0.2 * data.sizes["part"]))
+            figures[group], ax = new_figure(6.4, max(3.0, 1.4 + 0.2 * data.sizes["part"]))
             per = data.attrs.get("config", {}).get("per") or "part"
             plot_parts(data, ax, title=f"{prefix}{variant} eigenvalues per {per}\n")
         elif analysis == "surface":
-            figures[group], ax = _figure(5.6, 4.6)
-            plot_surface(data, ax, title=f"{prefix}loss surface\n")
-            figures[f"{group}_3d"], ax3 = _figure(5.6, 4.6, projection="3d")
-            plot_surface_3d(data, ax3, title=f"{prefix}loss surface")
+            figures |= draw_surface(data, group, prefix, quantity=quantity)
         elif analysis == "spectrum":
-            figures[group], ax = _figure(6.4, 4.0)
+            figures[group], ax = new_figure(6.4, 4.0)
             plot_spectrum({name or "spectrum": data}, ax, title=_spectrum_title(data, prefix))
         elif analysis == "top":
-            figures[group], ax = _figure(5.6, 3.8)
+            figures[group], ax = new_figure(5.6, 3.8)
             plot_top(data, ax, title=f"{prefix}top {variant} eigenvalues, whole data\n")
         elif analysis in ("density", "trace"):
-            figures[group], ax = _figure(6.4, 4.0)
+            figures[group], ax = new_figure(6.4, 4.0)
             plot = plot_density if analysis == "density" else plot_trace
             what = "spectral density" if analysis == "density" else "trace"
             plot(data, ax, title=f"{prefix}{what} of the {variant}\n")
         elif analysis == "series":
-            figures[group], ax = _figure(6.4, 4.0)
+            figures[group], ax = new_figure(6.4, 4.0)
             plot_series(data, ax, title=f"{prefix}Hessian eigenvalues over checkpoints")
     return figures
 
@@ -369,9 +287,23 @@ def _variant(group: xr.Dataset) -> str:
     return kinds.get(config.get("kind", ""), "Hessian")
 
 
+def compare(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "loss") -> dict[str, Figure]:
+    """What several results files have in common, in one picture each: their spectra, and their surfaces on one scale.
+
+    files: the groups of each file, by its name. Only surfaces of two dimensions stand side by side.
+    """
+    spectra = {name: groups["spectrum"] for name, groups in files.items() if "spectrum" in groups}
+    surfaces = {name: groups["surface"] for name, groups in files.items() if "y" in groups.get("surface", {})}
+    figures = {"spectra": overlay(spectra)} if spectra else {}
+    if len(surfaces) > 1:
+        figures["surfaces"] = side_by_side(surfaces, quantity=quantity)
+        figures["surfaces_3d"] = side_by_side(surfaces, quantity=quantity, relief=True)
+    return figures
+
+
 def overlay(spectra: Mapping[str, xr.Dataset]) -> Figure:
     """The spectra of several results files in one picture."""
-    figure, ax = _figure(7.2, 4.4)
+    figure, ax = new_figure(7.2, 4.4)
     plot_spectrum(spectra, ax, title=_spectrum_title(next(iter(spectra.values())), ""))
     return figure
 
@@ -382,9 +314,3 @@ def _spectrum_title(spectrum: xr.Dataset, prefix: str) -> str:
     method = "PyHessian: " if config.get("method") == "pyhessian" else ""
     kind = f"{method}top {k} ({which}) {_variant(spectrum)} eigenvalues" if k else "Hessian eigenvalues"
     return f"{prefix}{kind}" + (f" of {n} mini-batches of {size}" if n else "")
-
-
-def _figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
-    # Figures of their own, not pyplot's: nothing to close, no display needed.
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.add_subplot(**axes)

@@ -1,16 +1,27 @@
-"""Coordinates -> losses: the objective on a grid over a plane, resumable point by point."""
+"""Coordinates -> losses: the objective on a grid over a line or a plane, resumable point by point."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor, nn
 
-from landscape.directions import Plane
+from landscape.adaptive import refine
+from landscape.batchnorm import recalibrated
+from landscape.curvature import Curvature, exact_arithmetic
+from landscape.directions import Extent, Plane
+from landscape.draws import gaussian
 from landscape.errors import UserError
+from landscape.lanczos import eigenpairs
+from landscape.measures import measure
 from landscape.objective import Objective
-from landscape.parameters import displaced
+from landscape.parameters import displaced, flatten
 from landscape.resumable import Index, Save, begin, each_not_done
 
 LABELS = {
@@ -19,67 +30,258 @@ LABELS = {
     "penalty": "penalty",
     "loss": "nll + penalty",
     "accuracy": "accuracy",
+    "accuracy_sem": "standard error of accuracy over examples",
 }
+GRADIENT_LABELS = {"gradient_norm": "norm of the gradient of the loss"}
+EIGENVALUE_LABELS = {
+    "eigenvalue_high": "largest Hessian eigenvalue",
+    "eigenvalue_low": "smallest Hessian eigenvalue",
+    "residual_high": "residual of the largest",
+    "residual_low": "residual of the smallest",
+}
+AFTERWARDS = ("measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint")
+BATCHNORMS = ("stored", "recalibrated")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
 
 
-def grid(points: int, span: float) -> np.ndarray:
-    """`points` coordinates from -span to span, symmetric to the bit; an odd number contains 0 exactly."""
-    return (np.arange(points) - (points - 1) / 2) * (2 * span / max(points - 1, 1))
+def grid(points: int, low: float, high: float) -> np.ndarray:
+    """`points` equidistant coordinates from low to high; symmetric to the bit where the range is, 0 exactly 0."""
+    step = (high - low) / max(points - 1, 1)
+    c = (low + high) / 2 + (np.arange(points) - (points - 1) / 2) * step
+    return np.where(np.abs(c) < 1e-9 * step, 0.0, c)
 
 
 def evaluate_surface(
     objective: Objective,
     plane: Plane,
     *,
-    points: int | tuple[int, int] = 51,
-    span: float = 1.0,
+    points: int | Sequence[int] = 51,
+    span: Extent = 1.0,
+    adaptive: float | None = None,
+    batchnorm: str = "stored",
+    precision: str = "float32",
+    checks: int = 9,
+    gradient_norm: bool = False,
+    eigenvalues: bool = False,
+    tol: float = 1e-2,
+    max_products: int = 100,
+    workers: int | None = None,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
     save_every: float = 10.0,
     progress: bool = False,
 ) -> xr.Dataset:
-    """F(a, b) = L(theta + a d1 + b d2) for a, b in [-span, span].
+    """F(a, b) = L(theta + a d1 + b d2) on a grid; along one direction F(a).
 
     points: per axis, or (along x, along y). x runs along plane.directions[0], y along plane.directions[1].
+    span: from -span to span; or (low, high); or one such pair per axis.
+    adaptive: compute the grid from coarse to fine, and only where interpolating the coarser level misses by more than
+        this (or the statistical error), as `landscape.adaptive.refine` says; the rest is interpolated and marked.
+    batchnorm: "stored", the statistics that the network was trained with, or "recalibrated", gathered anew at each
+        point from the frozen data, at the cost of one more pass.
+    precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`
+        points are computed in both, and kept in checked_at, checked_nll and checked_error.
+    gradient_norm: also ||grad L|| at each point.
+    eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
+        residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products.
+    workers: points computed side by side, by a thread each; None for 1 on a GPU or with `eigenvalues`, and on a CPU for
+        as many as torch has threads and memory lets. Does not change the numbers beyond rounding.
     partial: an earlier, unfinished result of the same call; its points are kept.
     save: called with the unfinished result every `save_every` seconds, and when interrupted.
 
-    Returns a Dataset with dims (y, x): nll, nll_sem (standard error over examples), penalty, loss, accuracy and done.
-    A diverged point is inf or NaN and done; a point not computed is NaN and not done.
-    Raises UserError for fewer than one point per axis, a span that is not positive, or a plane of another dimension.
+    Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
+    loss, accuracy, done; nll_fold with a leading dim fold; measure, as `landscape.measures.measure` has it; what else
+    was asked; and of an adaptive one interpolated and nll_error. A diverged point is inf or NaN and done; a point not
+    computed is NaN and not done.
+    Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
     """
-    nx, ny = (points, points) if isinstance(points, int) else points
-    if min(nx, ny) < 1:
-        raise UserError(f"points={points}: a surface needs at least 1 point per axis")
-    if not (np.isfinite(span) and span > 0):
-        raise UserError(f"span={span} must be a finite number above 0")
-    if plane.dims != 2:
-        raise UserError(f"a surface needs 2 directions, the plane has {plane.dims}")
+    if plane.dims not in (1, 2):
+        raise UserError(f"a surface needs 1 or 2 directions, the plane has {plane.dims}")
+    if batchnorm not in BATCHNORMS:
+        raise UserError(f"batchnorm={batchnorm!r} is not one of {', '.join(BATCHNORMS)}")
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
+    if adaptive is not None and not (np.isfinite(adaptive) and adaptive > 0):
+        raise UserError(f"adaptive={adaptive} is a tolerance of the NLL: a finite number above 0")
+    counts = _per_axis(points, plane.dims)
+    ranges = _ranges(span, plane.dims)
     config: dict[str, Any] = {
         "analysis": "surface",
-        "points": [nx, ny],
-        "span": span,
+        "points": counts,
+        "span": span if isinstance(span, (int, float)) else ranges,
+        "adaptive": adaptive,
+        "batchnorm": batchnorm,
+        "precision": precision,
+        "eigenvalues": {"tol": tol, "max_products": max_products} if eigenvalues else None,
+        "gradient_norm": gradient_norm,
         "plane": plane.config,
         "objective": objective.config(),
     }
-    result = begin(_empty(grid(nx, span), grid(ny, span)), config, partial)
+    labels = {**LABELS, **(GRADIENT_LABELS if gradient_norm else {}), **(EIGENVALUE_LABELS if eigenvalues else {})}
+    if workers is None:
+        workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
+    axes = [grid(count, *limits) for count, limits in zip(counts, ranges, strict=True)]
+    result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
+    result = result.drop_vars(AFTERWARDS, errors="ignore")
+    moves = [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
+    dims = result["done"].dims
+
+    def at(index: Index) -> tuple[float, ...]:
+        where = dict(zip(dims, index, strict=True))
+        return tuple(float(result[axis][where[axis]]) for axis in ("x", "y")[: plane.dims])
 
     def compute(indices: list[Index]) -> None:
-        ((j, i),) = indices
-        with displaced(objective.model, plane.directions, (float(result["x"][i]), float(result["y"][j]))):
-            values = objective.evaluate().asdict()
-        for name in LABELS:
-            result[name].values[j, i] = values[name]
+        (index,) = indices
+        mine = objective.in_this_thread()
+        with displaced(mine.model, moves, at(index)):
+            if batchnorm == "recalibrated":
+                with recalibrated(mine.model, mine.batches):
+                    values = _values(mine)
+            else:
+                values = _values(mine)
+        for name in labels:
+            result[name].values[index] = values[name]
+        result["nll_fold"][dict(zip(dims, index, strict=True))] = np.array(values["nll_fold"])
 
-    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
+    def _values(mine: Objective) -> dict[str, Any]:
+        values = mine.evaluate(autocast=PRECISIONS[precision]).asdict()
+        if gradient_norm:
+            values["gradient_norm"] = float(torch.linalg.vector_norm(flatten(mine.gradient()).double()))
+        if eigenvalues:
+            H = Curvature(mine)
+            pairs = eigenpairs(H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=tol, max_products=max_products)
+            values["eigenvalue_high"], values["eigenvalue_low"] = pairs.values[0], pairs.values[-1]
+            values["residual_high"], values["residual_low"] = pairs.residuals[0], pairs.residuals[-1]
+        return values
+
+    def run(only: np.ndarray | None = None) -> None:
+        with exact_arithmetic() if gradient_norm or eigenvalues else nullcontext():  # the process's settings, set once
+            each_not_done(
+                result, compute, only=only, workers=workers, save=save, save_every=save_every, progress=progress
+            )
+
+    if adaptive is None:
+        run()
+    else:
+        refine(result, run, adaptive)
+        _exact_penalty(result, objective, moves, at)
+    if plane.marks is not None:
+        result = result.merge(plane.marks, combine_attrs="override")
+    result = result.merge(measure(result), combine_attrs="override")
+    if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
+        result = result.assign(_checked(result, objective, moves, at, checks))
     return result
 
 
-def _empty(x: np.ndarray, y: np.ndarray) -> xr.Dataset:
-    shape = (len(y), len(x))
-    variables: dict[str, Any] = {
-        name: (("y", "x"), np.full(shape, np.nan), {"long_name": label}) for name, label in LABELS.items()
+def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0) -> int:
+    """Examples that the central region needs for a standard error of the NLL of at most `se`.
+
+    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end of the
+    range. Raises UserError for an se that is not positive, or losses there that are not finite.
+    """
+    if not (np.isfinite(se) and se > 0):
+        raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
+    needed = 0.0
+    for axis, ends in enumerate(_ranges(span, plane.dims)):
+        for end in (0.0, *ends):
+            at = [end / 4 if i == axis else 0.0 for i in range(plane.dims)]
+            with displaced(objective.model, plane.directions, at):
+                sem = objective.evaluate().nll_sem
+            needed = max(needed, objective.examples * (sem / se) ** 2)
+            if not np.isfinite(needed):
+                raise UserError(
+                    f"the NLL at {tuple(at)} is not finite, so no number of examples meets {se}; take a smaller span"
+                )
+    return max(2, int(np.ceil(needed)))
+
+
+def _exact_penalty(result: xr.Dataset, objective: Objective, moves: Any, at: Any) -> None:
+    """The penalty of interpolated points needs no data: it is computed, not interpolated."""
+    for index in (tuple(map(int, i)) for i in np.argwhere(result["interpolated"].values)):
+        with displaced(objective.model, moves, at(index)):
+            result["penalty"].values[index] = float(objective.penalty())
+    result["loss"].values[:] = result["nll"].values + result["penalty"].values
+
+
+def _checked(result: xr.Dataset, objective: Objective, moves: Any, at: Any, checks: int) -> dict[str, Any]:
+    """The NLL in both precisions at points spread over the grid."""
+    shape = result["done"].shape
+    flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
+    indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
+    exact = []
+    for index in indices:
+        with displaced(objective.model, moves, at(index)):
+            exact.append(objective.evaluate().nll)
+    return {
+        "checked_at": (("checked", "axis"), np.array([at(index) for index in indices])),
+        "checked_nll": (("checked",), np.array(exact), {"long_name": "NLL in full precision"}),
+        "checked_error": (
+            ("checked",),
+            np.array([result["nll"].values[index] for index in indices]) - np.array(exact),
+            {"long_name": "error of the NLL in lower precision"},
+        ),
     }
-    variables["done"] = (("y", "x"), np.zeros(shape, bool), {"long_name": "computed"})
-    coordinates = {axis: (axis, c, {"long_name": f"along d{i}"}) for i, (axis, c) in enumerate((("x", x), ("y", y)), 1)}
+
+
+def _worker_count(objective: Objective) -> int:
+    """As many as torch has threads on a CPU, while ACTIVATION_BYTES hold four of the largest output in each."""
+    if objective.device.type != "cpu" or torch.get_num_threads() == 1:
+        return 1
+    largest = 1
+
+    def weigh(_: nn.Module, __: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.untyped_storage().nbytes())
+
+    hooks = [m.register_forward_hook(weigh) for m in objective.model.modules()]
+    try:
+        with torch.inference_mode():
+            objective.model(objective.x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    examples = max(len(y) for _, y in objective.batches)
+    return int(max(1, min(torch.get_num_threads(), ACTIVATION_BYTES // (4 * largest * examples))))
+
+
+def _per_axis(points: int | Sequence[int], dims: int) -> list[int]:
+    counts = [points] * dims if isinstance(points, int) else list(points)
+    if len(counts) != dims or min(counts) < 1:
+        raise UserError(f"points={points}: a surface needs at least 1 point per axis, and as many numbers as axes")
+    return counts
+
+
+def _ranges(span: Extent, dims: int) -> list[list[float]]:
+    values = np.array(span, float)
+    if values.ndim == 0:
+        if not (np.isfinite(values) and values > 0):
+            raise UserError(f"span={span} must be a finite number above 0, or a range of two")
+        return [[-float(values), float(values)]] * dims
+    ranges = np.broadcast_to(values, (dims, 2)) if values.shape in ((2,), (dims, 2)) else None
+    if ranges is None or not (np.isfinite(ranges).all() and (ranges[:, 0] < ranges[:, 1]).all()):
+        raise UserError(f"span={span} is not a range (low, high) with low below high, or one for each of {dims} axes")
+    return ranges.tolist()
+
+
+def _empty(axes: Sequence[np.ndarray], labels: dict[str, str], folds: int, adaptive: bool) -> xr.Dataset:
+    names = ("x", "y")[: len(axes)]
+    dims = names[::-1]
+    shape = tuple(len(c) for c in reversed(axes))
+    variables: dict[str, Any] = {
+        name: (dims, np.full(shape, np.nan), {"long_name": text}) for name, text in labels.items()
+    }
+    variables["nll_fold"] = (
+        ("fold", *dims),
+        np.full((folds, *shape), np.nan),
+        {"long_name": "nll of a fold of the examples"},
+    )
+    variables["done"] = (dims, np.zeros(shape, bool), {"long_name": "computed"})
+    if adaptive:
+        variables["interpolated"] = (dims, np.zeros(shape, bool), {"long_name": "filled in from computed points"})
+        variables["nll_error"] = (dims, np.zeros(shape), {"long_name": "estimated error of an interpolated nll"})
+    coordinates = {
+        axis: (axis, c, {"long_name": f"along d{i}"}) for i, (axis, c) in enumerate(zip(names, axes, strict=True), 1)
+    }
     return xr.Dataset(variables, coordinates)

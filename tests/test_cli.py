@@ -85,7 +85,8 @@ def test_show_and_plot(analysed, trained, tmp_path):
 def test_every_command_has_help_with_an_example():
     listed = cli("--help").stdout
     for command in (
-        "quickstart", "analyze", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot", "show"
+        "quickstart", "analyze", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot", "show",
+        "import", "export",
     ):  # fmt: skip
         assert command in listed
         assert f"Example: landscape {command}" in invoke(command, "--help").stdout

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 
 import landscape as ls
 from landscape.directions import Plane
-from landscape.parameters import unflatten
+from landscape.parameters import displaced, unflatten
 
 
 @pytest.fixture
@@ -86,8 +88,105 @@ def test_other_settings_are_refused_with_the_difference(mlp, objective):
         ls.evaluate_surface(objective, plane, points=3, span=2.0, partial=partial)
 
 
+def test_a_range_of_its_own_for_each_axis(mlp, objective):
+    plane = ls.random_plane(mlp)
+    surface = ls.evaluate_surface(objective, plane, points=(4, 3), span=((0.0, 1.5), (-1.0, 0.0)))
+    np.testing.assert_allclose(surface["x"], [0, 0.5, 1, 1.5])
+    np.testing.assert_allclose(surface["y"], [-1, -0.5, 0])
+    square = ls.evaluate_surface(objective, plane, points=(7, 5), span=((-1.5, 1.5), (-1.0, 1.0)))
+    np.testing.assert_array_equal(surface["nll"], square["nll"].values[:3, 3:])
+    assert float(surface["loss"].sel(x=0, y=0)) == objective.evaluate().loss
+
+
+def test_along_one_direction(mlp, objective):
+    plane = ls.random_plane(mlp)
+    line = Plane(plane.directions[:1], plane.config)
+    curve = ls.evaluate_surface(objective, line, points=5, span=(0.0, 1.0))
+    assert curve["nll"].dims == ("x",)
+    surface = ls.evaluate_surface(objective, plane, points=(5, 3), span=((0.0, 1.0), (-1.0, 1.0)))
+    np.testing.assert_array_equal(curve["nll"], surface["nll"].sel(y=0))
+    assert curve["nll_fold"].dims == ("fold", "x")
+
+
+def test_the_folds_are_the_same_examples_everywhere(mlp, points, objective):
+    surface = ls.evaluate_surface(objective, ls.random_plane(mlp), points=3, span=0.5)
+    x, y = (torch.cat([batch[i] for batch in points]) for i in (0, 1))
+    assert surface.sizes["fold"] == 20
+    for f in (0, 13):
+        part = ls.Objective(mlp, [(x[f::20], y[f::20])], dtype=torch.float64)
+        alone = ls.evaluate_surface(part, ls.random_plane(mlp), points=3, span=0.5)
+        np.testing.assert_allclose(surface["nll_fold"][f], alone["nll"], rtol=1e-12)
+
+
+def test_the_gradient_is_that_of_the_written_out_loss(mlp, points, objective):
+    surface = ls.evaluate_surface(objective, ls.random_plane(mlp), points=1, gradient_norm=True)
+    model = objective.model
+    x, y = (torch.cat([batch[i] for batch in points]) for i in (0, 1))
+    loss = nn.functional.cross_entropy(model(x.double()), y)
+    loss = loss + 0.1 * sum((p**2).sum() for p in model.parameters() if p.ndim >= 2)
+    truth = torch.autograd.grad(loss, list(model.parameters()))
+    norm = torch.stack([g.square().sum() for g in truth]).sum().sqrt()
+    assert surface["gradient_norm"].item() == pytest.approx(float(norm), rel=1e-10)
+
+
+def test_the_map_of_eigenvalues_is_that_of_the_dense_hessian(mlp, objective):
+    plane = ls.random_plane(mlp)
+    surface = ls.evaluate_surface(objective, plane, points=(2, 1), span=0.5, eigenvalues=True, tol=1e-6)
+    for i, a in enumerate((-0.5, 0.5)):
+        with displaced(objective.model, plane.directions, (a, 0.0)):
+            truth = np.linalg.eigvalsh(dense_hessian(objective))
+        for name, value in (("high", truth[-1]), ("low", truth[0])):
+            assert float(surface[f"eigenvalue_{name}"][0, i]) == pytest.approx(value, rel=1e-6, abs=1e-8)
+
+
+def test_recalibrated_statistics_are_those_of_the_data_where_the_network_stands():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    model(torch.randn(32, 1, 6, 6))
+    x, y = torch.randn(30, 1, 6, 6) * 2 + 1, torch.randint(0, 3, (30,))
+    plane = ls.random_plane(model)
+    objective = ls.Objective(model, [(x[:20], y[:20]), (x[20:], y[20:])])
+    with unchanged(model), unchanged(objective.model):
+        surface = ls.evaluate_surface(objective, plane, points=(2, 1), batchnorm="recalibrated")
+    moved = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for name, d in plane.directions[0].items():
+            moved.get_parameter(name).add_(d.double())
+    features = moved[0](x.double())
+    parts = [features[:20], features[20:]]
+    # as torch has it: the mean over the batches' means, and over their unbiased variances, here by examples
+    moved[1].running_mean.copy_(sum(len(p) * p.mean((0, 2, 3)) for p in parts).detach() / 30)
+    moved[1].running_var.copy_(sum(len(p) * p.var((0, 2, 3)) for p in parts).detach() / 30)
+    truth = nn.functional.cross_entropy(moved.eval()(x.double()), y).item()
+    assert float(surface["nll"][0, 1]) == pytest.approx(truth, rel=1e-5)
+    stored = ls.evaluate_surface(objective, plane, points=(2, 1))
+    assert abs(float(stored["nll"][0, 1]) - truth) > 1e-3
+
+
+def test_bfloat16_measures_its_own_error(mlp, points):
+    objective = ls.Objective(mlp, points)
+    plane = ls.random_plane(mlp)
+    exact = ls.evaluate_surface(objective, plane, points=5)
+    rough = ls.evaluate_surface(objective, plane, points=5, precision="bfloat16")
+    error = (rough["nll"] - exact["nll"]).values
+    assert 0 < np.abs(error).max() < 0.05
+    for (a, b), nll, e in zip(rough["checked_at"].values, rough["checked_nll"], rough["checked_error"], strict=True):
+        assert float(exact["nll"].sel(x=a, y=b)) == float(nll)
+        assert float((rough["nll"] - exact["nll"]).sel(x=a, y=b)) == float(e)
+
+
 @pytest.mark.parametrize(
-    ("bad", "word"), [({"points": 0}, "points=0"), ({"span": 0.0}, "span"), ({"span": np.nan}, "span")]
+    ("bad", "word"),
+    [
+        ({"points": 0}, "points=0"),
+        ({"points": (3, 3, 3)}, "as many numbers as axes"),
+        ({"span": 0.0}, "span"),
+        ({"span": np.nan}, "span"),
+        ({"span": (1.0, -1.0)}, "low below high"),
+        ({"adaptive": 0.0}, "adaptive=0.0"),
+        ({"batchnorm": "frozen"}, "stored, recalibrated"),
+        ({"precision": "float16"}, "float32, bfloat16"),
+    ],
 )
 def test_bad_requests(mlp, objective, bad, word):
     with pytest.raises(ls.UserError, match=word):

@@ -1,0 +1,36 @@
+"""What all pictures share: colours told apart by every eye and in print, notes beside the axes, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+LINES = ("-", "--", "-.", ":")
+
+
+def style(i: int) -> dict[str, Any]:
+    """Colour and line of the i-th curve: told apart by either alone."""
+    return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
+
+
+def note_above(ax: Axes, text: str) -> None:
+    """One small line between the axes and their title."""
+    ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+
+
+def note_below(ax: Axes, lines: Iterable[str]) -> None:
+    """Small lines under the label of the x axis."""
+    text = "\n".join(lines)
+    if text:
+        ax.annotate(text, (0, 0), xytext=(0, -36), xycoords="axes fraction", textcoords="offset points", va="top",
+                    fontsize="x-small", color="0.35", linespacing=1.4)  # fmt: skip
+
+
+def new_figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
+    """A figure of its own, not pyplot's: nothing to close, no display needed."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot(**axes)

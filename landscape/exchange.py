@@ -1,0 +1,300 @@
+"""Other people's surfaces in, ours out: to a `surface` group and from it. Files are data, never code."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from landscape.errors import UserError, a_few
+
+STUDY_COLUMNS = (
+    "x", "y", "l1", "l2", "nll", "cutoff_1", "cutoff_2", "accuracy", "accuracy_90", "uncertainty", "uncertainty_90",
+    "iou", "iou_90", "frequency", "frequency_90", "top_5", "brier", "ece", "ecse",
+)  # fmt: skip
+LONG_NAMES = {
+    "nll": "negative log-likelihood",
+    "penalty": "penalty",
+    "accuracy": "accuracy",
+    "l1": "sum of absolute weights",
+    "l2": "sum of the parameters' norms",
+    "eigenvalue_high": "largest Hessian eigenvalue",
+    "eigenvalue_low": "smallest Hessian eigenvalue",
+    "test_nll": "negative log-likelihood on the test split",
+    "test_accuracy": "accuracy on the test split",
+}
+LI_ET_AL = {"train_loss": "nll", "train_acc": "accuracy", "test_loss": "test_nll", "test_acc": "test_accuracy"}
+FLAGS = ("done", "interpolated")
+
+
+def import_surface(path: str | os.PathLike[str], *, weight_decay: float | None = None) -> xr.Dataset:
+    """A surface computed by other software, as a `surface` group of this toolkit.
+
+    path: one of, told by its content,
+        the reference study's CSV (Park & Kim 2022): 19 columns without a header, whose l2 is sum_p ||theta_p||;
+        a CSV with a header that names x, y in two dimensions, nll, and what else there is: a row a point, any order;
+        an HDF5 surface file of Li et al. 2018: xcoordinates, ycoordinates in two dimensions, train_loss or test_loss,
+        where -1 marks a point not computed. In two dimensions its arrays are flat in the order (y, x), whatever their
+        shape says: square grids look transposed to who believes the shape, others garbled.
+    weight_decay: lambda of the reference study's penalty lambda * sum_p ||theta_p||, which needs the column l2.
+
+    What the file does not hold is not made up: without a penalty, loss is nll and says so. Points that are absent are
+    not done; inf and NaN are results. The configuration has the file's name, format and sha256.
+    Raises UserError for a file that cannot be read as one of these.
+    """
+    path = Path(path)
+    if weight_decay is not None and not (np.isfinite(weight_decay) and weight_decay >= 0):
+        raise UserError(f"weight_decay={weight_decay} must be a finite number, 0 or above")
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
+    if content.startswith(b"\x89HDF\r\n\x1a\n"):
+        form, (variables, axes) = "loss-landscape HDF5", _read_h5(path)
+    else:
+        form, (variables, axes) = _read_csv(path, content)
+    if weight_decay is not None:
+        if "l2" not in variables:
+            raise UserError(
+                f"{path} has no column l2 to apply weight decay {weight_decay} to; leave out --weight-decay"
+            )
+        if "penalty" in variables:
+            raise UserError(f"{path} has a penalty of its own; leave out --weight-decay")
+        variables["penalty"] = weight_decay * variables["l2"]
+    config: dict[str, Any] = {
+        "analysis": "surface",
+        "points": [len(axes[axis]) for axis in ("x", "y") if axis in axes],
+        "source": {"file": path.name, "format": form, "sha256": hashlib.sha256(content).hexdigest()},
+    }
+    if weight_decay is not None:
+        config["objective"] = {"penalty": "norm-sum", "weight_decay": weight_decay}
+    dims = tuple(axis for axis in ("y", "x") if axis in axes)
+    group = xr.Dataset(
+        {name: (dims, z, {"long_name": LONG_NAMES.get(name, name)}) for name, z in variables.items() if name != "loss"},
+        {axis: (axis, axes[axis]) for axis in dims},
+        {"config": config},
+    )
+    if "penalty" in group:
+        return group.assign(loss=(group["nll"] + group["penalty"]).assign_attrs(long_name="nll + penalty"))
+    return group.assign(loss=group["nll"].assign_attrs(long_name="nll (no penalty in the source)"))
+
+
+Columns = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def _read_csv(path: Path, content: bytes) -> tuple[str, Columns]:
+    try:
+        rows = [row for row in csv.reader(content.decode("utf-8-sig").splitlines()) if row]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path} is neither CSV text nor HDF5") from e
+    if not rows:
+        raise UserError(f"{path} is empty")
+    names = [name.strip() for name in rows[0]]
+    if _is_number(names[0]):
+        form, names = "how-do-vits-work CSV", list(STUDY_COLUMNS)
+        if len(rows[0]) != len(names):
+            raise UserError(
+                f"{path} has {len(rows[0])} columns and no header; the reference study's have {len(names)}; "
+                "add a header with x, y, nll for another layout"
+            )
+    else:
+        form, rows = "CSV with a header", rows[1:]
+        missing = [name for name in ("x", "nll") if name not in names]
+        if missing:
+            raise UserError(f"{path} has no column {' nor '.join(missing)}; its header is {a_few(names, 8)}")
+        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+            raise UserError(f"{path} has columns without a name of their own in its header: {a_few(names, 30)}")
+    table = np.empty((len(rows), len(names)))
+    for i, row in enumerate(rows):
+        try:
+            table[i] = [float(cell) for cell in row]
+        except ValueError as e:
+            raise UserError(f"{path}: row {i + 1} of the data is not {len(names)} numbers: {','.join(row)[:60]}") from e
+    return form, _gridded(path, dict(zip(names, table.T, strict=True)))
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False
+
+
+def _gridded(path: Path, columns: dict[str, np.ndarray]) -> Columns:
+    """Columns of a table -> arrays (y, x) or (x,) and their coordinates; points without a row are not done."""
+    axes: dict[str, np.ndarray] = {}
+    index = []
+    for axis in ("y", "x"):
+        if axis not in columns:
+            continue
+        c = columns.pop(axis)
+        if not np.isfinite(c).all() or not c.size:
+            raise UserError(f"{path} has no points, or one whose {axis} is not a finite number")
+        # the same coordinate may be written with different last digits
+        decimals = 9 - int(np.ceil(np.log10(max(np.abs(c).max(), 1e-200))))
+        _, first, at = np.unique(np.round(c, decimals), return_index=True, return_inverse=True)
+        axes[axis] = c[first]
+        index.append(at)
+    shape = tuple(len(axis) for axis in axes.values())
+    rows = len(index[0])
+    if np.prod(shape) > 10 * rows:
+        raise UserError(
+            f"the {rows} points of {path} do not lie on a grid: it would have {' x '.join(map(str, shape))}"
+        )
+    flat = np.ravel_multi_index(tuple(index), shape)
+    if len(np.unique(flat)) < rows:
+        raise UserError(f"{path} has {rows - len(np.unique(flat))} points more than once")
+    done = np.zeros(shape, bool)
+    done.flat[flat] = True
+    variables = {}
+    for name, values in columns.items():
+        z = np.full(shape, np.nan)
+        z.flat[flat] = values
+        variables[name] = z
+    for flag in FLAGS:
+        if flag in variables:
+            variables[flag] = variables[flag] == 1
+    variables["done"] = done & variables.get("done", done)
+    return variables, axes
+
+
+def _read_h5(path: Path) -> Columns:
+    try:
+        with h5py.File(path, "r") as f:
+            held = {name: np.asarray(f[name][:], float) for name in f if _is_numeric(f[name])}
+            ours = "format" in f.attrs
+    except (OSError, RuntimeError, KeyError) as e:
+        raise UserError(f"{path} is not a readable HDF5 file (truncated?)") from e
+    if ours:
+        raise UserError(f"{path} is a results file of this toolkit already")
+    loss = next((name for name in ("train_loss", "test_loss") if name in held), None)
+    if "xcoordinates" not in held or loss is None:
+        raise UserError(
+            f"{path} is no surface file of loss-landscape: xcoordinates and train_loss or test_loss are needed, it has "
+            + a_few(sorted(held) or ["no numbers"], 8)
+        )
+    axes: dict[str, np.ndarray] = {a: held[f"{a}coordinates"] for a in ("y", "x") if f"{a}coordinates" in held}
+    shape = tuple(len(axis) for axis in axes.values())
+    names = dict(LI_ET_AL) if loss == "train_loss" else {"test_loss": "nll", "test_acc": "accuracy"}
+    for name in (*names, "min_eig", "max_eig"):
+        if name in held and held[name].size != np.prod(shape):
+            raise UserError(f"{path}: {name} has {held[name].size} values for {np.prod(shape)} points")
+    # loss-landscape numbers points as meshgrid(x, y) does, y outermost, but shapes the array (x, y): only the flat
+    # order means anything
+    grids = {name: held[name].reshape(shape) for name in (*names, "min_eig", "max_eig") if name in held}
+    done = grids[loss] != -1
+    variables: dict[str, np.ndarray] = {"done": done}
+    for theirs, ours_ in names.items():
+        if theirs in grids:
+            z = np.where(grids[theirs] == -1, np.nan, grids[theirs])
+            variables[ours_] = z / 100 if theirs.endswith("acc") else z  # theirs in per cent
+    if {"min_eig", "max_eig"} <= grids.keys():
+        known = ~((grids["max_eig"] == -1) & (grids["min_eig"] == 1))
+        variables["eigenvalue_low"] = np.where(known, grids["min_eig"], np.nan)
+        variables["eigenvalue_high"] = np.where(known, grids["max_eig"], np.nan)
+    order = {axis: np.argsort(c, kind="stable") for axis, c in axes.items()}
+    for k, axis in enumerate(axes):
+        if len(np.unique(axes[axis])) < len(axes[axis]):
+            raise UserError(f"{path} has a coordinate {axis} more than once")
+        variables = {name: np.take(z, order[axis], axis=k) for name, z in variables.items()}
+    return variables, {axis: c[order[axis]] for axis, c in axes.items()}
+
+
+def _is_numeric(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.ndim > 0
+
+
+def export_surface(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a `surface` group for other software, atomically; the format is that of the suffix.
+
+    .csv: a header and a row a point, with every quantity that has one value a point; 17 digits, so nothing is rounded.
+    .npz: every array by name, and the configuration as JSON under "config"; numpy.load needs no pickle for it.
+    .vtu, .vtk: for ParaView, the loss in relief over the plane (1D: a curve), every quantity as point data. Cells
+        that touch a point without a finite loss are left out; such points lie at the lowest loss, out of sight, and
+        keep their values. Needs meshio.
+    Raises UserError for another suffix, a group that is no surface, meshio not installed, a place not writable.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise UserError(f"{path} must end in one of {', '.join(WRITERS)}")
+    if "loss" not in surface or surface["loss"].dims not in (("y", "x"), ("x",)):
+        raise UserError("only a surface can be exported: a loss over x, or over y and x")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")  # writers look at the suffix
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[path.suffix](surface, part)
+        os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _points(surface: xr.Dataset) -> dict[str, np.ndarray]:
+    """Every quantity with one value a point, and the coordinates, flat in the order (y, x)."""
+    dims = surface["loss"].dims
+    grid = np.meshgrid(*(surface[axis].values for axis in dims), indexing="ij")
+    columns = dict(zip(dims, (c.ravel() for c in grid), strict=True))
+    for name, z in surface.data_vars.items():
+        if set(z.dims) == set(dims) and z.dtype.kind in "fiub":
+            columns[str(name)] = z.transpose(*dims).values.ravel()
+    return {str(name): values for name, values in columns.items()}
+
+
+def _write_csv(surface: xr.Dataset, path: Path) -> None:
+    columns = _points(surface)
+    columns = {axis: columns.pop(axis) for axis in ("x", "y") if axis in columns} | columns
+    with open(path, "w", newline="") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(columns)
+        as_text: list[Callable[[Any], str]] = [
+            (lambda v: str(int(v))) if c.dtype.kind in "biu" else (lambda v: repr(float(v))) for c in columns.values()
+        ]
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([text(v) for text, v in zip(as_text, row, strict=True)])
+
+
+def _write_npz(surface: xr.Dataset, path: Path) -> None:
+    arrays = {str(k): v.values.astype(str) if v.dtype.kind in "OU" else v.values for k, v in surface.variables.items()}
+    np.savez_compressed(path, config=np.array(json.dumps(surface.attrs.get("config", {}))), **arrays)  # type: ignore[arg-type]
+
+
+def _write_vtk(surface: xr.Dataset, path: Path) -> None:
+    try:
+        import meshio
+    except ImportError as e:
+        raise UserError(
+            f"writing {path.suffix} needs meshio: python -m pip install 'landscape[vtk]' (or export .csv or .npz)"
+        ) from e
+    columns = _points(surface)
+    loss = columns["loss"]
+    if not np.isfinite(loss).any():
+        raise UserError("no point of the surface has a finite loss: nothing to show in relief; export .csv or .npz")
+    height = np.where(np.isfinite(loss), loss, loss[np.isfinite(loss)].min())
+    points = np.stack([columns.pop("x"), columns.pop("y", np.zeros(len(loss))), height], axis=1)
+    at = np.arange(len(loss)).reshape(surface["loss"].shape)
+    if at.ndim == 2:
+        kind, cells = "quad", np.stack([at[:-1, :-1], at[:-1, 1:], at[1:, 1:], at[1:, :-1]], axis=-1).reshape(-1, 4)
+    else:
+        kind, cells = "line", np.stack([at[:-1], at[1:]], axis=-1)
+    cells = cells[np.isfinite(loss[cells]).all(axis=1)]
+    data = {name: z.astype(np.uint8) if z.dtype == bool else z for name, z in columns.items()}
+    meshio.Mesh(points, [(kind, cells)] if len(cells) else [], point_data=data).write(path)
+
+
+WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
+    ".vtu": _write_vtk,
+    ".vtk": _write_vtk,
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+}
