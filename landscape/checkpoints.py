@@ -58,7 +58,9 @@ def load_checkpoint(
     fit = Fit(name, fit.dialect if fit else None, fit.state if fit else checkpoint.state, arguments, shapes_in(wanted))
     if fit.differing:
         raise UserError(f"{path} does not fit {name}: {fit.differences()}{_elsewhere(fit, checkpoint)}")
-    state = {**{k: t for k, t in wanted.items() if k not in fit.wanted}, **fit.state}
+    state = {
+        k: fit.state.get(k, t) for k, t in wanted.items()
+    }  # BatchNorm's counters alone may be missing or left over
     network.load_state_dict(state)
     provenance = {
         "file": os.fspath(path),

@@ -266,6 +266,38 @@ def test_transformers_resnet():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "back"),
+    [
+        ("pit_ti_224", [(rf"^transformers\.{i}\.pool", f"transformers.{i - 1}.pool") for i in (1, 2)]),
+        (
+            "swin_tiny_patch4_window7_224",
+            [
+                *((rf"^layers\.{i}\.downsample", f"layers.{i - 1}.downsample") for i in (1, 2, 3)),
+                (r"^head\.fc", "head"),
+            ],
+        ),
+    ],
+)
+def test_timm_s_networks_from_its_names_of_old(name, back, tmp_path):
+    """timm's present network, its keys named back to 0.5: `--model timm:NAME` gives the same logits."""
+    theirs = randomised(timm.create_model(name, num_classes=7))
+    state = {}
+    for key, t in theirs.state_dict().items():
+        for pattern, replacement in back:
+            key, done = re.subn(pattern, replacement, key)
+            if done:
+                break
+        state[key] = t
+    assert state.keys() != theirs.state_dict().keys()
+    torch.save(state, tmp_path / "w.pth")
+    ours, provenance = ls.load_checkpoint(tmp_path / "w.pth", f"timm:{name}")
+    assert "before 0.9" in provenance["dialect"]
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
 def test_pit_of_its_authors():
     state = fill(timm_05_pit_ti(10))
     theirs = {re.sub(r"^transformers\.(\d)\.pool\.", r"pools.\1.", k): t for k, t in state.items()}
