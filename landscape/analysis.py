@@ -15,12 +15,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from landscape import distributed, plots, store
-from landscape.checkpoints import SUFFIXES, fitting_models, load_checkpoint, read_checkpoint
+from landscape.builders import builder
+from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError
+from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.resumable import Save
+from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
 
@@ -250,7 +253,7 @@ def describe(name: str, group: xr.Dataset) -> str:
 
 def describe_file(path: Path) -> str:
     """What a checkpoint or a results file holds, and where it came from."""
-    if path.suffix in SUFFIXES:
+    if is_checkpoint(path):
         return _describe_checkpoint(path)
     groups = store.load(path)
     origins = [p for g in groups.values() if (p := _provenance(g))]
@@ -269,10 +272,26 @@ def _describe_checkpoint(path: Path) -> str:
     held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"
     where = f" under {checkpoint.container!r}" if checkpoint.container else ""
     prefix = f", prefix {checkpoint.prefix!r} removed" if checkpoint.prefix else ""
-    fits = ", ".join(fitting_models(checkpoint.state)) or "none of this toolkit's"
-    lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", f"fits the networks: {fits}"]
+    lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", _describe_fits(checkpoint)]
     lines += [f"{k}: {_short(v)}" for k, v in sorted(checkpoint.metadata.items())]
     return "\n".join(lines)
+
+
+def _describe_fits(checkpoint: Checkpoint) -> str:
+    fits = fitting(checkpoint.state)
+    named = checkpoint.metadata.get("model")
+    if named is not None and ".py:" not in named:  # the user's own code does not run for the sake of a look
+        asked = {k: checkpoint.metadata.get(k) for k in ARGUMENTS}
+        build, name = builder(named, checkpoint.metadata.get("settings"))
+        fit = best_reading(build, name, checkpoint.state, asked)
+        if fit is not None and not fit.differing:
+            fits = [fit, *(other for other in fits if other.model != name)]
+    if fits:
+        return "fits the networks: " + ", ".join(map(str, fits))
+    near = closest(checkpoint.state)
+    if near is None:
+        return "fits the networks: none of this toolkit's, nor nearly"
+    return f"fits the networks: none of this toolkit's; nearly {near}, but for {near.differences()}"
 
 
 def _short(value: Any) -> str:

@@ -12,44 +12,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from landscape.models.resnet import conv3x3
+from landscape.models.resnet import (
+    WIDTHS,
+    Classifier,
+    PreBlock,
+    Staged,
+    conv1x1,
+    drop_path,
+    drop_rates,
+    stem_for,
+    stem_layers,
+    stem_side,
+)
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 4), 50: (3, 4, 6, 4), 101: (3, 4, 23, 4), 152: (3, 8, 36, 4)}
+ATTENTION = {18: (0, 1, 1, 1), 34: (0, 1, 3, 2), 50: (0, 1, 3, 2), 101: (0, 1, 3, 2), 152: (0, 1, 3, 2)}
 
 
 def published_stage(blocks: int, attention: int) -> str:
-    """n - 2m convolution blocks, then m times (convolution, attention)."""
+    """n - 2m convolution blocks, then m times (convolution, attention). Raises ValueError where 2m > n."""
+    if not 0 <= 2 * attention <= blocks:
+        raise ValueError(f"{attention} attention blocks, each after a convolution, do not go into a stage of {blocks}")
     return "c" * (blocks - 2 * attention) + "ca" * attention
-
-
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
-
-
-def activated(channels: int, following: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), following)
-
-
-class ConvBlock(nn.Module):
-    """A pre-activation residual block (He et al. 2016b): basic, or a bottleneck where `expansion` > 1."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        out_channels = channels * expansion
-        changes = stride != 1 or in_channels != out_channels
-        self.shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride)) if changes else nn.Sequential()
-        self.bn = nn.BatchNorm2d(in_channels)
-        if expansion == 1:
-            self.conv1: nn.Module = conv3x3(in_channels, channels, stride)
-            self.conv2 = activated(channels, conv3x3(channels, channels))
-            self.conv3: nn.Module = nn.Identity()
-        else:
-            self.conv1 = conv1x1(in_channels, channels)
-            self.conv2 = activated(channels, conv3x3(channels, channels, stride))
-            self.conv3 = activated(channels, conv1x1(channels, out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = F.relu(self.bn(x))
-        skip = self.shortcut(a) if len(self.shortcut) else x
-        return self.conv3(self.conv2(self.conv1(a))) + skip
 
 
 class Projections(nn.Module):
@@ -73,7 +57,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.attn = Projections(in_channels, out_channels, heads * head_width)
         self.heads, self.window, self.scale = heads, window, head_width**-0.5
-        self.pos_embedding = nn.Parameter(torch.randn(2 * window - 1, 2 * window - 1))
+        self.pos_embedding = nn.Parameter(0.02 * torch.randn(2 * window - 1, 2 * window - 1))
         at = torch.cartesian_prod(torch.arange(window), torch.arange(window))
         self.register_buffer("relative", at[None, :] - at[:, None] + window - 1, persistent=False)
 
@@ -101,7 +85,14 @@ class AttentionBlock(nn.Module):
     """BatchNorm, GELU, 1 x 1 convolution, BatchNorm, windowed attention; plus the shortcut, nothing after."""
 
     def __init__(
-        self, in_channels: int, channels: int, expansion: int, heads: int, head_width: int, window: int
+        self,
+        in_channels: int,
+        channels: int,
+        expansion: int,
+        heads: int,
+        head_width: int,
+        window: int,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         out_channels, inner = channels * expansion, in_channels // expansion
@@ -111,46 +102,32 @@ class AttentionBlock(nn.Module):
         self.conv = conv1x1(in_channels, inner)
         self.norm2 = nn.BatchNorm2d(inner)
         self.attn = WindowAttention(inner, out_channels, heads, head_width, window)
+        self.sd = drop_path(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         a = F.gelu(self.norm1(x))
         skip = self.shortcut(a) if len(self.shortcut) else x
-        return self.attn(self.norm2(self.conv(a))) + skip
+        return self.sd(self.attn(self.norm2(self.conv(a)))) + skip
 
 
 class Stem(nn.Module):
-    """A 3 x 3 convolution below 128 px; from there on 7 x 7 with stride 2 and a 3 x 3 max pooling with stride 2."""
+    """The first convolution, without BatchNorm; a module of its own for the sake of the published names."""
 
-    def __init__(self, in_channels: int, channels: int, image_size: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stem: str) -> None:
         super().__init__()
-        if image_size < 128:
-            self.layer0 = nn.Sequential(conv3x3(in_channels, channels))
-        else:
-            first = nn.Conv2d(in_channels, channels, 7, 2, padding=3, bias=False)
-            self.layer0 = nn.Sequential(first, nn.MaxPool2d(3, 2, padding=1))
+        self.layer0 = stem_layers(in_channels, channels, stem, pre_activation=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer0(x)
 
 
-class Classifier(nn.Module):
-    """BatchNorm, ReLU, average pooling, linear."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-        self.dense = nn.Linear(channels, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(F.relu(self.bn(x)).mean(dim=(2, 3)))
-
-
-class AlterNet(nn.Module):
+class AlterNet(Staged):
     """x (batch, in_channels, s, s) to logits (batch, num_classes).
 
     stages: one string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first starts
-        by halving the map, so with "c". widths, heads: per stage. window: at most the side of the stage's map.
-    Raises ValueError for another letter, or an "a" where the map is to be halved.
+        by halving the map, so with "c". widths, heads: per stage. window: at most the side of the stage's map; by
+        default 4 with the cifar stem and 7 with the imagenet stem. drop_path_rate: stochastic depth.
+    Raises ValueError for another letter, an "a" where the map is to be halved, or another stem.
     """
 
     def __init__(
@@ -159,37 +136,30 @@ class AlterNet(nn.Module):
         num_classes: int = 10,
         image_size: int = 32,
         in_channels: int = 3,
-        widths: Sequence[int] = (64, 128, 256, 512),
+        widths: Sequence[int] = WIDTHS,
         heads: Sequence[int] = (3, 6, 12, 24),
         head_width: int = 64,
         expansion: int = 1,
         window: int | None = None,
+        stem: str | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        window = window if window is not None else (4 if image_size < 128 else 7)
-        side = image_size if image_size < 128 else image_size // 4
-        self.layer0 = Stem(in_channels, widths[0], image_size)
-        channels = widths[0]
+        stem = stem_for(image_size, stem)
+        window = window if window is not None else (4 if stem == "cifar" else 7)
+        side, channels = stem_side(image_size, stem), widths[0]
+        rates = iter(drop_rates(drop_path_rate, sum(map(len, stages))))
+        made: list[list[nn.Module]] = []
         for s, letters in enumerate(stages):
-            blocks: list[nn.Module] = []
+            made.append([])
             for b, letter in enumerate(letters):
                 stride = 2 if s > 0 and b == 0 else 1
                 side = -(-side // stride)
                 if letter == "c":
-                    blocks.append(ConvBlock(channels, widths[s], stride, expansion))
+                    made[s].append(PreBlock(channels, widths[s], stride, expansion, next(rates)))
                 elif letter == "a" and stride == 1:
-                    blocks.append(
-                        AttentionBlock(channels, widths[s], expansion, heads[s], head_width, min(window, side))
-                    )
+                    w = min(window, side)
+                    made[s].append(AttentionBlock(channels, widths[s], expansion, heads[s], head_width, w, next(rates)))
                 else:
                     raise ValueError(f"stage {s + 1} of {tuple(stages)}: block {b + 1} cannot be {letter!r}")
                 channels = widths[s] * expansion
-            setattr(self, f"layer{s + 1}", nn.Sequential(*blocks))
-        self.stages = len(stages)
-        self.classifier = nn.Sequential(Classifier(channels, num_classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layer0(x)
-        for s in range(self.stages):
-            x = getattr(self, f"layer{s + 1}")(x)
-        return self.classifier(x)
+        super().__init__(Stem(in_channels, widths[0], stem), made, Classifier(channels, num_classes, True))

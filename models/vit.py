@@ -1,4 +1,4 @@
-"""Vision Transformers: timm's VisionTransformer, sized for small images.
+"""Vision Transformers: timm's VisionTransformer, sized for small images, and its attention made local.
 
 Sizes are those of DeiT (Touvron et al. 2021) in width, depth and heads. On images below 128 px the patches are small
 and the query-key-value projection has no bias, as in Park & Kim (2022) for CIFAR: 32 px, patch 2.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit_xs": {"embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0},
     "vit_ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "vit_s": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12},
 }
 
 
@@ -28,18 +32,67 @@ def vit(
     image_size: int = 32,
     in_channels: int = 3,
     patch_size: int | None = None,
+    local: int | None = None,
+    norm_eps: float = 1e-6,
     **overrides: Any,
 ) -> VisionTransformer:
     """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side; for vit_xs
         patches of 4 px, or 4 a side where that is more.
 
-    overrides: any other argument of timm's VisionTransformer, such as depth or global_pool.
+    local: attention only inside the window of local x local patches around each (`local_window`).
+    norm_eps: of the layer norms; transformers' ViTs have 1e-12.
+    overrides: any other argument of timm's VisionTransformer, such as depth, num_heads, embed_dim or global_pool;
+        with any pooling but "token" there is no class token unless class_token=True.
+    Raises ValueError for a window below 1, or one together with dropped patches.
     """
     if patch_size is None:
         patch_size = (
             16 if image_size >= 128 else default_patch(image_size, max(4, image_size // 4) if size == "vit_xs" else 16)
         )
     settings = {**SIZES[size], "qkv_bias": image_size >= 128, **overrides}
-    return VisionTransformer(
+    settings.setdefault("class_token", settings.get("global_pool", "token") == "token")
+    if local is not None:
+        if local < 1 or settings.get("patch_drop_rate"):
+            raise ValueError(f"local={local} must be at least 1, and goes with no patch_drop_rate")
+        settings["attn_layer"] = WindowedAttention
+    model = VisionTransformer(
         img_size=image_size, patch_size=patch_size, in_chans=in_channels, num_classes=num_classes, **settings
     )
+    for m in model.modules():
+        if isinstance(m, nn.LayerNorm):
+            m.eps = norm_eps
+    if local is not None:
+        window = local_window(model.patch_embed.grid_size, local, model.num_prefix_tokens)
+        for m in model.modules():
+            if isinstance(m, WindowedAttention):
+                m.register_buffer("window", window, persistent=False)
+    return model
+
+
+class WindowedAttention(Attention):
+    """timm's attention, where token i attends to token j only if window[i, j]; `vit` sets window (tokens, tokens)."""
+
+    window: Tensor
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        return super().forward(x, self.window if attn_mask is None else attn_mask & self.window, is_causal)
+
+
+def local_window(grid: tuple[int, int], local: int, prefix: int) -> Tensor:
+    """Which of the prefix + rows x columns tokens attends to which, (tokens, tokens), after Park & Kim 2022, fig. 6.
+
+    A patch attends to the patches at most local // 2 away per axis, itself in the middle; a window of even size reaches
+    one further up and left than down and right. Outside the map there is nothing to attend to (the study's code has
+    keys of zeros there). A class token, which that code does not have with local attention, attends to everything, and
+    no patch to it: it would carry what lies outside the window. A window that covers the map restricts nothing.
+    """
+    rows, columns = grid
+    axes = (torch.arange(n, device="cpu") for n in (rows, columns))  # even where the network is made without memory
+    at = torch.cartesian_prod(*axes)
+    step = at[None, :] - at[:, None]
+    inside = ((step >= -(local // 2)) & (step <= (local - 1) // 2)).all(-1)
+    window = torch.ones(prefix + len(at), prefix + len(at), dtype=torch.bool, device="cpu")
+    window[prefix:, prefix:] = inside
+    if not inside.all():
+        window[prefix:, :prefix] = False
+    return window

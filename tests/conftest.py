@@ -84,6 +84,23 @@ def points() -> list[tuple[Tensor, Tensor]]:
     return [(x[:40], y[:40]), (x[40:], y[40:])]
 
 
+def small(name: str, num_classes: int = 4, image_size: int = 8, in_channels: int = 1) -> nn.Module:
+    """A network of list_models() in its full depth, and so narrow that a Hessian product takes milliseconds."""
+    family = name.split("_")[0].rstrip("0123456789")
+    settings: dict[str, object] = {
+        "vit": {"embed_dim": 8, "num_heads": 2},
+        "pit": {"base_dims": (4, 4, 4), "heads": (1, 2, 2)},
+        "swin": {"embed_dim": 4, "num_heads": (1, 2, 2, 2)},
+        "botnet": {"widths": (4, 4, 4, 8), "heads": 2},
+        "alternet": {"widths": (4, 4, 8, 8), "heads": (1, 1, 2, 2), "head_width": 4},
+        "preresnet": {"widths": (4, 4, 4, 4)},
+        "resnet": {"widths": (4, 4, 4, 4) if "resnet_" in name else (4, 4, 4)},
+    }[family]
+    if name == "alternet_xs":
+        settings = {"widths": (4, 4, 8), "heads": (1, 1, 2), "head_width": 4}
+    return ls.create_model(name, num_classes, image_size, in_channels, **settings)
+
+
 def dense_hessian(objective: ls.Objective, x: Tensor | None = None, y: Tensor | None = None) -> np.ndarray:
     """The Hessian in full by torch.func.hessian of the written-out loss: shares nothing with the operators."""
     model = objective.model

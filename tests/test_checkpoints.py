@@ -1,13 +1,21 @@
+import argparse
+import json
 import os
+import pathlib
 import pickle
 
+import numpy as np
 import pytest
+import timm
 import torch
 from conftest import CIFAR10, IMAGENET, RESNET20, needs_shared
 from safetensors.torch import save_file
 
 import landscape as ls
-from landscape.checkpoints import CONTAINERS, fitting_models
+from landscape.analysis import describe_file
+from landscape.builders import builder
+from landscape.fitting import fitting_models
+from landscape.weights import CONTAINERS
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def test_containers_and_endings(tmp_path, network, suffix, container):
     assert provenance["metadata"] == ({"epoch": 7} if container else {})
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module.", "net."])
 def test_prefixes(tmp_path, network, prefix):
     torch.save({prefix + k: t for k, t in network.state_dict().items()}, tmp_path / "w.pt")
     assert loaded(tmp_path / "w.pt")[1]["prefix"] == prefix
@@ -56,6 +64,8 @@ def test_safetensors_with_and_without_metadata(tmp_path, network):
         ("vit_ti", {"num_classes": 7, "image_size": 64, "in_channels": 3}),
         ("vit_xs", {"num_classes": 10, "image_size": 8, "in_channels": 1}),
         ("alternet_xs", {"num_classes": 3, "image_size": 32, "in_channels": 1}),
+        ("pit_ti", {"num_classes": 3, "image_size": 28, "in_channels": 1}),
+        ("botnet_50", {"num_classes": 3, "image_size": 64, "in_channels": 1}),
     ],
 )
 def test_settings_are_read_off_the_weights(tmp_path, name, settings):
@@ -64,16 +74,44 @@ def test_settings_are_read_off_the_weights(tmp_path, name, settings):
     assert provenance["num_classes"] == settings["num_classes"]
     assert provenance["in_channels"] == settings["in_channels"]
     assert provenance["image_size"] in (settings["image_size"], None)
-    if name.startswith("vit"):
+    if not name.startswith("alternet"):
         assert provenance["image_size"] == settings["image_size"]
 
 
 def test_timm_model(tmp_path):
-    import timm
-
     torch.save(timm.create_model("resnet18", num_classes=5, in_chans=1).state_dict(), tmp_path / "w.pt")
     provenance = loaded(tmp_path / "w.pt", "timm:resnet18")[1]
     assert (provenance["num_classes"], provenance["in_channels"]) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("vit_xs(local=3, depth=2)", {"local": 3, "depth": 2}),
+        ("vit_xs()", {}),
+        ("alternet_xs(attention=(1, 0, 1))", {"attention": (1, 0, 1)}),
+    ],
+)
+def test_settings_after_the_name(tmp_path, model, settings):
+    name = model.partition("(")[0]
+    torch.save(ls.create_model(name, 4, 8, 1, **settings).state_dict(), tmp_path / "w.pt")
+    network, provenance = ls.load_checkpoint(tmp_path / "w.pt", model)
+    assert provenance["model"] == model
+    assert str(network) == str(ls.create_model(name, 4, 8, 1, **settings).eval())
+    ls.save_checkpoint(tmp_path / "named.safetensors", network, {"model": model})
+    assert str(ls.load_checkpoint(tmp_path / "named.safetensors")[0]) == str(network)
+
+
+def test_settings_of_timm_s(tmp_path):
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=2).state_dict(), tmp_path / "w.pt")
+    network, _ = ls.load_checkpoint(tmp_path / "w.pt", "timm:vit_tiny_patch16_224(depth=2)")
+    assert len(network.blocks) == 2
+
+
+@pytest.mark.parametrize("model", ["vit_xs(3)", "vit_xs(local=3", "vit_xs(local=open('x'))", "vit_xs(local=3).eval()"])
+def test_settings_are_literals_by_keyword(model):
+    with pytest.raises(ls.UserError, match="is no network with settings; write it as in"):
+        builder(model)
 
 
 def test_users_own_function(tmp_path):
@@ -96,14 +134,14 @@ def test_users_own_function(tmp_path):
 
 
 class Malicious:
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, target, call=os.mkdir, *arguments):
+        self.call, self.arguments = call, (str(target), *arguments)
 
     def __reduce__(self):
-        return os.mkdir, (str(self.target),)
+        return self.call, self.arguments
 
 
-def test_code_in_a_file_never_runs(tmp_path):
+def test_code_in_a_file_never_runs(tmp_path, network):
     target = tmp_path / "was-run"
     torch.save({"state_dict": Malicious(target)}, tmp_path / "zip.pt")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malicious(target)))
@@ -111,6 +149,13 @@ def test_code_in_a_file_never_runs(tmp_path):
     for name in ("zip.pt", "raw.pth", "old.pth"):
         with pytest.raises(ls.UserError, match=r"which weights never need, and was not loaded"):
             loaded(tmp_path / name)
+    # Of a module whose objects are passed over: nothing of it is called either.
+    malicious = Malicious(target, np.memmap, "uint8", "w+", 0, (1,))
+    torch.save({"state_dict": network.state_dict(), "where": malicious}, tmp_path / "beside.ckpt")
+    assert loaded(tmp_path / "beside.ckpt")[1]["metadata"] == {}
+    torch.save({"state_dict": malicious}, tmp_path / "within.ckpt")
+    with pytest.raises(ls.UserError, match="no state dict"):
+        loaded(tmp_path / "within.ckpt")
     assert not target.exists()
 
 
@@ -142,13 +187,190 @@ def test_wrong_architecture_names_keys_and_cause(tmp_path, network):
         loaded(tmp_path / "w.pt", "vit_xs")
     with pytest.raises(ls.UserError, match=r"linear.weight is \(4, 64\) in the file and \(9, 64\) in the network"):
         loaded(tmp_path / "w.pt", num_classes=9)
-    with pytest.raises(ls.UserError, match="does not name its network"):
-        loaded(tmp_path / "w.pt", None)
+    torch.save(ls.create_model("resnet20").state_dict(), tmp_path / "20.pt")  # with shortcuts or without: same keys
+    with pytest.raises(ls.UserError, match=r"does not name its network; .* fit resnet20, resnet20_noshort"):
+        loaded(tmp_path / "20.pt", None)
     state = network.state_dict()
     extra = {**state, "surplus": torch.zeros(1)}
     torch.save(extra, tmp_path / "e.pt")
     with pytest.raises(ls.UserError, match=r"1 left over \(surplus\)"):
         loaded(tmp_path / "e.pt")
+
+
+def test_a_lightning_checkpoint_and_its_settings(tmp_path, network):
+    """Hyperparameters of the usual classes are passed over; weights under the module's own attribute."""
+    held = {
+        "epoch": 7,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": {f"net.{k}": t for k, t in network.state_dict().items()},
+        "hyper_parameters": {"args": argparse.Namespace(lr=0.1), "where": pathlib.PurePosixPath("/data"), "lr": 0.1},
+        "callbacks": {"best": np.float64(0.9)},
+    }
+    torch.save(held, tmp_path / "last.ckpt")
+    safe = set(torch.serialization.get_safe_globals())
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "last.ckpt", weights_only=True)
+    state, provenance = loaded(tmp_path / "last.ckpt", None)
+    assert all(torch.equal(state[k], t) for k, t in network.state_dict().items())
+    assert (provenance["model"], provenance["prefix"], provenance["container"]) == ("resnet8", "net.", "state_dict")
+    assert provenance["metadata"] == {"epoch": 7, "pytorch-lightning_version": "2.4.0"}
+    assert set(torch.serialization.get_safe_globals()) == safe
+
+
+def test_li_et_al_s_t7(tmp_path):
+    """Their ResNets project their shortcuts; a torch file of accuracy, epoch and weights, in the format of old."""
+    model = ls.create_model("resnet20_projection")
+    state = model.state_dict()
+    assert state["layer2.0.shortcut.0.weight"].shape == (32, 16, 1, 1)
+    kept = {k: t for k, t in state.items() if not k.endswith("num_batches_tracked")}  # as before torch 0.4.1
+    torch.save(
+        {"acc": 92.3, "epoch": 300, "state_dict": {f"module.{k}": t for k, t in kept.items()}},
+        tmp_path / "model_300.t7",
+        _use_new_zipfile_serialization=False,
+    )
+    found, provenance = loaded(tmp_path / "model_300.t7", None)
+    assert provenance["model"] == "resnet20_projection"
+    assert provenance["metadata"]["epoch"] == 300
+    assert all(torch.equal(found[k], t) for k, t in state.items())
+
+
+def folder(tmp_path, state, config, preprocessing=None):
+    place = tmp_path / "hub"
+    place.mkdir()
+    save_file({k: t.contiguous() for k, t in state.items()}, place / "model.safetensors", metadata={"format": "pt"})
+    (place / "config.json").write_text(json.dumps(config))
+    if preprocessing:
+        (place / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    return place
+
+
+def test_a_hugging_face_folder_of_timm_s(tmp_path):
+    """As timm itself saves for the hub, which is the truth for what its config says."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=7, depth=2).eval()
+    timm.models.save_for_hf(model, tmp_path / "hub", model_args={"depth": 2}, safe_serialization="both")
+    assert "fits the networks: timm:vit_tiny_patch16_224 (7 classes, 224 px" in describe_file(tmp_path / "hub")
+    for path in (tmp_path / "hub", tmp_path / "hub" / "model.safetensors"):
+        network, provenance = ls.load_checkpoint(path)
+        assert provenance["model"] == "timm:vit_tiny_patch16_224"
+        assert (provenance["num_classes"], provenance["image_size"]) == (7, 224)
+        assert provenance["metadata"]["mean"] == [0.5, 0.5, 0.5]
+        x = torch.randn(1, 3, 224, 224)
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), model(x))
+
+
+def test_a_hugging_face_folder_of_transformers(tmp_path):
+    """Its config gives what no shape shows, such as the heads; the numbers are those of a ViT of timm's."""
+    torch.manual_seed(0)
+    model = ls.create_model("vit_xs", 5, 16, depth=2, num_heads=2, patch_size=4, qkv_bias=True, norm_eps=1e-12).eval()
+    state = {}
+    names = {
+        "cls_token": "vit.embeddings.cls_token",
+        "pos_embed": "vit.embeddings.position_embeddings",
+        "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "attn.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "head": "classifier",
+    }
+    for key, t in model.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        key = key.replace("blocks.", "vit.encoder.layer.")
+        key = f"vit.layernorm.{key[5:]}" if key.startswith("norm.") else key
+        if ".attn.qkv." in key:
+            for part, piece in zip(("query", "key", "value"), t.chunk(3), strict=True):
+                state[key.replace("attn.qkv", f"attention.attention.{part}")] = piece
+        else:
+            state[key] = t
+    config = {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "image_size": 16,
+        "patch_size": 4,
+        "layer_norm_eps": 1e-12,
+        "id2label": {str(i): str(i) for i in range(5)},
+    }
+    place = folder(tmp_path, state, config, {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]})
+    network, provenance = ls.load_checkpoint(place)
+    assert provenance["dialect"] == "ViT of transformers"
+    assert provenance["metadata"]["mean"] == [0.1, 0.2, 0.3]
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
+
+
+def test_folders_without_weights(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ls.UserError, match=r"is a folder without model.safetensors .* \(it has notes.txt\)"):
+        ls.load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ls.UserError, match="in several files"):
+        ls.load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "asked", "message"),
+    [
+        (
+            "resnet_18",
+            {"num_classes": 100},
+            {"num_classes": 10},
+            r"resnet_18: classes 100, not 10; .*\(classifier.0.de",
+        ),
+        ("alternet_18", {"window": 7}, {}, r"alternet_18: window 7, not 4; 2 of another shape \(layer2.1.attn.pos_emb"),
+        (
+            "alternet_18",
+            {"attention": (0, 0, 1, 1)},
+            {},
+            r"missing \(layer2.1.norm1.weight,.*left over \(layer2.1.bn.w",
+        ),
+        ("swin_ti", {"window_size": 8}, {}, r"swin_ti: window 8, not 4; .*relative_position_bias_table is \(225, 3\)"),
+        ("vit_xs", {"depth": 6}, {}, r"vit_xs: 6 blocks in blocks, not 4; 22 left over"),
+        ("vit_xs", {"qkv_bias": True}, {}, "vit_xs: with a query-key-value bias; 4 left over"),
+        ("vit_xs", {"global_pool": "avg"}, {}, "without a class token, with average pooling before the last norm"),
+        ("vit_xs", {"image_size": 32}, {"image_size": 16}, r"vit_xs: tokens 65, not 17; 1 of another shape"),
+        ("pit_ti", {"depth": (2, 5, 4)}, {}, r"pit_ti: 5 blocks in transformers.1.blocks, not 6; 12 missing"),
+        (
+            "resnet_18",
+            {"in_channels": 1},
+            {"in_channels": 3},
+            r"resnet_18: input channels 1, not 3; 1 of another shape",
+        ),
+        ("resnet_18", {"widths": (32, 64, 128, 256)}, {}, "resnet_18: width 32, not 64"),
+        ("resnet20_projection", {"shortcut": "A"}, {}, r"without projected shortcuts; 10 missing .* fit resnet20, "),
+    ],
+)
+def test_a_near_miss_says_what_differs(tmp_path, name, settings, asked, message):
+    torch.save(ls.create_model(name, **settings).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ls.UserError, match=message):
+        loaded(tmp_path / "w.pt", name, **asked)
+
+
+def test_asking_for_what_the_weights_are_not_says_what_they_are(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ls.UserError, match=r"classes 4, not 9; .* fit resnet8 \(4 classes, 1 input channels\)$"):
+        loaded(tmp_path / "w.pt", num_classes=9)
+
+
+def test_show_says_what_fits_or_nearly(tmp_path):
+    torch.save(ls.create_model("alternet_18", 100).state_dict(), tmp_path / "w.pt")
+    assert "fits the networks: alternet_18 (100 classes, 3 input channels)" in describe_file(tmp_path / "w.pt")
+    torch.save(ls.create_model("alternet_18", 100, window=8).state_dict(), tmp_path / "w.pt")
+    assert "none of this toolkit's; nearly alternet_18 (100 classes, 3 input channels), but for window 8, not 4" in (
+        describe_file(tmp_path / "w.pt")
+    )
+    torch.save({"weight": torch.zeros(3, 4)}, tmp_path / "w.pt")
+    assert "none of this toolkit's, nor nearly" in describe_file(tmp_path / "w.pt")
+    with pytest.raises(ls.UserError, match="no network of this toolkit is like them"):
+        loaded(tmp_path / "w.pt", None)
 
 
 @pytest.mark.parametrize(

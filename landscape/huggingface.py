@@ -1,0 +1,87 @@
+"""A folder as Hugging Face keeps a model: which file has the weights, and what config.json says of the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from landscape.errors import UserError, a_few
+from landscape.models.vit import SIZES
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of the weights. Raises UserError where the folder has none, or has them in several."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+        if (folder / f"{name}.index.json").is_file():
+            raise UserError(f"{folder} has its weights in several files; save them as one {WEIGHTS[0]}")
+    held = a_few(sorted(p.name for p in folder.iterdir()), 5) or "nothing"
+    raise UserError(
+        f"{folder} is a folder without {' or '.join(WEIGHTS)} (it has {held}); give the checkpoint file in it"
+    )
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """model, settings, num_classes, image_size, in_channels, mean and std, as far as the folder's files tell.
+
+    Of a timm model (`architecture`, `pretrained_cfg`) and of a ViT or any image model of transformers (`model_type`).
+    Empty without a readable config.json.
+    """
+    config = _json(folder / "config.json")
+    if "architecture" in config:
+        return _timm(config)
+    if "model_type" in config:
+        return {**_transformers(config), **_preprocessing(_json(folder / "preprocessor_config.json"))}
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _timm(config: dict[str, Any]) -> dict[str, Any]:
+    published = config.get("pretrained_cfg", {})
+    found = {k: published[k] for k in ("mean", "std") if k in published}
+    if "input_size" in published:
+        found["in_channels"], found["image_size"] = published["input_size"][:2]
+    if "num_classes" in config:
+        found["num_classes"] = config["num_classes"]
+    if timm.is_model(config["architecture"]):
+        found["model"] = f"timm:{config['architecture']}"
+        own = ("num_classes", "in_chans", "img_size")  # said above
+        found["settings"] = {k: v for k, v in config.get("model_args", {}).items() if k not in own}
+    return found
+
+
+def _transformers(config: dict[str, Any]) -> dict[str, Any]:
+    found = {"num_classes": len(config["id2label"])} if "id2label" in config else {}
+    if config["model_type"] != "vit":  # what is not a ViT is recognised by its keys
+        return found
+    width, depth = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
+    sizes = [name for name, size in SIZES.items() if (size["embed_dim"], size["depth"]) == (width, depth)]
+    settings = {
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": config.get("num_attention_heads", 12),
+        "mlp_ratio": config.get("intermediate_size", 3072) / width,
+        "patch_size": config.get("patch_size", 16),
+        "qkv_bias": config.get("qkv_bias", True),
+        "norm_eps": config.get("layer_norm_eps", 1e-12),
+    }
+    size = {"image_size": config.get("image_size", 224), "in_channels": config.get("num_channels", 3)}
+    return {**found, **size, "model": sizes[0] if sizes else "vit_b", "settings": settings}
+
+
+def _preprocessing(config: dict[str, Any]) -> dict[str, Any]:
+    names = {"image_mean": "mean", "image_std": "std"}
+    return {ours: config[theirs] for theirs, ours in names.items() if theirs in config}

@@ -1,0 +1,160 @@
+"""A file or folder -> the weights in it and what it says of itself. Read as weights only: no code in them ever runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from landscape import huggingface
+from landscape.errors import UserError, a_few
+
+SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
+CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+METADATA_KEY = "landscape"
+# Settings that trainers pickle beside the weights. They are read as empty objects; nothing of these modules is called.
+SETTINGS = re.compile(r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy)\.")
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: its weights, prefixes removed, and where they came from."""
+
+    state: State
+    sha256: str
+    container: str | None = None
+    prefix: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Inert(dict[str, Any]):
+    """Stands in for an object that is not weights: takes whatever it is given, and does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Nothing is kept."""
+
+
+def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, Any]) -> None:
+    """Weights as safetensors, atomically, with `metadata` (JSON) beside them: model, num_classes, mean, std, ...
+
+    Raises UserError where the place cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"cannot write {path}: {e}; choose another place with --out") from e
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of a checkpoint: a folder, or one of the known endings."""
+    return Path(path).is_dir() or Path(path).suffix in SUFFIXES
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The weights in a file or a Hugging Face folder, with no model in mind.
+
+    Raises UserError for a missing file, one that is no checkpoint, is damaged, or asks to run code.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no such checkpoint: {path}")
+    file = huggingface.weights_in(path) if path.is_dir() else path
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
+    with open(file, "rb") as f:
+        sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+    if file.suffix == ".safetensors":
+        held, metadata = _read_safetensors(file)
+    else:
+        held = _read_torch(file)
+        metadata = {}
+    state, container = _state_dict(held, path)
+    if container is not None:
+        plain = (int, float, str)
+        metadata = {k: v for k, v in held.items() if isinstance(v, plain) and k not in CONTAINERS}
+    if not metadata:
+        metadata = huggingface.described(file.parent)
+    prefix = ""
+    while stripped := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
+        state = {k.removeprefix(stripped): t for k, t in state.items()}
+        prefix += stripped
+    return Checkpoint(state, sha256, container, prefix, metadata)
+
+
+def _read_torch(path: Path) -> Any:
+    damaged = f"{path} is no torch checkpoint, or is damaged or cut short"
+    stand_ins: list[Any] = []
+    try:
+        while True:
+            try:
+                with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+                    warnings.simplefilter("ignore")  # torch's doubts about old pickles end below, as an error or not
+                    return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as e:
+                asked = re.search(r"GLOBAL (\S+)", str(e))
+                known = [name for _, name in stand_ins]
+                if asked is None or asked[1] in known or not SETTINGS.match(asked[1]):
+                    raise
+                stand_ins.append((type(asked[1].rpartition(".")[2], (Inert,), {}), asked[1]))
+    except pickle.UnpicklingError as e:
+        text = str(e)
+        if "GLOBAL" not in text and "Unsupported" not in text:
+            raise UserError(damaged) from e
+        asked = re.search(r"GLOBAL (\S+)", text)
+        wish = f"asks to run code ({asked[1]})" if asked else "asks for more than tensors"
+        raise UserError(
+            f"{path} {wish}, which weights never need, and was not loaded; save model.state_dict() alone"
+        ) from e
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as e:
+        raise UserError(damaged) from e
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  (not a dict)
+            text = (f.metadata() or {}).get(METADATA_KEY, "{}")
+        metadata = json.loads(text)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UserError(f"{path} is no safetensors file, or is damaged: {e}") from e
+    return state, metadata if isinstance(metadata, dict) else {}
+
+
+def _state_dict(held: Any, path: Path) -> tuple[State, str | None]:
+    if _is_state(held):
+        return dict(held), None
+    if isinstance(held, Mapping):
+        for key in CONTAINERS:
+            if _is_state(held.get(key)):
+                return dict(held[key]), key
+        keys = a_few(map(str, held), 6)
+        raise UserError(f"{path} holds no state dict; it has {keys or 'nothing'}, none of {', '.join(CONTAINERS)}")
+    raise UserError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
+
+
+def _is_state(held: Any) -> bool:
+    return isinstance(held, Mapping) and len(held) > 0 and all(isinstance(v, Tensor) for v in held.values())
