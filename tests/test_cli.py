@@ -27,7 +27,8 @@ def analysed(trained, tmp_path_factory):
 def test_analyze_writes_the_file_and_its_pictures(analysed, trained):
     out, result = analysed
     groups = ls.load(out)
-    assert set(groups) == {"test", "surface", "spectrum", "density"}
+    assert set(groups) == {"test", "plane", "surface", "spectrum", "density"}
+    assert groups.pop("plane").attrs["config"]["kind"] == "random"
     for group in groups.values():
         provenance = group.attrs["config"]["objective"]["provenance"]
         assert provenance["sha256"]
