@@ -31,8 +31,9 @@ import landscape as ls
 from landscape.curvature import Curvature, exact_arithmetic
 from landscape.data import input_settings, open_source, seeded
 from landscape.lanczos import RitzPairs, eigenpairs
+from landscape.recipes import Recipe
 from landscape.spectrum import minibatch_eigenpairs
-from landscape.training import Recipe, train
+from landscape.training import train
 from landscape.workers import side_by_side
 
 K, BATCH_SIZE, TOL = 5, 16, 1e-2

@@ -94,7 +94,7 @@ def reference(
 ) -> Points:
     settings = input_settings(source, None, None, normalisation["mean"], normalisation["std"])
     transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment="rand-m9-n2-mstd1.0")
-    mix = Mixup(0.8, 1.0, num_classes=source.num_classes, label_smoothing=0.1)
+    mix = Mixup(1.0, 0.8, num_classes=source.num_classes, label_smoothing=0.1)
     model = copy.deepcopy(model).to(device).eval()
     start = copy.deepcopy(model.state_dict())
     bases = []

@@ -37,6 +37,7 @@ class Subject:
     data: str
     data_settings: dict[str, Any]
     objective_settings: dict[str, Any]
+    part: dict[str, Any]  # of the training split that it was trained on
     progress: bool
 
     def frozen(
@@ -51,6 +52,8 @@ class Subject:
         settings = dict(self.data_settings)
         if transform == "eval":
             settings = {k: v for k, v in settings.items() if k not in RECIPE}
+        if split == "train":
+            settings |= self.part
         return load_data(
             self.data,
             split=split,
@@ -104,7 +107,8 @@ def open_subject(
     }
     decay = weight_decay if weight_decay is not None else float(metadata.get("weight_decay", 0.0))
     objective_settings = {"weight_decay": decay, "penalty": penalty, "device": device}
-    return Subject(network, provenance, data, data_settings, objective_settings, progress)
+    part = {"fraction": metadata.get("fraction", 1.0), "fraction_seed": metadata.get("seed", 0)}
+    return Subject(network, provenance, data, data_settings, objective_settings, part, progress)
 
 
 def into(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from torch import nn
 from typer.core import TyperGroup
 
-from landscape import plots, store
+from landscape import distributed, plots, store
 from landscape.analysis import (
     describe,
     describe_file,
@@ -64,8 +65,8 @@ from landscape.exchange import export_surface, import_surface
 from landscape.measures import measure
 from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
+from landscape.recipes import recipe as named_recipe
 from landscape.spectrum import hessian_series
-from landscape.training import Recipe
 from landscape.training import train as run_training
 
 
@@ -336,49 +337,69 @@ def train(
     model: Annotated[str, typer.Option(help="A name of landscape.models, timm:NAME, or file.py:function.")],
     data: Annotated[str, typer.Option(help="digits, torch/NAME, hfds/NAME-or-folder, or an image folder.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write (.safetensors).")],
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
-    batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 96,
-    optimizer: Annotated[str, typer.Option(help="adamw, sgd, or another of timm's.")] = "adamw",
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 0.05,
-    warmup_epochs: Annotated[int, typer.Option(help="Epochs of linear warm-up; cosine after.")] = 5,
-    clip: Annotated[float, typer.Option(help="Bound on the gradient's norm; 0 for none.")] = 5.0,
+    recipe: Annotated[
+        str, typer.Option(help="plain, or the study's: strong or weak. The rest overrides it.")
+    ] = "plain",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step, of all processes.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, or another of timm's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the optimiser.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine or steps.")] = None,
+    warmup_epochs: Annotated[int | None, typer.Option(help="Epochs of linear warm-up.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Bound on the gradient's norm; 0 for none.")] = None,
     auto_augment: AutoAugment = None,
-    mixup: Annotated[float, typer.Option(help="alpha of mixup; 0 for off.")] = 0.0,
-    cutmix: Annotated[float, typer.Option(help="alpha of cutmix; 0 for off.")] = 0.0,
-    smoothing: Annotated[float, typer.Option(help="Label smoothing.")] = 0.0,
+    mixup: Annotated[float | None, typer.Option(help="alpha of mixup; 0 for off.")] = None,
+    cutmix: Annotated[float | None, typer.Option(help="alpha of cutmix; 0 for off.")] = None,
+    smoothing: Annotated[float | None, typer.Option(help="Label smoothing.")] = None,
+    drop_path: Annotated[float | None, typer.Option(help="Rate of stochastic depth.")] = None,
+    sam: Annotated[float | None, typer.Option(help="rho of sharpness-aware minimisation; 0 for off.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="Of the training examples, the same of each class.")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Folder for a checkpoint of every epoch.")] = None,
     mean: Numbers = None,
     std: Numbers = None,
     image_size: Size = None,
     root: Root = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw examples.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that draw examples. [default: 0; beside a GPU one per core]")
+    ] = None,
     seed: Seed = 0,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network, and save it with all that an analysis needs to know of it.
+    """Train a network, and save it with all that an analysis needs to know of it; started again, it goes on.
 
     Example: landscape train --model vit_xs --data digits --out vit.safetensors
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out} must end in .safetensors")
-    recipe = Recipe(
-        epochs=epochs, batch_size=batch_size, optimizer=optimizer, lr=lr, weight_decay=weight_decay,
-        warmup_epochs=warmup_epochs, clip=clip or None, auto_augment=auto_augment, mixup=mixup, cutmix=cutmix,
-        smoothing=smoothing, seed=seed,
+    settled = named_recipe(
+        recipe, epochs=epochs, batch_size=batch_size, optimizer=optimizer, lr=lr, momentum=momentum,
+        weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs, clip=clip,
+        auto_augment=auto_augment, mixup=mixup, cutmix=cutmix, smoothing=smoothing, drop_path=drop_path, sam=sam,
+        precision=precision, fraction=fraction, seed=seed,
     )  # fmt: skip
+    distributed.start()
     chosen = chosen_device(device)
     source = open_source(data, "train", root)
-    settings = input_settings(source, image_size, None, numbers(mean, "--mean"), numbers(std, "--std"))
-    build, _ = builder(model)
+    inputs = input_settings(source, image_size, None, numbers(mean, "--mean"), numbers(std, "--std"))
+    build, name = builder(model, {"drop_path_rate": settled.drop_path} if settled.drop_path else None)
     with seeded(seed):
-        network = build(
-            num_classes=source.num_classes, image_size=settings.image_size, in_channels=settings.in_channels
-        )
+        network = build(num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels)
+
+    def keep(epoch: int, now: nn.Module) -> None:
+        assert trajectory is not None
+        save_checkpoint(trajectory / f"epoch{epoch}.safetensors", now, {"model": model, "data": source.name})
+
     trained = run_training(
-        network, source, recipe, settings, device=chosen, workers=workers, progress=not quiet, label=model
-    )
-    save_checkpoint(out, trained.model, {"model": model, **trained.metadata})
+        network, source, settled, inputs, device=chosen, workers=workers, state=out.with_name(out.name + ".training"),
+        each_epoch=keep if trajectory is not None else None, progress=not quiet, label=name,
+    )  # fmt: skip
+    if distributed.rank() != 0:
+        return
+    save_checkpoint(out, trained.model, {"model": model, "recipe": recipe, **trained.metadata})
     if not quiet:
         subject = open_subject(out, None, data, device=chosen, seed=seed, root=root, progress=True)
         test = evaluate_test(subject)

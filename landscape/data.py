@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup, create_dataset, create_transform
 from timm.data.mixup import mixup_target
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import RandomCrop
 from tqdm import tqdm
 
@@ -92,6 +92,8 @@ def load_data(
     split: str = "train",
     samples: int | None = None,
     at_most: int | None = None,
+    fraction: float = 1.0,
+    fraction_seed: int = 0,
     transform: str = "train",
     batch_size: int = 256,
     seed: int | None = 0,
@@ -115,6 +117,7 @@ def load_data(
     split: "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
     samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's
         own order.
+    fraction: of the split, the same share of each class, by `fraction_seed`: what a network was trained on with it.
     transform: "eval" resizes and normalises; "train" also augments as the recipe does: a random crop (padded by an
         eighth of the side below 128 px, random-resized from there on), a mirror image where that keeps the class,
         and `auto_augment` (timm's notation, such as "rand-m9-n2-mstd1.0").
@@ -126,7 +129,7 @@ def load_data(
     Raises UserError for an unknown name, an empty or missing split, more samples than there are, images of
     different sizes without `image_size`, or a label that is no class.
     """
-    source = open_source(name, split, root)
+    source = balanced(open_source(name, split, root), fraction, fraction_seed)
     if samples is not None and not 1 <= samples <= len(source):
         raise UserError(
             f"samples={samples}: the {source.split} split of {name} has {len(source)} examples; "
@@ -159,6 +162,7 @@ def load_data(
         "split": source.split,
         "samples": len(y),
         "available": len(source),
+        "fraction": [fraction, fraction_seed],
         "transform": transform,
         "seed": seed,
         **asdict(settings),
@@ -334,6 +338,25 @@ def make_transform(
         return transform(image)
 
     return apply
+
+
+def balanced(source: Source, fraction: float, seed: int) -> Source:
+    """The same share of each class of a source, at least one example, drawn by the seed; all of it for 1.
+
+    Raises UserError for a fraction outside of (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction={fraction} must be above 0 and at most 1")
+    if fraction == 1:
+        return source
+    labels = np.array([int(source.images[i][1]) for i in range(len(source))])
+    rng = np.random.default_rng([seed, 0])
+    kept = [
+        rng.permutation(at)[: max(1, round(fraction * len(at)))]
+        for at in (np.flatnonzero(labels == c) for c in np.unique(labels))
+    ]
+    index = np.sort(np.concatenate(kept)).tolist()
+    return replace(source, images=Subset(source.images, index))  # type: ignore[arg-type]
 
 
 class Drawn(Dataset[tuple[Tensor, int]]):

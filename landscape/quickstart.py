@@ -12,9 +12,10 @@ from landscape.data import input_settings, open_source, seeded
 from landscape.density import spectral_density
 from landscape.directions import random_plane
 from landscape.models import create_model
+from landscape.recipes import Recipe
 from landscape.spectrum import hessian_spectrum
 from landscape.surface import evaluate_surface
-from landscape.training import Recipe, train
+from landscape.training import train
 
 RECIPES = {
     "resnet8": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),

@@ -1,50 +1,43 @@
-"""The recipe: AdamW or SGD, linear warm-up, cosine decay, on freshly drawn batches.
+"""The recipe, read from top to bottom: freshly drawn batches, warm-up and decay, resumable, on one process or many.
 
     landscape train --model vit_xs --data digits --epochs 60 --out vit_xs.safetensors
+    landscape train --model vit_ti --data torch/cifar100 --recipe strong --out vit_ti.safetensors
 
-On one machine the same seed gives the same weights, to the bit.
+On one machine the same seed gives the same weights, to the bit, interrupted or not.
 """
 
 from __future__ import annotations
 
 import copy
+import json
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from torch import nn
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from landscape.data import Drawn, InputSettings, Source, input_settings, make_transform, seeded
+from landscape import distributed
+from landscape.data import Drawn, InputSettings, Source, balanced, input_settings, make_transform, seeded
 from landscape.errors import UserError
+from landscape.recipes import RECIPES, Recipe
+from landscape.sam import ascended
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of a training run. `lr` is the peak, for the batch size given; `clip` bounds the gradient's norm."""
-
-    epochs: int = 60
-    batch_size: int = 96
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    warmup_epochs: int = 5
-    clip: float | None = 5.0
-    auto_augment: str | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    smoothing: float = 0.0
-    seed: int = 0
-
-    def asdict(self) -> dict[str, Any]:
-        return asdict(self)
+EachEpoch = Callable[[int, nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -62,73 +55,84 @@ class Trained:
 def train(
     model: nn.Module,
     source: Source,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = RECIPES["plain"],
     settings: InputSettings | None = None,
     *,
     device: torch.device | str = "cpu",
-    workers: int = 0,
+    workers: int | None = None,
+    state: str | os.PathLike[str] | None = None,
+    save_every: float = 30.0,
+    each_epoch: EachEpoch | None = None,
     progress: bool = False,
     label: str = "train",
 ) -> Trained:
-    """Train a copy of `model` on every example of `source`, drawn anew each epoch; `model` itself stays as it is.
+    """Train a copy of `model` on the examples of `source`, drawn anew each epoch; `model` itself stays as it is.
 
     settings: what the network sees of an image; by default as the data set has it.
+    workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
+        many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
+        for them.
+    state: a file that keeps what is needed to go on, at the end of an epoch and every `save_every` seconds at most;
+        found there, the training goes on; once finished, it is removed.
+    each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
 
-    Raises UserError for an unknown optimiser, no epochs, or a loss that has stopped being finite.
+    Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
+    on GPUs the whole batch. The first process writes.
+
+    Raises UserError for an unknown optimiser, a state of another recipe, or a loss that has stopped being finite.
     """
-    if recipe.epochs < 1 or recipe.batch_size < 1:
-        raise UserError(f"epochs={recipe.epochs} and batch_size={recipe.batch_size} must both be 1 or more")
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)
-    try:
-        optimizer = create_optimizer_v2(
-            network,
-            recipe.optimizer,
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            momentum=recipe.momentum,
-        )
-    except (ValueError, AssertionError) as e:
-        raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
-    schedule = CosineLRScheduler(
-        optimizer,
-        t_initial=max(recipe.epochs, 2),  # of one alone there is no schedule, which timm warns of
-        warmup_t=min(recipe.warmup_epochs, recipe.epochs - 1),
-        warmup_lr_init=recipe.lr / 100,
-        warmup_prefix=True,
-    )
-    transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
-    mix = None
-    if recipe.mixup or recipe.cutmix:
-        mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes)
-    smoothing = 0.0 if mix is not None else recipe.smoothing
-    # A last batch of one example has no batch statistics, and mixing goes in pairs: the rest of a division is left out.
-    batch_size = min(recipe.batch_size, len(source) - len(source) % 2)
-    losses, rates = [], []
-    epochs = tqdm(range(recipe.epochs), label, disable=not progress, unit="epoch")
+    source = balanced(source, recipe.fraction, recipe.seed)
+    optimizer, schedule = _optimizer(network, recipe)
+    device = torch.device(device)
+    wrapped: nn.Module = network
+    if distributed.size() > 1:
+        if device.type == "cuda":
+            wrapped = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        wrapped = DistributedDataParallel(network)
+    saved = Path(state) if state is not None else None
+    losses, rates = _restored(saved, network, optimizer, recipe, device)
+    draw = _Batches(source, recipe, settings, device, workers)
+    first = distributed.rank() == 0
+    if each_epoch is not None and first and not losses:
+        each_epoch(0, network)
+    last = time.monotonic()
+    epochs = tqdm(
+        range(len(losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
+        initial=len(losses), total=recipe.epochs,
+    )  # fmt: skip
     for epoch in epochs:
         schedule.step(epoch)
         rates.append(optimizer.param_groups[0]["lr"])
-        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(source))
-        drawn = Drawn(source, order, transform, recipe.seed, epoch)
-        batches = DataLoader(drawn, batch_size, num_workers=workers, drop_last=True, generator=torch.Generator())
-        total, examples = 0.0, 0
-        with seeded(recipe.seed, epoch):
-            for x, y in batches:
-                x, y = x.to(device), y.to(device)
-                if mix is not None:
-                    x, y = mix(x, y)
-                loss = F.cross_entropy(network(x), y, label_smoothing=smoothing)
-                optimizer.zero_grad()
-                loss.backward()
-                if recipe.clip is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-                optimizer.step()
-                total, examples = total + float(loss.detach()) * len(y), examples + len(y)
-        losses.append(total / examples)
-        epochs.set_postfix(loss=f"{losses[-1]:.3f}")
+        total, examples, waited, began = 0.0, 0, 0.0, time.perf_counter()
+        with seeded(recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
+            if device.type == "cuda":
+                torch.cuda.manual_seed(torch.initial_seed())
+            batches = draw.epoch(epoch)
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                waited += time.perf_counter() - asked
+                if batch is None:
+                    break
+                x, y = batch
+                loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
+                total, examples = total + float(loss) * len(y), examples + len(y)
+        losses.append(_mean(total, examples))
+        took = time.perf_counter() - began
+        epochs.set_postfix(
+            loss=f"{losses[-1]:.3f}", images_a_second=f"{examples / took:.0f}", waited=f"{waited / took:.0%}"
+        )
         if not np.isfinite(losses[-1]):
             raise UserError(f"the loss is {losses[-1]} in epoch {epoch + 1}; lower lr={recipe.lr}")
+        if each_epoch is not None and first:
+            each_epoch(epoch + 1, network)
+        if saved is not None and first and time.monotonic() - last >= save_every and epoch + 1 < recipe.epochs:
+            _save(saved, network, optimizer, recipe, losses, rates)
+            last = time.monotonic()
+    if saved is not None and first:
+        saved.unlink(missing_ok=True)
     metadata = {
         **recipe.asdict(),
         "num_classes": source.num_classes,
@@ -138,3 +142,133 @@ def train(
         "training_lr": rates,
     }
     return Trained(network.eval(), metadata)
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, smoothing: float, x: Tensor, y: Tensor
+) -> Tensor:
+    def backward() -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = network(x)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss.detach()
+
+    loss = backward()
+    with ascended(network, recipe.sam) if recipe.sam else nullcontext():
+        if recipe.sam:
+            backward()
+    if recipe.clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+    optimizer.step()
+    return loss
+
+
+class _Batches:
+    """Augmented batches of an epoch, each process its share of every batch, mixed as the recipe says."""
+
+    def __init__(
+        self, source: Source, recipe: Recipe, settings: InputSettings, device: torch.device, workers: int | None
+    ) -> None:
+        self.source, self.recipe, self.device = source, recipe, device
+        self.transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
+        self.mix: Mixup | None = None
+        if recipe.mixup or recipe.cutmix:
+            self.mix = Mixup(
+                recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes
+            )
+        self.smoothing = 0.0 if self.mix is not None else recipe.smoothing
+        # Of one example there are no batch statistics, and mixing goes in pairs: the rest of a division is left out.
+        size = distributed.size()
+        self.share = max(1, min(recipe.batch_size, len(source) - len(source) % 2) // size)
+        if self.mix is not None and self.share > 1:
+            self.share -= self.share % 2
+        if workers is None:
+            workers = min(os.cpu_count() or 1, 16) if device.type == "cuda" else 0
+        self.workers = workers
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.source))
+        size = distributed.size()
+        steps = max(1, len(order) // (self.share * size))
+        mine = np.concatenate(
+            [
+                part[distributed.rank() :: size][: self.share]
+                for part in np.array_split(order[: steps * self.share * size], steps)
+            ]
+        )
+        drawn = Drawn(self.source, mine, self.transform, self.recipe.seed, epoch)
+        loader = DataLoader(
+            drawn, self.share, num_workers=self.workers, drop_last=True, generator=torch.Generator(),
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        for x, y in loader:
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            yield self.mix(x, y) if self.mix is not None else (x, y)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
+    try:
+        optimizer = create_optimizer_v2(
+            network, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+        )
+    except (ValueError, AssertionError) as e:
+        raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
+    epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
+    schedule: Scheduler
+    if recipe.schedule == "steps":
+        milestones = [m + 1 for m in recipe.milestones]  # timm lowers the rate an epoch before torch does
+        schedule = MultiStepLRScheduler(optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low)
+    else:  # of one epoch alone there is no schedule, which timm warns of
+        length = max(recipe.epochs, 2)
+        schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
+    return optimizer, schedule
+
+
+def _mean(total: float, examples: int) -> float:
+    shares = distributed.gathered((total, examples))
+    return sum(t for t, _ in shares) / sum(n for _, n in shares)
+
+
+def _save(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, losses: list[float],
+    rates: list[float],
+) -> None:  # fmt: skip
+    part = path.with_name(path.name + ".part")
+    held = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "recipe": json.dumps(recipe.asdict()),
+        "losses": losses,
+        "rates": rates,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(held, part)
+        os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+
+
+def _restored(
+    path: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """The losses and rates of the epochs behind; network and optimiser as they were after them."""
+    if path is None or not path.exists():
+        return [], []
+    try:
+        held = torch.load(path, map_location=device, weights_only=True)
+        if held["recipe"] != json.dumps(recipe.asdict()):
+            there = json.loads(held["recipe"])
+            asked = json.loads(json.dumps(recipe.asdict()))
+            differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
+            raise UserError(
+                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to go on, "
+                "or remove it to begin anew"
+            )
+        network.load_state_dict(held["network"])
+        optimizer.load_state_dict(held["optimizer"])
+        return list(held["losses"]), list(held["rates"])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError) as e:
+        raise UserError(f"{path} is not the state of such a training, or is damaged; remove it to begin anew") from e

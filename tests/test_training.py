@@ -1,0 +1,238 @@
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CIFAR10, ROOT, invoke, needs_shared, refused, unchanged
+from torch import nn
+
+import landscape as ls
+from landscape.data import balanced, open_source
+from landscape.recipes import RECIPES, Recipe, recipe
+from landscape.sam import ascended
+from landscape.training import train
+from landscape.weights import read_checkpoint
+
+SHORT = Recipe(epochs=3, warmup_epochs=1, fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_source("digits")
+
+
+@pytest.fixture
+def vit():
+    torch.manual_seed(0)
+    return ls.create_model("vit_xs", 10, 8, 1)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("more", [{}, {"sam": 0.05}, {"mixup": 1.0, "cutmix": 0.8, "smoothing": 0.1}])
+def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_path, more):
+    settings = replace(SHORT, **more)
+    with unchanged(vit):
+        whole = train(vit, digits, settings)
+    assert not same_weights(whole.model, vit)
+
+    def stop(epoch, _):
+        if epoch == 2:
+            raise Stopped
+
+    state = tmp_path / "w.training"
+    with pytest.raises(Stopped):
+        train(vit, digits, settings, state=state, save_every=0, each_epoch=stop)
+    assert state.exists()
+    resumed = train(vit, digits, settings, state=state, save_every=0)
+    assert not state.exists()
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.metadata == whole.metadata
+
+
+def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, tmp_path):
+    def stop(epoch, _):
+        if epoch == 2:
+            raise Stopped
+
+    state = tmp_path / "w.training"
+    with pytest.raises(Stopped):
+        train(vit, digits, SHORT, state=state, save_every=0, each_epoch=stop)
+    with pytest.raises(ls.UserError, match=r"lr: 0.002 there, 0.1 asked"):
+        train(vit, digits, replace(SHORT, lr=0.1), state=state)
+    state.write_bytes(b"nonsense")
+    with pytest.raises(ls.UserError, match="remove it to begin anew"):
+        train(vit, digits, SHORT, state=state)
+
+
+def test_the_ascent_of_sam_is_along_the_gradient_by_rho():
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    x = torch.randn(8, 3)
+    network(x).square().sum().backward()
+    before = copy.deepcopy(network.state_dict())
+    g = torch.cat([p.grad.flatten() for p in network.parameters()])
+    with ascended(network, 0.05):
+        moved = torch.cat([(p - before[k]).detach().flatten() for k, p in network.named_parameters()])
+        network(x)  # its statistics are left alone
+    torch.testing.assert_close(moved, 0.05 * g / g.norm(), rtol=1e-4, atol=1e-7)
+    for name, t in network.state_dict().items():
+        assert torch.equal(t, before[name]) or name.endswith("num_batches_tracked")
+
+
+def test_a_fraction_has_the_same_share_of_each_class(digits):
+    labels = np.array([digits.images[i][1] for i in range(len(digits))])
+    part = balanced(digits, 0.1, 0)
+    found = np.array([part.images[i][1] for i in range(len(part))])
+    for c in range(10):
+        assert (found == c).sum() == round(0.1 * (labels == c).sum())
+    again, other = balanced(digits, 0.1, 0), balanced(digits, 0.1, 1)
+    assert list(again.images.indices) == list(part.images.indices)
+    assert list(other.images.indices) != list(part.images.indices)
+    with pytest.raises(ls.UserError, match="fraction=0"):
+        balanced(digits, 0, 0)
+
+
+def test_a_network_trained_on_a_part_is_analysed_on_that_part(tmp_path):
+    out = tmp_path / "w.safetensors"
+    made = invoke("train", "--model", "resnet8", "--data", "digits", "--epochs", 1, "--fraction", 0.1, "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert invoke("surface", out, "--points", 1, "--out", tmp_path / "a.h5").returncode == 0
+    data = ls.load(tmp_path / "a.h5")["surface"].attrs["config"]["objective"]["data"]
+    assert data["fraction"] == [0.1, 0]
+    assert data["available"] == len(balanced(open_source("digits"), 0.1, 0))
+
+
+def test_the_studys_recipes():
+    strong, weak = RECIPES["strong"], RECIPES["weak"]
+    assert (strong.optimizer, strong.lr, strong.batch_size, strong.epochs) == ("adamw", 1.25e-4, 96, 300)
+    assert (strong.mixup, strong.cutmix, strong.smoothing, strong.drop_path, strong.clip) == (1.0, 0.8, 0.1, 0.1, 5)
+    assert recipe("weak", lr=None, epochs=3).lr == weak.lr == 0.1
+    assert recipe("strong", clip=0).clip is None
+    for bad, words in (
+        ({"name": "stong"}, "strong"),
+        ({"precision": "float8"}, "bfloat16"),
+        ({"fraction": 2.0}, "at most 1"),
+    ):
+        with pytest.raises(ls.UserError, match=words):
+            recipe(**bad)
+
+
+def test_steps_fall_at_the_milestones(digits):
+    model = ls.create_model("resnet8", 10, 8, 1)
+    settings = recipe("weak", epochs=6, fraction=0.05, lr=0.01)
+    trained = train(model, digits, replace(settings, milestones=(2, 4)))
+    np.testing.assert_allclose(trained.metadata["training_lr"], 0.01 * np.array([1, 1, 0.2, 0.2, 0.04, 0.04]))
+
+
+def test_a_checkpoint_of_every_epoch(tmp_path):
+    out, folder = tmp_path / "w.safetensors", tmp_path / "epochs"
+    options = (
+        "--model",
+        "vit_xs",
+        "--data",
+        "digits",
+        "--epochs",
+        2,
+        "--fraction",
+        0.1,
+        "--drop-path",
+        0.2,
+        "--sam",
+        0.05,
+    )
+    made = invoke("train", *options, "--trajectory", folder, "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [f"epoch{n}.safetensors" for n in range(3)]
+    end, _ = ls.load_checkpoint(folder / "epoch2.safetensors")
+    assert same_weights(end, ls.load_checkpoint(out)[0])
+    assert same_weights(ls.load_checkpoint(folder / "epoch0.safetensors")[0], end) is False
+
+
+@needs_shared
+def test_the_strong_recipe_on_real_images(tmp_path):
+    out = tmp_path / "w.safetensors"
+    made = invoke("train", "--model", "vit_ti(depth=1)", "--data", f"hfds/{CIFAR10}", "--recipe", "strong",
+                  "--epochs", 1, "--fraction", 0.02, "--out", out, "--quiet")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    provenance = ls.load_checkpoint(out)[1]["metadata"]
+    assert provenance["auto_augment"] == "rand-m9-n2-mstd1.0"
+    assert np.isfinite(provenance["training_loss"]).all()
+
+
+def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path):
+    script = (
+        "import sys\nfrom pathlib import Path\nimport landscape as ls\nfrom landscape.data import open_source, seeded\n"
+        "from landscape.recipes import Recipe\nfrom landscape.training import train\n"
+        "with seeded(0):\n    model = ls.create_model('resnet8', 10, 8, 1)\n"
+        "out = Path(sys.argv[1])\n"
+        "recipe = Recipe(epochs=8, fraction=0.3)\n"
+        "done = train(model, open_source('digits'), recipe, state=str(out) + '.t', save_every=0)\n"
+        "ls.save_checkpoint(out, done.model, done.metadata)\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script]
+    killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
+    process = subprocess.Popen([*command, str(killed)], cwd=ROOT, env=environment)
+    while process.poll() is None and not (tmp_path / "killed.safetensors.t").exists():
+        time.sleep(0.02)
+    assert process.poll() is None, "finished before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    for path in (killed, whole):
+        subprocess.run([*command, str(path)], cwd=ROOT, check=True, env=environment)
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Of a network without BatchNorm, on data without draws, the averaged gradients are those of the whole batch."""
+    script = (
+        "import sys, torch\nimport landscape as ls\nfrom landscape import distributed\n"
+        "from landscape.data import InputSettings, Source, seeded\nfrom landscape.recipes import Recipe\n"
+        "from landscape.training import train\nfrom PIL import Image\nimport numpy as np\n"
+        "torch.set_num_threads(1)\ndistributed.start()\n"
+        "images = [(Image.fromarray(np.full((8, 8), 20 * (i % 10), np.uint8)), i % 10) for i in range(64)]\n"
+        "source = Source('flat', 'train', images, 10, mirror=False)\n"
+        "settings = InputSettings(8, 1, (0.5,), (0.5,))\n"
+        "import landscape.training as t\n"
+        "t.make_transform = lambda *a, **k: lambda image: torch.as_tensor(np.array(image))[None] / 255\n"
+        "with seeded(0):\n    model = ls.create_model('vit_xs', 10, 8, 1)\n"
+        "done = train(model, source, Recipe(epochs=2, batch_size=16, optimizer='sgd', lr=0.05), settings)\n"
+        "if distributed.rank() == 0:\n    ls.save_checkpoint(sys.argv[1], done.model, done.metadata)\n"
+    )
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for launcher, out in (([sys.executable], "one"), (torchrun, "two")):
+        subprocess.run(
+            [*launcher, str(path), str(tmp_path / f"{out}.safetensors")], check=True, cwd=ROOT, env=environment
+        )
+    one, two = (read_checkpoint(tmp_path / f"{out}.safetensors") for out in ("one", "two"))
+    for name, t in one.state.items():
+        torch.testing.assert_close(two.state[name], t, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(two.metadata["training_loss"], one.metadata["training_loss"], rtol=1e-4)
+
+
+def test_mistakes_in_asking_for_a_training(tmp_path):
+    few = ("--model", "resnet8", "--data", "digits", "--out", tmp_path / "w.safetensors", "--epochs", 1)
+    for options, words in (
+        (("--recipe", "stronger"), "plain, strong, weak"),
+        (("--optimizer", "adamm"), "try adamw or sgd"),
+        (("--fraction", 0), "fraction=0"),
+        (("--schedule", "linear"), "cosine, steps"),
+        (("--lr", 1e30, "--clip", 0, "--optimizer", "sgd"), "lower lr"),
+    ):
+        refused(invoke("train", *few, *options), words)
