@@ -218,8 +218,10 @@ def _orthogonal_to(
 ) -> dict[str, Tensor]:
     # Projecting changes the norms a little, normalising the angle: in turn, they settle where both hold.
     for _ in range(200):
-        cosines = [_inner(d, e) / np.sqrt(_inner(d, d) * _inner(e, e)) for e in others]
-        if all(abs(c) < 1e-12 for c in cosines):
+        norms = [np.sqrt(_inner(d, d) * _inner(e, e)) for e in others]
+        if not all(norms):  # nothing of it is left beside the others
+            break
+        if all(abs(_inner(d, e)) < 1e-12 * norm for e, norm in zip(others, norms, strict=True)):
             return d
         for e in others:
             share = _inner(d, e) / _inner(e, e)
