@@ -206,7 +206,7 @@ def _synchronise() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=10)
-    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--samples", type=int, default=1920)
     parser.add_argument("--workers", type=int, default=0, help="of the reference's DataLoader")
     parser.add_argument("--resnet20", type=Path, default=SHARED / "checkpoints" / "resnet20-12fca82f.th")
     parser.add_argument("--cifar10", type=Path, default=SHARED / "data" / "cifar10")
