@@ -68,6 +68,7 @@ from landscape.quickstart import quickstart as run_quickstart
 from landscape.recipes import recipe as named_recipe
 from landscape.spectrum import hessian_series
 from landscape.training import train as run_training
+from landscape.weights import is_checkpoint
 
 
 class Commands(TyperGroup):
@@ -203,6 +204,17 @@ def _two(span: Extent) -> Any:
     if isinstance(span, (int, float)):
         return (-span, span)
     return span[0] if isinstance(span[0], Sequence) else span
+
+
+@app.command()
+@analysing
+def test(run: Run) -> None:
+    """Accuracy and NLL on the test split, with standard errors.
+
+    Example: landscape test vit.safetensors --data digits --out vit.h5
+    """
+    run.test()
+    run.report()
 
 
 @app.command()
@@ -475,12 +487,17 @@ def export(
 
 
 @app.command()
-def show(file: Annotated[Path, typer.Argument(help="A checkpoint or a results file.")]) -> None:
-    """What a file holds, and where it came from.
+def show(files: Annotated[list[Path], typer.Argument(help="Checkpoints or results files.")]) -> None:
+    """What a file holds, and where it came from; of several results files, one table.
 
     Example: landscape show vit.h5
     """
-    print(describe_file(file))
+    results = [file for file in files if not is_checkpoint(file)]
+    if len(results) > 1:
+        print(table({file.stem: store.load(file) for file in results}))
+        files = [file for file in files if file not in results]
+    for file in files:
+        print(describe_file(file))
 
 
 @app.command()

@@ -82,6 +82,10 @@ def train(
     Raises UserError for an unknown optimiser, a state of another recipe, or a loss that has stopped being finite.
     """
     network = copy.deepcopy(model).to(device).train()
+    layout = torch.contiguous_format
+    if any(isinstance(m, nn.Conv2d) for m in network.modules()):
+        layout = torch.channels_last  # a fifth more images a second for a ResNet-20 on a CPU
+        network.to(memory_format=layout)
     settings = settings or input_settings(source)
     source = balanced(source, recipe.fraction, recipe.seed)
     optimizer, schedule = _optimizer(network, recipe)
@@ -116,7 +120,7 @@ def train(
                 waited += time.perf_counter() - asked
                 if batch is None:
                     break
-                x, y = batch
+                x, y = batch[0].contiguous(memory_format=layout), batch[1]
                 loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
                 total, examples = total + float(loss) * len(y), examples + len(y)
         losses.append(_mean(total, examples))
@@ -141,7 +145,7 @@ def train(
         "training_loss": losses,
         "training_lr": rates,
     }
-    return Trained(network.eval(), metadata)
+    return Trained(network.to(memory_format=torch.contiguous_format).eval(), metadata)
 
 
 def _step(

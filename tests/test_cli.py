@@ -76,6 +76,10 @@ def test_show_and_plot(analysed, trained, tmp_path):
     assert "9 of 9 done" in shown.stdout
     assert "resnet8" in shown.stdout
     assert "torch " + torch.__version__.split("+")[0] in shown.stdout
+    again = tmp_path / "again.h5"
+    again.write_bytes(analysed[0].read_bytes())
+    several = invoke("show", analysed[0], again)
+    assert [line.split()[0] for line in several.stdout.splitlines()] == ["network", "r8", "again"]
     shown = cli("show", trained)
     assert "fits the networks: resnet8" in shown.stdout
     drawn = cli("plot", analysed[0], analysed[0], "--out", tmp_path / "pictures")
