@@ -216,6 +216,20 @@ def _provenance(group: xr.Dataset) -> dict[str, Any]:
     return group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
 
 
+def _centre(surface: xr.Dataset) -> str:
+    """The NLL where the network itself stands, and the largest standard error within a quarter of the range of it."""
+    axes = [axis for axis in ("x", "y") if axis in surface.dims]
+    if "nll_sem" not in surface or any(0 not in surface[axis] for axis in axes):
+        return ""
+    here = surface.sel(dict.fromkeys(axes, 0.0))
+    near = surface["nll_sem"]
+    for axis in axes:
+        near = near.where(abs(near[axis]) <= abs(surface[axis]).max() / 4)
+    largest = float(near.max())
+    centre = f"NLL {float(here['nll']):.4g} +- {float(here['nll_sem']):.2g} at the centre"
+    return f"{centre}, errors up to {largest:.2g} near it"
+
+
 def describe(name: str, group: xr.Dataset) -> str:
     """One line on a group: what it is, how much of it is done, its settings, and what did not converge or diverged."""
     config = group.attrs.get("config", {})
@@ -232,6 +246,7 @@ def describe(name: str, group: xr.Dataset) -> str:
             parts.append(f"{unsure} searches stopped before nothing could be missing" if unsure else "")
         parts.append(f"{int(group['products'].sum())} Hessian products")
     if "loss" in group and "done" in group:
+        parts.append(_centre(group))
         diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
         finite = group["loss"].values[np.isfinite(group["loss"].values)]
         lowest = f"loss {finite.min():.4g} at the lowest, " if finite.size else ""
