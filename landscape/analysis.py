@@ -22,7 +22,7 @@ from landscape.errors import UserError
 from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
-from landscape.resumable import Save
+from landscape.resumable import Save, refuse_other
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
@@ -112,21 +112,25 @@ def open_subject(
 
 
 def into(
-    path: str | os.PathLike[str], group: str, compute: Callable[[xr.Dataset | None, Save], xr.Dataset]
+    path: str | os.PathLike[str],
+    group: str,
+    compute: Callable[[xr.Dataset | None, Save], xr.Dataset],
+    **beside: xr.Dataset,
 ) -> xr.Dataset:
     """Compute a group of a results file, going on from what the file has of it, and store it.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
         torchrun each process computes, and the first alone writes.
+    beside: groups that are stored together with it, once it has found that it may go on.
     """
     path = Path(path)
     stored = store.load(path).get(group) if path.exists() else None
     writes = distributed.rank() == 0
     if stored is None and writes:  # a place that cannot be written is better known before than after
         store.save(path)
-    result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}))
+    result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}, **beside))
     if writes:
-        store.save(path, **{group: result})
+        store.save(path, **{group: result}, **beside)
     return result
 
 
@@ -143,7 +147,8 @@ def evaluate_test(subject: Subject, out: str | os.PathLike[str] | None = None) -
     config = json.loads(json.dumps({"analysis": "test", "objective": objective.config()}))
 
     def compute(stored: xr.Dataset | None, _: Save | None = None) -> xr.Dataset:
-        if stored is not None and stored.attrs.get("config") == config:
+        if stored is not None:
+            refuse_other(stored.attrs.get("config", {}), config)
             return stored
         values = objective.evaluate().asdict()
         kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
@@ -168,11 +173,19 @@ def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str],
 
 
 def draw_file(
-    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, quantity: str = "loss"
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    quantity: str = "loss",
+    stem: str | None = None,
 ) -> list[Path]:
-    """The pictures of one results file, beside it or in `folder`; quantity: what is drawn of its surfaces."""
+    """The pictures of one results file, beside it or in `folder`.
+
+    quantity: what is drawn of its surfaces. stem: what their names begin with; None for the file's own.
+    """
     path = Path(path)
-    return save_pictures(plots.draw(store.load(path), path.stem, quantity=quantity), folder or path.parent, path.stem)
+    stem = stem if stem is not None and folder is not None else path.stem
+    return save_pictures(plots.draw(store.load(path), stem, quantity=quantity), folder or path.parent, stem)
 
 
 HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NEP", "APE")

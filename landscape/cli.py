@@ -55,6 +55,7 @@ from landscape.commands import (
     Top,
     Which,
     analysing,
+    by_name,
     chosen_device,
     numbers,
 )
@@ -67,6 +68,7 @@ from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
 from landscape.recipes import recipe as named_recipe
 from landscape.spectrum import hessian_series
+from landscape.training import described
 from landscape.training import train as run_training
 from landscape.weights import is_checkpoint
 
@@ -322,8 +324,7 @@ def series(
 
     Example: landscape series epoch1.safetensors epoch9.safetensors --data digits --out series.h5 --batches 16
     """
-    names = [run.checkpoint.stem for run in runs]
-    labels = names if len(set(names)) == len(names) else [str(run.checkpoint) for run in runs]
+    labels = by_name([run.checkpoint for run in runs])
     pairs = {label: run.minibatches(batch_size, batches) for label, run in zip(labels, runs, strict=True)}
     counts = [count for _, count in pairs.values()]
     last = runs[-1]
@@ -399,19 +400,31 @@ def train(
     inputs = input_settings(source, image_size, None, numbers(mean, "--mean"), numbers(std, "--std"))
     build, name = builder(model, {"drop_path_rate": settled.drop_path} if settled.drop_path else None)
     with seeded(seed):
-        network = build(num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels)
+        try:
+            network = build(
+                num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels
+            )
+        except TypeError as e:
+            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}; --drop-path 0 asks for none") from e
+
+    named = {"model": model, "recipe": recipe, **described(source, settled, inputs)}
+    if distributed.rank() == 0 and not out.exists():  # a place that cannot be written is better known before than after
+        save_checkpoint(out, network, named)
+        out.unlink()
 
     def keep(epoch: int, now: nn.Module) -> None:
         assert trajectory is not None
-        save_checkpoint(trajectory / f"epoch{epoch}.safetensors", now, {"model": model, "data": source.name})
+        save_checkpoint(trajectory / f"epoch{epoch}.safetensors", now, named)
 
+    state = out.with_name(out.name + ".training")
     trained = run_training(
-        network, source, settled, inputs, device=chosen, workers=workers, state=out.with_name(out.name + ".training"),
+        network, source, settled, inputs, device=chosen, workers=workers, state=state,
         each_epoch=keep if trajectory is not None else None, progress=not quiet, label=name,
     )  # fmt: skip
     if distributed.rank() != 0:
         return
-    save_checkpoint(out, trained.model, {"model": model, "recipe": recipe, **trained.metadata})
+    save_checkpoint(out, trained.model, {**named, **trained.metadata})
+    state.unlink(missing_ok=True)
     if not quiet:
         subject = open_subject(out, None, data, device=chosen, seed=seed, root=root, progress=True)
         test = evaluate_test(subject)
@@ -430,18 +443,17 @@ def plot(
 
     Example: landscape plot resnet.h5 vit.h5 --out pictures
     """
-    written = [picture for file in files for picture in draw_file(file, out, quantity=quantity)]
+    named = by_name(files)
+    written = [
+        picture
+        for name, file in named.items()
+        for picture in draw_file(file, out, quantity=quantity, stem=name.strip("/.").replace("/", "_"))
+    ]
     if len(files) > 1:
-        groups = dict(zip(_names(files), map(store.load, files), strict=True))
+        groups = {name: store.load(file) for name, file in named.items()}
         written += save_pictures(plots.compare(groups, quantity=quantity), out or files[0].parent, "all")
     for picture in written if not quiet else []:
         print(f"wrote {picture}")
-
-
-def _names(files: list[Path]) -> list[str]:
-    """What tells files apart: their stems, or else their paths."""
-    stems = [file.stem for file in files]
-    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
 @app.command("import")
@@ -494,7 +506,7 @@ def show(files: Annotated[list[Path], typer.Argument(help="Checkpoints or result
     """
     results = [file for file in files if not is_checkpoint(file)]
     if len(results) > 1:
-        print(table({file.stem: store.load(file) for file in results}))
+        print(table({name: store.load(file) for name, file in by_name(results).items()}))
         files = [file for file in files if file not in results]
     for file in files:
         print(describe_file(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ AutoAugment = Annotated[str | None, typer.Option(help="timm's notation, such as 
 Mix = Annotated[float | None, typer.Option(help="Of the training recipe; 0 for off. [default: the checkpoint's, or 0]")]
 Root = Annotated[str | None, typer.Option(help="Where torch/ data sets are kept and downloaded to.")]
 EvalBatch = Annotated[int, typer.Option(help="Examples per forward pass; does not change the numbers beyond rounding.")]
-Seed = Annotated[int, typer.Option(help="Of every random draw.")]
+Seed = Annotated[int, typer.Option(help="Of every random draw.", min=0)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda where there is one]")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no report.")]
 Points = Annotated[str, typer.Option(help="Points per axis of the surface; or along x and y, as 51,31.")]
@@ -98,12 +99,12 @@ Adaptive = Annotated[
 Normalize = Annotated[str, typer.Option(help="filter, layer, weight, column or none.")]
 Top = Annotated[int, typer.Option(help="Eigenvalues per mini-batch.")]
 Which = Annotated[str, typer.Option(help="LM, LA, SA or BE, as in scipy.sparse.linalg.eigsh.")]
-BatchSize = Annotated[int, typer.Option(help="Examples per Hessian mini-batch.")]
+BatchSize = Annotated[int, typer.Option(help="Examples per Hessian mini-batch.", min=1)]
 Batches = Annotated[
     int | None,
-    typer.Option(help=f"Mini-batches. [default: all full ones, up to {BATCHES_AT_MOST}]", show_default=False),
+    typer.Option(help=f"Mini-batches. [default: all full ones, up to {BATCHES_AT_MOST}]", show_default=False, min=1),
 ]
-Tol = Annotated[float, typer.Option(help="A pair has converged at a residual of TOL * |eigenvalue|.")]
+Tol = Annotated[float, typer.Option(help="A pair has converged at a residual of TOL * |eigenvalue|.", min=0.0)]
 Probes = Annotated[int, typer.Option(help="Random probes of the density.")]
 Steps = Annotated[int, typer.Option(help="Lanczos steps per probe.")]
 DensitySamples = Annotated[
@@ -158,6 +159,8 @@ class Run:
         recipe = {"auto_augment": auto_augment, "mixup": mixup, "cutmix": cutmix, "smoothing": smoothing}
         self.checkpoint, self.out, self.seed, self.quiet = checkpoint, out, seed, quiet
         self.samples, self.transform = samples, transform
+        if eval_batch_size < 1:
+            raise UserError(f"--eval-batch-size {eval_batch_size} must be 1 or more")
         self.subject = open_subject(
             checkpoint,
             model,
@@ -182,14 +185,14 @@ class Run:
         if se is not None:
             data = self._precise(plane, data, se, settings.get("span", 1.0))
         objective = self.subject.objective(data)
-        group = _name("surface" if plane.dims == 2 else "curve", plane)
-        self._keep(_name("plane", plane), plane)
+        group, beside = _names(plane.config["kind"], plane.dims)
         into(
             self.out,
             group,
             lambda stored, save: evaluate_surface(
                 objective, plane, partial=stored, save=save, progress=not self.quiet, **settings
             ),
+            **{beside: plane.to_dataset()},
         )
         return group
 
@@ -199,8 +202,10 @@ class Run:
     def eigenvector_plane(self, **settings: Any) -> Plane:
         """Of the whole frozen data; taken from the results file where that has the very same."""
         objective = self.subject.objective(self._frozen(WHOLE_AT_MOST))
-        stored = store.load(self.out).get("plane_eigenvectors") if self.out.exists() else None
-        return eigenvector_plane(objective, seed=self.seed, stored=stored, **settings)
+        _, name = _names("eigenvectors", settings["dims"])
+        stored = store.load(self.out).get(name) if self.out.exists() else None
+        plane = eigenvector_plane(objective, seed=self.seed, stored=stored, **settings)
+        return Plane(distributed.from_first(plane.directions), distributed.from_first(plane.config))
 
     def plane_through(self, others: Sequence[Path]) -> Plane:
         return plane_through(self.subject.model, self._states(others), label=self.checkpoint.stem)
@@ -222,7 +227,7 @@ class Run:
         return Plane.from_dataset(planes[group or next(iter(planes))], self.subject.model)
 
     def _states(self, paths: Sequence[Path]) -> Mapping[str, Mapping[str, Tensor]]:
-        return LazyStates({path.stem: path for path in paths}, self._load)
+        return LazyStates(by_name(paths), self._load)
 
     def _load(self, path: Path) -> Mapping[str, Tensor]:
         origin = self.subject.provenance
@@ -230,10 +235,6 @@ class Run:
             path, origin["model"], num_classes=origin["num_classes"], image_size=origin["image_size"],
             in_channels=origin["in_channels"],
         )[0].state_dict()  # fmt: skip
-
-    def _keep(self, group: str, plane: Plane) -> None:
-        if distributed.rank() == 0:
-            store.save(self.out, **{group: plane.to_dataset()})
 
     def _precise(self, plane: Plane, pilot: FrozenData, se: float, span: Any) -> FrozenData:
         needed = samples_for(self.subject.objective(pilot), plane, se, span)
@@ -295,6 +296,15 @@ class Run:
             ),
         )  # fmt: skip
 
+    def refuse_another_checkpoint(self) -> None:
+        """Raises UserError where the results file has those of other weights: one file, one network."""
+        for name, group in (store.load(self.out) if self.out.exists() else {}).items():
+            origin = group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
+            if origin and origin.get("sha256") != self.subject.provenance["sha256"]:
+                raise UserError(
+                    f"{self.out} has the {name} of another checkpoint, {origin.get('file')}; write to another file"
+                )
+
     def test(self) -> None:
         test = evaluate_test(self.subject, self.out)
         if test is None:
@@ -338,9 +348,19 @@ class LazyStates(Mapping[str, Mapping[str, Tensor]]):
         return len(self.paths)
 
 
-def _name(group: str, plane: Plane) -> str:
-    kind = plane.config["kind"]
-    return group if kind == "random" else f"{group}_{kind}"
+def _names(kind: str, dims: int) -> tuple[str, str]:
+    """The groups of a surface or curve, and of the plane beside it."""
+    suffix = "" if kind == "random" else f"_{kind}"
+    return (f"surface{suffix}", f"plane{suffix}") if dims == 2 else (f"curve{suffix}", f"plane_curve{suffix}")
+
+
+def by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names without the ending, or where these are not enough to tell them apart, by their paths."""
+    stems = [path.stem for path in paths]
+    return {
+        stem if stems.count(stem) == 1 else str(path.with_suffix("")): path
+        for stem, path in zip(stems, paths, strict=True)
+    }
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -367,7 +387,9 @@ def analysing(command: Callable[..., None]) -> Callable[..., None]:
         if several:
             command([Run(**{**common, "checkpoint": path}) for path in common["checkpoint"]], **options)
         else:
-            command(Run(**common), **options)
+            run = Run(**common)
+            run.refuse_another_checkpoint()
+            command(run, **options)
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -378,7 +400,9 @@ def analysing(command: Callable[..., None]) -> Callable[..., None]:
 def chosen_device(device: str | None) -> str:
     """The device asked for, or a GPU where there is one. Raises UserError for one that is not here."""
     if device is None:
-        return f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and distributed.size() > 1:
+        device = f"cuda:{distributed.local_rank()}"
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
@@ -392,6 +416,9 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
+        if not all(math.isfinite(value) for value in found):
+            raise ValueError(text)
+        return found
     except ValueError as e:
         raise UserError(f"{option} {text} is not numbers with commas, such as 0.485,0.456,0.406") from e

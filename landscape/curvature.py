@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from landscape.errors import UserError
 from landscape.objective import Objective
 from landscape.parameters import chosen, unflatten
+from landscape.precision import true_float32
 
 KINDS = ("hessian", "ggn", "residual")
 Parts = Sequence[Tensor]
@@ -33,16 +34,8 @@ def exact_arithmetic() -> Iterator[None]:
 
     The caller's settings are restored after.
     """
-    precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(precision)
+    with true_float32(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @dataclass(frozen=True)

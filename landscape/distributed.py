@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +26,10 @@ def start() -> None:
     store, number, count = next(dist.rendezvous("env://"))
     # The store may outlive an attempt: ranks that died in the last one must not be found in it.
     attempt = dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group(backend, store=attempt, rank=number, world_size=count)
+    # A process may wait for another's single long unit; one that has died is noticed by torchrun.
+    dist.init_process_group(backend, store=attempt, rank=number, world_size=count, timeout=timedelta(days=30))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
     atexit.register(_leave)
 
 

@@ -116,6 +116,8 @@ def _read_csv(path: Path, content: bytes) -> tuple[str, Columns]:
     table = np.empty((len(rows), len(names)))
     for i, row in enumerate(rows):
         try:
+            if len(row) != len(names):
+                raise ValueError(row)
             table[i] = [float(cell) for cell in row]
         except ValueError as e:
             raise UserError(f"{path}: row {i + 1} of the data is not {len(names)} numbers: {','.join(row)[:60]}") from e

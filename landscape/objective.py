@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from landscape.errors import UserError
 from landscape.folding import accelerate
 from landscape.parameters import fingerprint, trainable
+from landscape.precision import true_float32
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = ("l2", "norm-sum")
@@ -155,6 +156,8 @@ class Objective:
 
         Raises UserError where there are fewer than one, or than `count`.
         """
+        if size < 1:
+            raise UserError(f"mini-batches of {size} asked; they need 1 example or more")
         available = self.examples // size
         if available == 0 or (count is not None and not 1 <= count <= available):
             asked = f"{count} mini-batches" if count is not None else "a mini-batch"
@@ -238,7 +241,7 @@ class Objective:
         at_once = CACHED if self.device.type == "cpu" else self.examples
         parts = [part for x, y in self.batches for part in zip(x.split(at_once), y.split(at_once), strict=True)]
         for x, y in parts:
-            with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+            with true_float32(), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
                 logits = self.model(x)
             logits = logits.to(self.dtype)
             losses.append(self.loss(logits, y).double())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ class Recipe:
     """Settings of a training run.
 
     lr: at its peak, for the batch size given. schedule: "cosine" down to 0 over the epochs, or "steps": times gamma
-        after each of the milestones; either after warmup_epochs of linear rise.
+        after each of the milestones, which are shares of the epochs; either after warmup_epochs of linear rise.
     clip: bound on the gradient's norm. mixup, cutmix: their alphas, 0 for off. auto_augment: in timm's notation.
     drop_path: rate of stochastic depth, for networks that have it.
     sam: rho of sharpness-aware minimisation (Foret et al. 2021), 0 for off.
@@ -31,7 +32,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.05
     schedule: str = "cosine"
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
     gamma: float = 0.2
     warmup_epochs: int = 5
     clip: float | None = 5.0
@@ -47,6 +48,26 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting out of its range."""
+        at_least_0 = (
+            "lr",
+            "weight_decay",
+            "momentum",
+            "warmup_epochs",
+            "mixup",
+            "cutmix",
+            "sam",
+            "clip",
+            "seed",
+            "gamma",
+        )
+        for name in at_least_0:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UserError(f"{name}={value} must be a finite number, 0 or more")
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"smoothing={self.smoothing} must be from 0 to below 1")
+        if (self.mixup or self.cutmix) and self.batch_size < 2:
+            raise UserError(f"batch_size={self.batch_size}: mixing needs pairs, a batch of 2 or more")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"epochs={self.epochs} and batch_size={self.batch_size} must both be 1 or more")
         if self.schedule not in SCHEDULES:
@@ -55,8 +76,8 @@ class Recipe:
             raise UserError(f"precision={self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if not 0 < self.fraction <= 1:
             raise UserError(f"fraction={self.fraction} must be above 0 and at most 1")
-        if self.sam < 0 or not 0 <= self.drop_path < 1:
-            raise UserError(f"sam={self.sam} must be 0 or more, and drop_path={self.drop_path} from 0 to below 1")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"drop_path={self.drop_path} must be from 0 to below 1")
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,7 +91,7 @@ RECIPES = {
     ),
     # their configuration for convolutional networks without strong augmentation
     "weak": Recipe(
-        epochs=200, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="steps", milestones=(60, 120, 160),
+        epochs=200, optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="steps", milestones=(0.3, 0.6, 0.8),
         warmup_epochs=0, clip=None,
     ),
 }  # fmt: skip

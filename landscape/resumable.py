@@ -29,14 +29,22 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
     partial = distributed.from_first(partial)  # which may since have written more than the others read
     result = (empty if partial is None else partial).copy(deep=True)
     if partial is not None:
-        differences = _differences(partial.attrs.get("config", {}), config)
-        if differences:
-            raise UserError(
-                f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
-                "ask for the same to go on with it, or write to another file"
-            )
+        refuse_other(partial.attrs.get("config", {}), config)
     result.attrs["config"] = config
     return result
+
+
+def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises UserError, with the differences spelled out, where a stored result has another configuration.
+
+    Where the weights came from is no difference: their contents are compared.
+    """
+    differences = _differences(stored, config)
+    if differences:
+        raise UserError(
+            f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
+            "ask for the same to go on with it, or write to another file"
+        )
 
 
 def each_not_done(
@@ -118,7 +126,7 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line
-            for key in sorted({*old, *new})
+            for key in sorted({*old, *new} - {"provenance"})
             for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
         ]
     return [] if old == new else [f"{at}: {old} there, {new} asked"]

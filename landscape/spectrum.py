@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from scipy.stats import bootstrap
 
+from landscape import distributed
 from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
 from landscape.draws import gaussian, unit_seed
 from landscape.errors import UserError, a_few
@@ -100,7 +101,7 @@ def hessian_spectrum(
     result = begin(_empty_spectrum(list(parts) if per else None, len(minibatches), k, split), config, partial)
     settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}
     if lockstep is None:
-        lockstep = _group_size(objective, batch_size) if method == "lanczos" else 1
+        lockstep = min(distributed.gathered(_group_size(objective, batch_size))) if method == "lanczos" else 1
     if workers is None:
         workers = _worker_count(objective, minibatches, kind) if method == "lanczos" and lockstep == 1 else 1
 
@@ -249,16 +250,23 @@ def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.D
         raise UserError(
             f"the stored series has {a_few(others)}, not asked for now; ask for all, or write to another file"
         )
+
+    def stored(label: str) -> xr.Dataset:
+        assert partial is not None
+        one = partial.sel(checkpoint=label, drop=True)
+        one.attrs = {"config": partial.attrs["config"]["each"][label]}
+        return one
+
     finished: list[xr.Dataset] = []
     for label, objective in objectives.items():
-        before = None
-        if partial is not None and label in partial["checkpoint"]:
-            before = partial.sel(checkpoint=label, drop=True)
-            before.attrs = {"config": partial.attrs["config"]["each"][label]}
+        before = stored(label) if partial is not None and label in partial["checkpoint"] else None
 
         def save_all(one: xr.Dataset, label: str = label) -> None:
             if save is not None:
-                save(_joined([*finished, one], [*labels[: len(finished)], label]))
+                later = (
+                    [] if partial is None else [k for k in labels[len(finished) + 1 :] if k in partial["checkpoint"]]
+                )
+                save(_joined([*finished, one, *map(stored, later)], [*labels[: len(finished)], label, *later]))
 
         finished.append(hessian_spectrum(objective, partial=before, save=save_all, **settings))
     return _joined(finished, labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from landscape.lanczos import eigenpairs
 from landscape.measures import measure
 from landscape.objective import Objective
 from landscape.parameters import displaced, flatten
+from landscape.precision import true_float32
 from landscape.resumable import Index, Save, begin, each_not_done
 
 LABELS = {
@@ -79,7 +79,7 @@ def evaluate_surface(
     adaptive: compute the grid from coarse to fine, and only where interpolating the coarser level misses by more than
         this (or the statistical error), as `landscape.adaptive.refine` says; the rest is interpolated and marked.
     batchnorm: "stored", the statistics that the network was trained with, or "recalibrated", gathered anew at each
-        point from the frozen data, at the cost of one more pass.
+        point from the frozen data, batch by batch as they are cut, at the cost of one more pass.
     precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`
         points are computed in both, and kept in checked_at, checked_nll and checked_error.
     gradient_norm: also ||grad L|| at each point.
@@ -109,9 +109,9 @@ def evaluate_surface(
     config: dict[str, Any] = {
         "analysis": "surface",
         "points": counts,
-        "span": span if isinstance(span, (int, float)) else ranges,
+        "span": ranges,
         "adaptive": adaptive,
-        "batchnorm": batchnorm,
+        "batchnorm": batchnorm if batchnorm == "stored" else [batchnorm, len(objective.batches[0][1])],
         "precision": precision,
         "eigenvalues": {"tol": tol, "max_products": max_products} if eigenvalues else None,
         "gradient_norm": gradient_norm,
@@ -156,7 +156,8 @@ def evaluate_surface(
         return values
 
     def run(only: np.ndarray | None = None) -> None:
-        with exact_arithmetic() if gradient_norm or eigenvalues else nullcontext():  # the process's settings, set once
+        # The settings are the process's: entered here, no worker changes them under another.
+        with exact_arithmetic() if gradient_norm or eigenvalues else true_float32():
             each_not_done(
                 result, compute, only=only, workers=workers, save=save, save_every=save_every, progress=progress
             )
@@ -254,7 +255,10 @@ def _per_axis(points: int | Sequence[int], dims: int) -> list[int]:
 
 
 def _ranges(span: Extent, dims: int) -> list[list[float]]:
-    values = np.array(span, float)
+    try:
+        values = np.array(span, float)
+    except ValueError:  # ranges of different lengths
+        values = np.full(3, np.nan)
     if values.ndim == 0:
         if not (np.isfinite(values) and values > 0):
             raise UserError(f"span={span} must be a finite number above 0, or a range of two")

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from landscape import distributed
 from landscape.data import Drawn, InputSettings, Source, balanced, input_settings, make_transform, seeded
 from landscape.errors import UserError
+from landscape.parameters import fingerprint
 from landscape.recipes import RECIPES, Recipe
 from landscape.sam import ascended
 
@@ -72,8 +73,8 @@ def train(
     workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
         many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
         for them.
-    state: a file that keeps what is needed to go on, at the end of an epoch and every `save_every` seconds at most;
-        found there, the training goes on; once finished, it is removed.
+    state: a file that keeps what is needed to go on, at the end of an epoch and every `save_every` seconds at most,
+        and at the end of all; found there, the training goes on. To be removed once the weights are safe.
     each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
 
     Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
@@ -96,7 +97,13 @@ def train(
             wrapped = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         wrapped = DistributedDataParallel(network)
     saved = Path(state) if state is not None else None
-    losses, rates = _restored(saved, network, optimizer, recipe, device)
+    identity = {
+        **described(source, recipe, settings),
+        "examples": len(source),
+        "processes": distributed.size(),
+        "start": fingerprint(network.state_dict()),
+    }
+    losses, rates = _restored(saved, network, optimizer, identity, device)
     draw = _Batches(source, recipe, settings, device, workers)
     first = distributed.rank() == 0
     if each_epoch is not None and first and not losses:
@@ -112,7 +119,8 @@ def train(
         total, examples, waited, began = 0.0, 0, 0.0, time.perf_counter()
         with seeded(recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
             if device.type == "cuda":
-                torch.cuda.manual_seed(torch.initial_seed())
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(torch.initial_seed())
             batches = draw.epoch(epoch)
             while True:
                 asked = time.perf_counter()
@@ -132,20 +140,17 @@ def train(
             raise UserError(f"the loss is {losses[-1]} in epoch {epoch + 1}; lower lr={recipe.lr}")
         if each_epoch is not None and first:
             each_epoch(epoch + 1, network)
-        if saved is not None and first and time.monotonic() - last >= save_every and epoch + 1 < recipe.epochs:
-            _save(saved, network, optimizer, recipe, losses, rates)
+        due = time.monotonic() - last >= save_every or epoch + 1 == recipe.epochs
+        if saved is not None and first and due:
+            _save(saved, network, optimizer, identity, losses, rates)
             last = time.monotonic()
-    if saved is not None and first:
-        saved.unlink(missing_ok=True)
-    metadata = {
-        **recipe.asdict(),
-        "num_classes": source.num_classes,
-        **asdict(settings),
-        "data": source.name,
-        "training_loss": losses,
-        "training_lr": rates,
-    }
+    metadata = {**described(source, recipe, settings), "training_loss": losses, "training_lr": rates}
     return Trained(network.to(memory_format=torch.contiguous_format).eval(), metadata)
+
+
+def described(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
+    """What a reader of the weights needs to know, as far as it is known before the training."""
+    return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
 
 
 def _step(
@@ -217,15 +222,16 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimize
         optimizer = create_optimizer_v2(
             network, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
-    except (ValueError, AssertionError) as e:
+    except (ValueError, AssertionError, RuntimeError) as e:
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
     epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
     schedule: Scheduler
     if recipe.schedule == "steps":
-        milestones = [m + 1 for m in recipe.milestones]  # timm lowers the rate an epoch before torch does
+        # timm lowers the rate an epoch before torch does
+        milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
         schedule = MultiStepLRScheduler(optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low)
     else:  # of one epoch alone there is no schedule, which timm warns of
-        length = max(recipe.epochs, 2)
+        length = max(recipe.epochs - epochs, 2)
         schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
     return optimizer, schedule
 
@@ -236,14 +242,14 @@ def _mean(total: float, examples: int) -> float:
 
 
 def _save(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, losses: list[float],
-    rates: list[float],
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any],
+    losses: list[float], rates: list[float],
 ) -> None:  # fmt: skip
     part = path.with_name(path.name + ".part")
     held = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "recipe": json.dumps(recipe.asdict()),
+        "identity": json.dumps(identity, sort_keys=True),
         "losses": losses,
         "rates": rates,
     }
@@ -256,16 +262,19 @@ def _save(
 
 
 def _restored(
-    path: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, device: torch.device
+    path: Path | None,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+    device: torch.device,
 ) -> tuple[list[float], list[float]]:
     """The losses and rates of the epochs behind; network and optimiser as they were after them."""
     if path is None or not path.exists():
         return [], []
     try:
         held = torch.load(path, map_location=device, weights_only=True)
-        if held["recipe"] != json.dumps(recipe.asdict()):
-            there = json.loads(held["recipe"])
-            asked = json.loads(json.dumps(recipe.asdict()))
+        there, asked = json.loads(held["identity"]), json.loads(json.dumps(identity))
+        if there != asked:
             differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
             raise UserError(
                 f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to go on, "

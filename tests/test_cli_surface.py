@@ -10,6 +10,7 @@ from conftest import ROOT, cli, invoke, refused
 
 import landscape as ls
 
+PLANES = ("plane_eigenvectors", "plane_curve_interpolation", "plane_checkpoints", "plane_pca")
 FEW = ("--samples", 64, "--points", 5)
 
 
@@ -42,7 +43,7 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
         assert group in result.stdout
         assert (tmp_path / f"r8-{group}.png").stat().st_size > 5000
     groups = ls.load(out)
-    assert groups.keys() == {*commands, "plane", *(f"plane_{name.partition('_')[2]}" for name in list(commands)[1:])}
+    assert groups.keys() == {*commands, "plane", *PLANES}
     assert groups["surface"]["nll"].shape == (17, 33)
     assert groups["surface"]["y"].values[[0, -1]].tolist() == [0, 0.5]
     assert int(groups["surface"]["interpolated"].sum()) > 0
@@ -111,7 +112,11 @@ def test_under_torchrun_it_speaks_and_writes_once(checkpoints, tmp_path):
         (("--points", "0"), "points=0"),
         (("--points", "5,5,5"), "as many numbers as axes"),
         (("--points", "many"), "--points many"),
+        (("--points", "nan"), "--points nan"),
         (("--span", "1,0"), "low below high"),
+        (("--span", "1,2,3", "--y-span", "-1,1"), "low below high"),
+        (("--eval-batch-size", 0), "--eval-batch-size 0"),
+        (("--mean", "nan"), "--mean nan"),
         (("--directions", "pca"), "--trajectory FOLDER"),
         (("--directions", "pca", "--trajectory", "nowhere"), "not a folder of checkpoints"),
         (("--directions", "nowhere.h5"), "no such results file"),
@@ -126,6 +131,41 @@ def test_under_torchrun_it_speaks_and_writes_once(checkpoints, tmp_path):
 )
 def test_mistakes_in_asking_for_a_surface(trained, tmp_path, options, words):
     refused(invoke("surface", trained, "--samples", 32, "--out", tmp_path / "x.h5", *options), words)
+
+
+def test_a_refused_surface_leaves_the_plane_of_the_stored_one(trained, tmp_path):
+    out = tmp_path / "x.h5"
+    assert invoke("surface", trained, "--out", out, *FEW).returncode == 0
+    before = out.read_bytes()
+    refused(invoke("surface", trained, "--out", out, *FEW, "--seed", 1), "made with other settings")
+    assert out.read_bytes() == before
+    assert invoke("surface", trained, "--out", out, *FEW, "--dims", 1).returncode == 0
+    assert ls.load(out)["plane"].sizes["axis"] == 2
+    assert ls.load(out)["plane_curve"].sizes["axis"] == 1
+
+
+def test_one_file_one_network(checkpoints, tmp_path):
+    end, first, _ = checkpoints
+    out = tmp_path / "x.h5"
+    assert invoke("surface", end, "--out", out, *FEW).returncode == 0
+    moved = tmp_path / "elsewhere.safetensors"
+    moved.write_bytes(end.read_bytes())
+    assert invoke("surface", moved, "--out", out, *FEW).returncode == 0  # the same weights from another place
+    for command in ("surface", "test", "spectrum"):
+        refused(invoke(command, first, "--out", out, "--samples", 64), "of another checkpoint", "elsewhere")
+
+
+def test_checkpoints_of_one_name_are_told_apart(checkpoints, tmp_path):
+    end, first, second = checkpoints
+    paths = []
+    for name, source in (("one", first), ("two", second)):
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "last.safetensors")
+        paths[-1].write_bytes(source.read_bytes())
+    out = tmp_path / "x.h5"
+    result = invoke("surface", end, "--out", out, *FEW, "--towards", paths[0], "--towards", paths[1])
+    assert result.returncode == 0, result.stderr
+    assert ls.load(out)["surface_checkpoints"].sizes["checkpoint"] == 3
 
 
 def test_towards_itself_there_is_no_line(trained, tmp_path):

@@ -13,7 +13,7 @@ from conftest import CIFAR10, ROOT, invoke, needs_shared, refused, unchanged
 from torch import nn
 
 import landscape as ls
-from landscape.data import balanced, open_source
+from landscape.data import InputSettings, balanced, open_source
 from landscape.recipes import RECIPES, Recipe, recipe
 from landscape.sam import ascended
 from landscape.training import train
@@ -41,6 +41,10 @@ class Stopped(Exception):
     pass
 
 
+def raising_epoch(*_):
+    raise Stopped
+
+
 @pytest.mark.parametrize("more", [{}, {"sam": 0.05}, {"mixup": 1.0, "cutmix": 0.8, "smoothing": 0.1}])
 def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_path, more):
     settings = replace(SHORT, **more)
@@ -57,9 +61,10 @@ def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_
         train(vit, digits, settings, state=state, save_every=0, each_epoch=stop)
     assert state.exists()
     resumed = train(vit, digits, settings, state=state, save_every=0)
-    assert not state.exists()
     assert same_weights(resumed.model, whole.model)
     assert resumed.metadata == whole.metadata
+    again = train(vit, digits, settings, state=state, each_epoch=raising_epoch)  # what is finished is only read
+    assert same_weights(again.model, whole.model)
 
 
 def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, tmp_path):
@@ -72,6 +77,8 @@ def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, t
         train(vit, digits, SHORT, state=state, save_every=0, each_epoch=stop)
     with pytest.raises(ls.UserError, match=r"lr: 0.002 there, 0.1 asked"):
         train(vit, digits, replace(SHORT, lr=0.1), state=state)
+    with pytest.raises(ls.UserError, match=r"mean: \[0.3055\] there, \[0.5\] asked"):
+        train(vit, digits, SHORT, InputSettings(8, 1, (0.5,), (0.3764,)), state=state)
     state.write_bytes(b"nonsense")
     with pytest.raises(ls.UserError, match="remove it to begin anew"):
         train(vit, digits, SHORT, state=state)
@@ -129,10 +136,17 @@ def test_the_studys_recipes():
             recipe(**bad)
 
 
+def test_the_cosine_ends_near_0_however_short(digits):
+    model = ls.create_model("resnet8", 10, 8, 1)
+    rates = train(model, digits, Recipe(epochs=10, fraction=0.05)).metadata["training_lr"]
+    assert max(rates) == pytest.approx(2e-3)
+    assert rates[-1] < 0.1 * max(rates)
+
+
 def test_steps_fall_at_the_milestones(digits):
     model = ls.create_model("resnet8", 10, 8, 1)
     settings = recipe("weak", epochs=6, fraction=0.05, lr=0.01)
-    trained = train(model, digits, replace(settings, milestones=(2, 4)))
+    trained = train(model, digits, replace(settings, milestones=(1 / 3, 2 / 3)))
     np.testing.assert_allclose(trained.metadata["training_lr"], 0.01 * np.array([1, 1, 0.2, 0.2, 0.04, 0.04]))
 
 
@@ -158,6 +172,10 @@ def test_a_checkpoint_of_every_epoch(tmp_path):
     end, _ = ls.load_checkpoint(folder / "epoch2.safetensors")
     assert same_weights(end, ls.load_checkpoint(out)[0])
     assert same_weights(ls.load_checkpoint(folder / "epoch0.safetensors")[0], end) is False
+    kept, last = (ls.load_checkpoint(path)[1]["metadata"] for path in (folder / "epoch1.safetensors", out))
+    assert kept.items() <= last.items()
+    assert kept["weight_decay"] == 0.05
+    assert not list(tmp_path.glob("*.training"))
 
 
 @needs_shared
@@ -233,6 +251,9 @@ def test_mistakes_in_asking_for_a_training(tmp_path):
         (("--optimizer", "adamm"), "try adamw or sgd"),
         (("--fraction", 0), "fraction=0"),
         (("--schedule", "linear"), "cosine, steps"),
+        (("--lr", -1), "lr=-1"),
+        (("--smoothing", 5), "smoothing=5"),
+        (("--mixup", 1, "--batch-size", 1), "mixing needs pairs"),
         (("--lr", 1e30, "--clip", 0, "--optimizer", "sgd"), "lower lr"),
     ):
         refused(invoke("train", *few, *options), words)
