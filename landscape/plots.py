@@ -43,7 +43,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
         for mask, alpha in ((converged, 0.7), (~converged & np.isfinite(e), 0.2)):
             ax.plot(e[mask], np.full(mask.sum(), ticks), "|", color=look["color"], alpha=alpha, markersize=6,
                     transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
-    ax.tick_params(axis="x", pad=6 + 4 * len(gathered))
+    ax.tick_params(axis="x", pad=4 + 7 * len(gathered))
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
     ax.set_ylim(bottom=0)
