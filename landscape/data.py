@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import RandomCrop
 from tqdm import tqdm
 
+from landscape import distributed
 from landscape.errors import UserError, near_matches
 
 SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "val", "valid", "eval")}
@@ -228,7 +229,11 @@ def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None) ->
     canonical = "train" if split in SPLITS["train"] else "validation"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if distributed.rank() != 0:  # the first process downloads, the others find it there
+            distributed.gathered(None)
         images = create_dataset(name, root=str(folder), split=canonical, download=True)
+        if distributed.rank() == 0:
+            distributed.gathered(None)
     except (OSError, RuntimeError, ValueError) as e:
         raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}") from e
     return Source(name, split, images, len(getattr(images, "classes", ())), mirror="mnist" not in rest)
