@@ -140,6 +140,8 @@ def load_data(
         raise UserError(f"transform={transform!r} is not one of train, eval")
     if transform == "eval" and (mixup or cutmix or smoothing or auto_augment):
         raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
+    if mixup < 0 or cutmix < 0 or not 0 <= smoothing < 1:
+        raise UserError(f"mixup={mixup} and cutmix={cutmix} must be 0 or more, smoothing={smoothing} from 0 to below 1")
     settings = input_settings(source, image_size, in_channels, mean, std)
     transformation = make_transform(
         settings, training=transform == "train", mirror=source.mirror, auto_augment=auto_augment
@@ -318,17 +320,20 @@ def make_transform(
     """timm's transform for training or evaluation; below 128 px images are neither resized nor centre-cropped."""
     image_size, in_channels = settings.image_size, settings.in_channels
     small = image_size < 128
-    transform = create_transform(
-        (in_channels, image_size, image_size),
-        is_training=training,
-        hflip=0.5 if mirror else 0.0,
-        color_jitter=0.0,
-        auto_augment=auto_augment,
-        interpolation="bicubic",
-        mean=settings.mean,
-        std=settings.std,
-        crop_pct=1.0 if small else None,
-    )
+    try:
+        transform = create_transform(
+            (in_channels, image_size, image_size),
+            is_training=training,
+            hflip=0.5 if mirror else 0.0,
+            color_jitter=0.0,
+            auto_augment=auto_augment,
+            interpolation="bicubic",
+            mean=settings.mean,
+            std=settings.std,
+            crop_pct=1.0 if small else None,
+        )
+    except (AssertionError, ValueError, KeyError) as e:  # timm asserts its notation
+        raise UserError(f"auto_augment={auto_augment!r} is not in timm's notation, such as rand-m9-n2-mstd1.0") from e
     if training and small:  # as DeiT does for small images
         transform.transforms[0] = RandomCrop(image_size, padding=image_size // 8)
     mode = {1: "L", 3: "RGB"}.get(in_channels)

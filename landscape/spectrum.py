@@ -64,7 +64,7 @@ def hessian_spectrum(
     method: "lanczos", or "pyhessian" for PyHessian's power iteration with deflation on the same mini-batches at its
         own default settings, with the residuals of what it returns (LM only).
     lockstep: mini-batches computed at once by vectorised products; None for 1 on a CPU, where a kept graph is faster,
-        and on a GPU for as many as fill half of its memory. Does not change the numbers beyond rounding.
+        and on a GPU for as many as fill half of its free memory. Does not change the numbers beyond rounding.
     workers: groups of `lockstep` mini-batches computed side by side, by a thread each; None for 1 on a GPU, and on a
         CPU for as many as torch has threads and 4 GiB hold. Does not change the numbers beyond rounding.
     partial, save, save_every: as in `evaluate_surface`; the unit is a mini-batch.
@@ -387,7 +387,7 @@ def _worker_count(objective: Objective, minibatches: Sequence[tuple[torch.Tensor
 
 
 def _group_size(objective: Objective, batch_size: int) -> int:
-    """Mini-batches that fill half of a GPU's memory, from the memory that one takes; 1 elsewhere."""
+    """Mini-batches that fill half of a GPU's free memory, from the memory that one takes; 1 elsewhere."""
     if objective.device.type != "cuda":
         return 1
     x, y = objective.x[None, :batch_size], objective.y[None, :batch_size]
@@ -399,8 +399,8 @@ def _group_size(objective: Objective, batch_size: int) -> int:
     H(v, [0])
     product = torch.cuda.max_memory_allocated(objective.device) - before
     basis = 32 * v.numel() * v.element_size()
-    memory = torch.cuda.get_device_properties(objective.device).total_memory
-    return int(max(1, min(64, memory // 2 // (product + basis))))
+    free, _ = torch.cuda.mem_get_info(objective.device)
+    return int(max(1, min(64, free // 2 // (product + basis))))
 
 
 def _record(result: xr.Dataset, pairs: RitzPairs, index: Index) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -178,22 +179,19 @@ def evaluate_surface(
 def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0) -> int:
     """Examples that the central region needs for a standard error of the NLL of at most `se`.
 
-    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end of the
-    range. Raises UserError for an se that is not positive, or losses there that are not finite.
+    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
+    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only. Raises UserError for an
+    se that is not positive, or losses there that are not finite.
     """
     if not (np.isfinite(se) and se > 0):
         raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
     needed = 0.0
-    for axis, ends in enumerate(_ranges(span, plane.dims)):
-        for end in (0.0, *ends):
-            at = [end / 4 if i == axis else 0.0 for i in range(plane.dims)]
-            with displaced(objective.model, plane.directions, at):
-                sem = objective.evaluate().nll_sem
-            needed = max(needed, objective.examples * (sem / se) ** 2)
-            if not np.isfinite(needed):
-                raise UserError(
-                    f"the NLL at {tuple(at)} is not finite, so no number of examples meets {se}; take a smaller span"
-                )
+    for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in _ranges(span, plane.dims))):
+        with displaced(objective.model, plane.directions, at):
+            sem = objective.evaluate().nll_sem
+        needed = max(needed, 1.2 * objective.examples * (sem / se) ** 2)
+        if not np.isfinite(needed):
+            raise UserError(f"the NLL at {at} is not finite, so no number of examples meets {se}; take a smaller span")
     return max(2, int(np.ceil(needed)))
 
 

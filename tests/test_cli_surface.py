@@ -86,7 +86,7 @@ def test_as_many_examples_as_the_precision_needs(checkpoints, tmp_path):
     assert "examples meet a standard error of 0.2" in result.stdout
     surface = ls.load(out)["surface"]
     central = surface["nll_sem"].sel(x=slice(-0.1, 0.1), y=slice(-0.1, 0.1))
-    assert float(central.max()) < 0.25  # the pilot knows the spread only to a few per cent
+    assert float(central.max()) <= 0.2
     unmet = invoke("surface", checkpoints[0], "--out", tmp_path / "x.h5", "--points", 1, "--precision", 1e-4)
     assert "of which the data set has 1442" in unmet.stdout
 
@@ -117,6 +117,8 @@ def test_under_torchrun_it_speaks_and_writes_once(checkpoints, tmp_path):
         (("--span", "1,2,3", "--y-span", "-1,1"), "low below high"),
         (("--eval-batch-size", 0), "--eval-batch-size 0"),
         (("--mean", "nan"), "--mean nan"),
+        (("--mixup", -1), "mixup=-1"),
+        (("--auto-augment", "foo"), "timm's notation"),
         (("--directions", "pca"), "--trajectory FOLDER"),
         (("--directions", "pca", "--trajectory", "nowhere"), "not a folder of checkpoints"),
         (("--directions", "nowhere.h5"), "no such results file"),

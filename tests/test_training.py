@@ -45,21 +45,26 @@ def raising_epoch(*_):
     raise Stopped
 
 
+def stopped_after_one_epoch(model, source, settings, state):
+    """A training that left its state after the first epoch."""
+
+    def stop(epoch, _):
+        if epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(model, source, settings, state=state, save_every=0, each_epoch=stop)
+    assert state.exists()
+
+
 @pytest.mark.parametrize("more", [{}, {"sam": 0.05}, {"mixup": 1.0, "cutmix": 0.8, "smoothing": 0.1}])
 def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_path, more):
     settings = replace(SHORT, **more)
     with unchanged(vit):
         whole = train(vit, digits, settings)
     assert not same_weights(whole.model, vit)
-
-    def stop(epoch, _):
-        if epoch == 2:
-            raise Stopped
-
     state = tmp_path / "w.training"
-    with pytest.raises(Stopped):
-        train(vit, digits, settings, state=state, save_every=0, each_epoch=stop)
-    assert state.exists()
+    stopped_after_one_epoch(vit, digits, settings, state)
     resumed = train(vit, digits, settings, state=state, save_every=0)
     assert same_weights(resumed.model, whole.model)
     assert resumed.metadata == whole.metadata
@@ -68,13 +73,8 @@ def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_
 
 
 def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, tmp_path):
-    def stop(epoch, _):
-        if epoch == 2:
-            raise Stopped
-
     state = tmp_path / "w.training"
-    with pytest.raises(Stopped):
-        train(vit, digits, SHORT, state=state, save_every=0, each_epoch=stop)
+    stopped_after_one_epoch(vit, digits, SHORT, state)
     with pytest.raises(ls.UserError, match=r"lr: 0.002 there, 0.1 asked"):
         train(vit, digits, replace(SHORT, lr=0.1), state=state)
     with pytest.raises(ls.UserError, match=r"mean: \[0.3055\] there, \[0.5\] asked"):
