@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landscape.errors import UserError
-from landscape.lanczos import Lanczos, eigenpairs, eigenpairs_in_lockstep, quadrature
+from landscape.krylov import Lanczos
+from landscape.lanczos import eigenpairs, eigenpairs_in_lockstep, quadrature
 
 
 def matrix(eigenvalues, seed=0):
