@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,32 +192,38 @@ HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NE
 
 
 def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
-    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue per batch, NEP, APE.
+    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue per batch, NEP, APE;
+    and one a checkpoint of a series.
 
     Accuracy with its standard error, the others with their bootstrap intervals over mini-batches; "-" where a file does
     not have it.
     """
-    rows = [HEADINGS, *(_row(name, groups) for name, groups in files.items())]
+    rows = [HEADINGS, *(row for name, groups in files.items() for row in _rows(name, groups))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def _row(name: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
+def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, ...]]:
     parameters = next((p for g in groups.values() if (p := _provenance(g).get("parameters"))), None)
-    accuracy = "-"
-    if "test" in groups:
-        accuracy = percent(groups["test"])
-    cells = ["-"] * 4
-    if "summary" in groups.get("spectrum", {}):
-        summary = groups["spectrum"]["summary"]
-        for i, (statistic, form) in enumerate(
-            (("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g"))
-        ):
-            estimate, low, high = summary.sel(statistic=statistic).values
-            cells[i] = f"{estimate:{form}} [{low:{form}}, {high:{form}}]"
-    return name, f"{parameters:,}" if parameters else "-", accuracy, *cells
+    size = f"{parameters:,}" if parameters else "-"
+    series = groups.get("series", xr.Dataset())
+    if "test" in groups or "spectrum" in groups or "summary" not in series:
+        accuracy = percent(groups["test"]) if "test" in groups else "-"
+        yield name, size, accuracy, *_statistics(groups.get("spectrum", xr.Dataset()))
+    if "summary" in series:
+        for label in series["checkpoint"].values:
+            yield f"{name}: {label}", size, "-", *_statistics(series.sel(checkpoint=label))
+
+
+def _statistics(spectrum: xr.Dataset) -> Iterator[str]:
+    for statistic, form in (("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g")):
+        if "summary" not in spectrum:
+            yield "-"
+            continue
+        estimate, low, high = spectrum["summary"].sel(statistic=statistic).values
+        yield f"{estimate:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def percent(test: xr.Dataset) -> str:

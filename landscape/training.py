@@ -14,7 +14,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,7 @@ def train(
         schedule.step(epoch)
         rates.append(optimizer.param_groups[0]["lr"])
         total, examples, waited, began = 0.0, 0, 0.0, time.perf_counter()
-        with seeded(recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(torch.initial_seed())
+        with _seeded(device, recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
             batches = draw.epoch(epoch)
             while True:
                 asked = time.perf_counter()
@@ -151,6 +148,17 @@ def train(
 def described(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
     """What a reader of the weights needs to know, as far as it is known before the training."""
     return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
+
+
+@contextmanager
+def _seeded(device: torch.device, *seed: int) -> Iterator[None]:
+    """`seeded`, the device's generator too."""
+    with seeded(*seed), ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.random.fork_rng([device]))
+            stack.enter_context(torch.cuda.device(device))
+            torch.cuda.manual_seed(torch.initial_seed())
+        yield
 
 
 def _step(

@@ -248,6 +248,9 @@ def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
         assert (tmp_path / f"r8-{group}.png").stat().st_size > 5000
     groups = ls.load(out)
     assert groups["series"].sizes["checkpoint"] == 2
+    nep, low, high = groups["series"]["summary"].sel(checkpoint="again", statistic="nep").values
+    (row,) = (line for line in invoke("show", out).stdout.splitlines() if line.startswith("r8: again "))
+    assert f"{nep:.1%} [{low:.1%}, {high:.1%}]" in row
     assert groups["top"]["converged"].all()
     assert "part" in groups["spectrum_per_stage"].dims
     before = out.read_bytes()
