@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def style(i: int) -> dict[str, Any]:
@@ -34,3 +35,9 @@ def new_figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     """A figure of its own, not pyplot's: nothing to close, no display needed."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     return figure, figure.add_subplot(**axes)
+
+
+def new_row(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """The same with so many axes in a row."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])

@@ -439,7 +439,8 @@ def plot(
     quantity: Annotated[str, typer.Option(help="Of surfaces: loss, nll, accuracy, or another they have.")] = "loss",
     quiet: Quiet = False,
 ) -> None:
-    """Draw results files; with several, their spectra in one picture too, and their surfaces on one scale.
+    """Draw results files; with several, also their spectra in one picture, NEP and APE of their series,
+    and their surfaces on one scale.
 
     Example: landscape plot resnet.h5 vit.h5 --out pictures
     """

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from landscape.canvas import COLORS, new_figure, note_above, note_below, style
+from landscape.canvas import COLORS, new_figure, new_row, note_above, note_below, style
 from landscape.errors import UserError
 from landscape.measures import describe_measures
 from landscape.surface_marks import mark_centre, mark_diverged, mark_interpolated, mark_trajectory, thin_out
@@ -313,8 +313,8 @@ def eigenvalue_map(surface: xr.Dataset, title: str) -> Figure:
         (ratio, "|smallest / largest|", "share"),
     ]
     if "y" in surface.dims:
-        figure = Figure(figsize=(12.0, 3.9), dpi=150, layout="constrained")
-        for ax, (z, label, kind) in zip(figure.subplots(1, 3), panels, strict=True):
+        figure, axes = new_row(12.0, 3.9, columns=3)
+        for ax, (z, label, kind) in zip(axes, panels, strict=True):
             plot_map(surface, z.transpose("y", "x").values, ax, label=label, kind=kind)
         figure.suptitle(title)
         return figure
