@@ -188,15 +188,15 @@ def draw_file(
     return save_pictures(plots.draw(store.load(path), stem, quantity=quantity), folder or path.parent, stem)
 
 
-HEADINGS = ("network", "parameters", "test accuracy", "largest", "smallest", "NEP", "APE")
+HEADINGS = ("network", "parameters", "test accuracy", "training NLL", "largest", "smallest", "NEP", "APE")
 
 
 def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
-    """One row a results file: parameters, test accuracy, median largest and smallest eigenvalue per batch, NEP, APE;
-    and one a checkpoint of a series.
+    """One row a results file: parameters, test accuracy, NLL of the mini-batches, median largest and smallest
+    eigenvalue per batch, NEP, APE; and one a checkpoint of a series.
 
-    Accuracy with its standard error, the others with their bootstrap intervals over mini-batches; "-" where a file does
-    not have it.
+    Accuracy with its standard error over examples, the NLL over mini-batches, the others with their bootstrap intervals
+    over mini-batches; "-" where a file does not have it.
     """
     rows = [HEADINGS, *(row for name, groups in files.items() for row in _rows(name, groups))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
@@ -218,6 +218,12 @@ def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, ..
 
 
 def _statistics(spectrum: xr.Dataset) -> Iterator[str]:
+    if "nll" in spectrum:
+        nll = spectrum["nll"].values[spectrum["done"].values]
+        error = f" +- {np.std(nll, ddof=1) / np.sqrt(len(nll)):.2g}" if len(nll) > 1 else ""
+        yield f"{nll.mean():.3g}{error}" if len(nll) else "-"
+    else:
+        yield "-"
     for statistic, form in (("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g")):
         if "summary" not in spectrum:
             yield "-"

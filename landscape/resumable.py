@@ -23,13 +23,19 @@ ROUND = 2.0  # seconds of work between two meetings of the processes under torch
 def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | None) -> xr.Dataset:
     """The result to fill: `partial`, an earlier and perhaps unfinished one of the same configuration, or else `empty`.
 
-    Raises UserError, with the differences spelled out, where `partial` was made with another configuration.
+    Raises UserError, with the differences spelled out, where `partial` was made with another configuration, or lacks
+    a variable of `empty`.
     """
     config = json.loads(json.dumps(config))  # as it will be read back
     partial = distributed.from_first(partial)  # which may since have written more than the others read
     result = (empty if partial is None else partial).copy(deep=True)
     if partial is not None:
         refuse_other(partial.attrs.get("config", {}), config)
+        if missing := empty.data_vars.keys() - partial.data_vars.keys():
+            raise UserError(
+                f"the stored {config['analysis']} has no {a_few(sorted(map(str, missing)))}: another version wrote it; "
+                "write to another file"
+            )
     result.attrs["config"] = config
     return result
 

@@ -70,8 +70,8 @@ def hessian_spectrum(
     partial, save, save_every: as in `evaluate_surface`; the unit is a mini-batch.
 
     Returns a Dataset with dims (batch, rank): eigenvalue, residual, converged, and ggn_part where split; (batch):
-    products, complete (no other Ritz pair could still be a wanted one) and done; (statistic, bound): summary, as
-    `summarize` gives it.
+    products, complete (no other Ritz pair could still be a wanted one), nll (the mini-batch's mean, the penalty left
+    out) and done; (statistic, bound): summary, as `summarize` gives it.
     Raises UserError for settings that are unknown or do not go together.
     """
     if method not in METHODS:
@@ -115,10 +115,13 @@ def hessian_spectrum(
             found = minibatch_eigenpairs(
                 objective, some, k, kind=kind, parameters=these, seed=seed, vectors=split, **settings
             )
+        here = objective.in_this_thread()
         for index, number, pairs in zip(indices, numbers, found, strict=True):
             _record(result, pairs, index)
+            with torch.no_grad():
+                result["nll"].values[index] = float(here.nll_sum(*minibatches[number])) / batch_size
             if split and pairs.vectors is not None:
-                G = Curvature(objective.in_this_thread(), *minibatches[number], kind="ggn", parameters=these)
+                G = Curvature(here, *minibatches[number], kind="ggn", parameters=these)
                 for rank, u in enumerate(pairs.vectors):
                     result["ggn_part"].values[(*index, rank)] = float(torch.dot(u, G(u)))
 
@@ -428,6 +431,8 @@ def _empty_spectrum(parts: Sequence[str] | None, batches: int | None, k: int, sp
         "products": (units, np.zeros(shape, np.int64), {"long_name": "Hessian products spent"}),
         "done": (units, np.zeros(shape, bool), {"long_name": "computed"}),
     }
+    if batches is not None:
+        variables["nll"] = (units, np.full(shape, np.nan), {"long_name": "mean negative log-likelihood"})
     if split:
         variables["ggn_part"] = (pairs, np.full((*shape, k), np.nan), {"long_name": "u^T G u, the Gauss-Newton share"})
     return xr.Dataset(variables, coordinates)

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -25,8 +26,12 @@ def test_per_mini_batch_eigenvalues_are_the_true_ones(mlp, objective):
         truth = np.linalg.eigvalsh(dense_hessian(objective, x, y))
         truth = truth[np.argsort(-np.abs(truth))][:4]
         np.testing.assert_allclose(spectrum["eigenvalue"].values[i], truth, rtol=1e-9)
+        nll = torch.nn.functional.cross_entropy(copy.deepcopy(mlp).double().eval()(x), y)
+        assert float(spectrum["nll"][i]) == pytest.approx(nll.item(), rel=1e-12)
     assert spectrum["converged"].all()
     assert (spectrum["products"] > 4).all()
+    with pytest.raises(ls.UserError, match="has no nll: another version wrote it"):
+        ls.hessian_spectrum(objective, k=4, batch_size=16, tol=1e-8, partial=spectrum.drop_vars("nll"))
 
 
 @pytest.mark.parametrize("which", ["LM", "BE"])
