@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.stats import gaussian_kde
 
 from landscape.canvas import COLORS, MARKERS, note_above, style
@@ -211,30 +211,36 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
 
 
 def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> None:
-    """One statistic of the summaries of several `series` groups over their checkpoints, with its intervals.
+    """One statistic of the summaries of several `series` groups, with its intervals, against the NLL of their
+    mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints.
 
-    statistic: nep, drawn in per cent; or ape, on a logarithmic axis. Checkpoints of different names go by number.
+    statistic: nep, drawn in per cent; or ape, on a logarithmic axis.
     """
-    names = [[str(name) for name in one["checkpoint"].values] for one in series.values()]
     share = statistic == "nep"
     for i, (label, one) in enumerate(series.items()):
         values = one["summary"].transpose("checkpoint", "statistic", "bound").sel(statistic=statistic).values
         estimate, low, high = values.T * (100 if share else 1)
-        at = np.arange(len(estimate)) + 0.08 * (i - (len(series) - 1) / 2)  # beside each other: the bars stay readable
         bars = np.abs(np.array([estimate - low, high - estimate]))
-        ax.errorbar(at, estimate, yerr=bars, **style(i), marker=MARKERS[i % len(MARKERS)], markersize=5, capsize=2,
-                    lw=1.4, label=label)  # fmt: skip
+        ax.errorbar(one["nll"].mean("batch").values, estimate, yerr=bars, **style(i), marker=MARKERS[i % len(MARKERS)],
+                    markersize=5, capsize=2, lw=1.4, label=label)  # fmt: skip
+    ax.set(xlabel="NLL of the mini-batches (falling)")
+    _log_axis(ax, "x")
+    ax.xaxis.set_inverted(True)
     if share:
         ax.set(ylabel="NEP: share of negative eigenvalues (%)")
         ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # room for the markers of 0
     else:
-        ax.set(ylabel="APE: mean of the positive eigenvalues", yscale="log")
+        ax.set(ylabel="APE: mean of the positive eigenvalues")
+        _log_axis(ax, "y")
     ax.set_title(title or ("Negative eigenvalues" if share else "Positive eigenvalues"))
-    if all(one == names[0] for one in names):
-        _name_ticks(ax, names[0])
-    else:
-        _name_ticks(ax, [str(n + 1) for n in range(max(map(len, names)))])
-        ax.set_xlabel("checkpoint of the series")
+
+
+def _log_axis(ax: Axes, axis: str) -> None:
+    getattr(ax, f"set_{axis}scale")("log")
+    which = getattr(ax, f"{axis}axis")
+    which.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    which.set_minor_locator(NullLocator())
 
 
 def _name_ticks(ax: Axes, names: Sequence[str]) -> None:

@@ -1,25 +1,36 @@
 #!/usr/bin/env bash
 # Does the study hold at desk size? From a checkout, with the data set's folder: results/study/run.sh hfds/path/to/cifar10
-# Every command goes on where it stopped.
+# Results files appear beside this script, weights in study/ of the working folder. Every command goes on where it
+# stopped. One network to a core at a time.
 set -euo pipefail
-data="$1"
-here="$(dirname "$0")"
-declare -A networks=(
-    [resnet20]="resnet20"
-    [vit]="vit_xs(patch_size=4, embed_dim=96, depth=3)"
-    [vit_gap]="vit_xs(patch_size=4, embed_dim=96, depth=3, global_pool='avg')"
-    [vit_local]="vit_xs(patch_size=4, embed_dim=96, depth=3, global_pool='avg', local=3)"
-    [alternet]="alternet_xs"
-)
-declare -A precision=([resnet20]=bfloat16 [alternet]=bfloat16 [vit]=float32 [vit_gap]=float32 [vit_local]=float32)
-for part in 0.1:60 1.0:20; do # share of the training images, epochs
-    for name in resnet20 vit vit_gap vit_local alternet; do
-        stem="$here/${name}_${part%:*}"
-        [ -e "$stem.safetensors" ] || landscape train --model "${networks[$name]}" --data "$data" \
-            --fraction "${part%:*}" --epochs "${part#*:}" --precision "${precision[$name]}" --workers 1 \
-            --out "$stem.safetensors"
-        landscape spectrum "$stem.safetensors" --data "$data" --samples 512 --batches 32 --out "$stem.h5"
-        landscape test "$stem.safetensors" --data "$data" --out "$stem.h5"
-    done
+cores="$(nproc)"
+export DATA="$1" HERE="$(cd "$(dirname "$0")" && pwd)" OMP_NUM_THREADS=1
+
+one() { # name, model, share of the training images, epochs; a 12th of them warm-up
+    local stem="${1}_$3" checkpoint="study/${1}_$3.safetensors" epochs="study/${1}_$3"
+    mkdir -p study
+    [ -e "$checkpoint" ] || landscape train --model "$2" --data "$DATA" --fraction "$3" --epochs "$4" \
+        --warmup-epochs $(($4 / 12)) --precision bfloat16 --trajectory "$epochs" --out "$checkpoint" --quiet
+    landscape test "$checkpoint" --data "$DATA" --out "$HERE/$stem.h5" --quiet
+    landscape spectrum "$checkpoint" --data "$DATA" --samples 512 --batches 32 --out "$HERE/$stem.h5" --quiet
+    landscape series "$epochs"/epoch{$(($4 / 24)),$(($4 / 8)),$(($4 / 4)),$(($4 / 2)),$4}.safetensors --data "$DATA" \
+        --samples 256 --batches 16 --out "$HERE/$stem-epochs.h5" --quiet
+}
+export -f one
+
+vit="vit_xs(patch_size=4, embed_dim=96, depth=3"
+for part in "0.1 240" "1.0 24"; do # as many steps of training with a tenth of the images
+    echo "resnet20;resnet20;$part"
+    echo "alternet20;alternet_xs(stages=('ccc', 'cca', 'cca'));$part"
+    echo "vit;$vit);$part"
+    echo "vit_gap;$vit, global_pool='avg');$part"
+    echo "vit_local;$vit, global_pool='avg', local=3);$part"
+done | tr '\n' '\0' | xargs -0 -n 1 -P "$cores" bash -c \
+    'set -euo pipefail; IFS=";" read -r name model part <<< "$1"; one "$name" "$model" $part' _
+landscape show "$HERE"/*_?.?.h5
+landscape show "$HERE"/*-epochs.h5
+for share in 0.1 1.0; do
+    mkdir -p "study/pictures_$share"
+    landscape plot "$HERE"/*_"$share"-epochs.h5 --out "study/pictures_$share" --quiet
+    cp "study/pictures_$share/all-series.png" "$HERE/series-$share.png"
 done
-landscape show "$here"/*.h5
