@@ -24,7 +24,7 @@ from landscape.errors import UserError, a_few
 
 SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 METADATA_KEY = "landscape"
 # Settings that trainers pickle beside the weights. They are read as empty objects; nothing of these modules is called.
 SETTINGS = re.compile(r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy)\.")
@@ -34,13 +34,28 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: its weights, prefixes removed, and where they came from."""
+    """What a file holds: its weights, and where they came from.
 
-    state: State
+    spellings: (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+    """
+
+    spellings: tuple[tuple[str, State], ...]
     sha256: str
     container: str | None = None
-    prefix: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        return self.spellings[-1][0]
+
+    @property
+    def state(self) -> State:
+        """The weights, prefixes removed."""
+        return self.spellings[-1][1]
+
+    def left_out(self, prefix: str) -> list[str]:
+        """The keys without the prefix, which are not read with it."""
+        return [key for key in self.spellings[0][1] if not key.startswith(prefix)]
 
 
 class Inert(dict[str, Any]):
@@ -98,11 +113,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         metadata = {k: v for k, v in held.items() if isinstance(v, plain) and k not in CONTAINERS}
     if not metadata:
         metadata = huggingface.described(file.parent)
-    prefix = ""
-    while stripped := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
-        state = {k.removeprefix(stripped): t for k, t in state.items()}
-        prefix += stripped
-    return Checkpoint(state, sha256, container, prefix, metadata)
+    return Checkpoint(_spellings(state), sha256, container, metadata)
+
+
+def _spellings(state: State) -> tuple[tuple[str, State], ...]:
+    """A prefix goes where at least half of the keys have it: beside a network a trainer may keep its loss's weights."""
+    found = [("", state)]
+    while prefix := next((p for p in PREFIXES if 2 * sum(k.startswith(p) for k in state) >= len(state)), None):
+        state = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+        found.append((found[-1][0] + prefix, state))
+    return tuple(found)
 
 
 def _read_torch(path: Path) -> Any:

@@ -49,6 +49,46 @@ def test_prefixes(tmp_path, network, prefix):
     assert loaded(tmp_path / "w.pt")[1]["prefix"] == prefix
 
 
+def test_a_prefix_that_is_the_network_s_own_stays(tmp_path):
+    """A user's network that keeps all it has in self.net, and one that keeps that in self.model."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(9, num_classes))\n"
+        "class Wrapped(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.model = Net(num_classes)\n"
+        "def measured(num_classes):\n"
+        "    float(nn.Linear(1, 1).weight.detach())  # needs real memory\n"
+        "    return Net(num_classes)\n"
+    )
+    weight = torch.randn(3, 9)
+    for own, function in (("net.", "Net"), ("model.net.", "Wrapped"), ("net.", "measured")):
+        for prefix in ("", "module.", "model.", "network.module."):
+            state = {f"{prefix}{own}1.weight": weight, f"{prefix}{own}1.bias": torch.zeros(3)}
+            torch.save(state, tmp_path / "w.pt")
+            found, provenance = loaded(tmp_path / "w.pt", f"{tmp_path}/mine.py:{function}", num_classes=3)
+            assert torch.equal(found[f"{own}1.weight"], weight)
+            assert provenance["prefix"] == prefix
+
+
+def test_what_a_trainer_keeps_beside_the_network_is_left_out(tmp_path, network):
+    lightning = {f"net.{k}": t for k, t in network.state_dict().items()} | {"criterion.weight": torch.ones(4)}
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    for held, prefix, beside in (
+        ({"state_dict": lightning}, "net.", "criterion.weight"),
+        (averaged, "module.", "n_averaged"),
+    ):
+        torch.save(held, tmp_path / "w.ckpt")
+        found, provenance = loaded(tmp_path / "w.ckpt", None)
+        assert all(torch.equal(found[k], t) for k, t in network.state_dict().items())
+        assert (provenance["prefix"], provenance["left_out"]) == (prefix, [beside])
+        assert f"prefix {prefix!r} removed, without {beside}\n" in describe_file(tmp_path / "w.ckpt")
+
+
 def test_safetensors_with_and_without_metadata(tmp_path, network):
     save_file(network.state_dict(), tmp_path / "bare.safetensors")
     assert loaded(tmp_path / "bare.safetensors")[1]["metadata"] == {}
