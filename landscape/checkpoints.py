@@ -30,7 +30,8 @@ def load_checkpoint(
     """The network with the checkpoint's weights, in eval mode, and its provenance.
 
     path: .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
-        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema;
+        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema,
+        or under whatever other name if it is the only one;
         prefixes such as module., _orig_mod., model. and net. are removed, unless the network has them too, and what
         is beside a prefix that most keys share, such as a loss's own weights, is left out. Names of other projects
         for the parameters of our networks are translated (`landscape.dialects`).

@@ -27,7 +27,18 @@ CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "st
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 METADATA_KEY = "landscape"
 # Settings that trainers pickle beside the weights. They are read as empty objects; nothing of these modules is called.
-SETTINGS = re.compile(r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy)\.")
+SETTINGS = re.compile(
+    r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
+    r"functools|types|torch\.optim)\."
+)
+# What the toolkit reads from a file beside the weights: one of another type is another project's, and means another
+# thing. Of a torch file no mean and std are taken.
+MEANT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("num_classes", "image_size", "in_channels", "seed"), int),
+    **dict.fromkeys(("weight_decay", "mixup", "cutmix", "smoothing", "fraction"), (int, float)),
+    **dict.fromkeys(("data", "auto_augment"), str),
+    **dict.fromkeys(("mean", "std"), ()),
+}
 
 State = dict[str, Tensor]
 
@@ -110,8 +121,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     state, container = _state_dict(held, path)
     if container is not None:
         plain = (int, float, str)
-        metadata = {k: v for k, v in held.items() if isinstance(v, plain) and k not in CONTAINERS}
-    if not metadata:
+        metadata = {
+            k: v
+            for k, v in held.items()
+            if isinstance(k, str)
+            and k not in CONTAINERS
+            and isinstance(v, plain)
+            and isinstance(v, MEANT.get(k, plain))
+        }
+    if not metadata and file.name in huggingface.WEIGHTS:  # beside another file, a config.json is of something else
         metadata = huggingface.described(file.parent)
     return Checkpoint(_spellings(state), sha256, container, metadata)
 
@@ -168,12 +186,21 @@ def _state_dict(held: Any, path: Path) -> tuple[State, str | None]:
     if _is_state(held):
         return dict(held), None
     if isinstance(held, Mapping):
-        for key in CONTAINERS:
-            if _is_state(held.get(key)):
-                return dict(held[key]), key
-        keys = a_few(map(str, held), 6)
-        raise UserError(f"{path} holds no state dict; it has {keys or 'nothing'}, none of {', '.join(CONTAINERS)}")
+        found = [key for key in held if _is_state(held[key])]
+        known = [key for key in CONTAINERS if key in found] or (found if len(found) == 1 else [])
+        if known:
+            return dict(held[known[0]]), str(known[0])
+        has = a_few((f"{key} ({_kind(value)})" for key, value in held.items()), 6)
+        several = f"several state dicts and none under {', '.join(CONTAINERS)}" if found else "no state dict"
+        raise UserError(f"{path} holds {several}; it has {has or 'nothing'}; save model.state_dict() alone")
     raise UserError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
+
+
+def _kind(held: Any) -> str:
+    if isinstance(held, Mapping) and not _is_state(held):
+        other = next((k for k, v in held.items() if not isinstance(v, Tensor)), None)
+        return "empty" if other is None else f"with {other}, a {type(held[other]).__name__}"
+    return "a state dict" if isinstance(held, Mapping) else f"a {type(held).__name__}"
 
 
 def _is_state(held: Any) -> bool:

@@ -1,4 +1,6 @@
 import argparse
+import datetime
+import functools
 import json
 import os
 import pathlib
@@ -221,6 +223,29 @@ def test_files_that_are_no_checkpoints(tmp_path, network):
         loaded(tmp_path)
 
 
+def test_a_dict_without_a_state_dict_says_what_it_has(tmp_path, network):
+    state = network.state_dict()
+    for held, words in (
+        ({"state_dict": {}}, r"no state dict; it has state_dict \(empty\)"),
+        ({"model": {"inner": state}, "epoch": 1}, r"it has model \(with inner, a OrderedDict\), epoch \(a int\)"),
+        (
+            {"a": state, "b": state},
+            r"several state dicts and none under state_dict, .* a \(a state dict\), b \(a state",
+        ),
+    ):
+        torch.save(held, tmp_path / "w.pt")
+        with pytest.raises(ls.UserError, match=words):
+            loaded(tmp_path / "w.pt")
+    torch.save({"params": state, "optimizer": {"state": {}}, "epoch": 1}, tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt")[1]["container"] == "params"
+
+
+def test_what_other_projects_mean_by_our_words_is_not_taken(tmp_path, network):
+    beside = {"mean": 0.5, "std": "0.2", "image_size": "8", "num_classes": "4", "weight_decay": "5e-4", "data": 3, 7: 7}
+    torch.save({"state_dict": network.state_dict(), **beside, "smoothing": 0.1}, tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt")[1]["metadata"] == {"smoothing": 0.1}
+
+
 def test_wrong_architecture_names_keys_and_cause(tmp_path, network):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ls.UserError, match=r"missing \(.* more\); .*left over .* fit resnet8"):
@@ -244,7 +269,8 @@ def test_a_lightning_checkpoint_and_its_settings(tmp_path, network):
         "pytorch-lightning_version": "2.4.0",
         "state_dict": {f"net.{k}": t for k, t in network.state_dict().items()},
         "hyper_parameters": {"args": argparse.Namespace(lr=0.1), "where": pathlib.PurePosixPath("/data"), "lr": 0.1},
-        "callbacks": {"best": np.float64(0.9)},
+        "datamodule": functools.partial(torch.optim.Adam, lr=0.1),
+        "callbacks": {"best": np.float64(0.9), "at": datetime.datetime(2020, 1, 1)},
     }
     torch.save(held, tmp_path / "last.ckpt")
     safe = set(torch.serialization.get_safe_globals())
@@ -345,6 +371,25 @@ def test_a_hugging_face_folder_of_transformers(tmp_path):
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet18", "pretrained_cfg": None},
+        {"model_type": "vit", "id2label": None, "hidden_size": "wide"},
+        {"model_type": "vit", "hidden_size": 0},
+    ],
+)
+def test_a_config_that_is_none_is_passed_over(tmp_path, network, config):
+    place = folder(tmp_path, network.state_dict(), config)
+    assert ls.load_checkpoint(place)[1]["model"] == "resnet8"
+
+
+def test_a_config_is_of_the_weights_of_its_folder_alone(tmp_path, network):
+    place = folder(tmp_path, {"weight": torch.zeros(1)}, {"architecture": "resnet18"})
+    torch.save(network.state_dict(), place / "mine.pt")
+    assert ls.load_checkpoint(place / "mine.pt")[1]["model"] == "resnet8"
 
 
 def test_folders_without_weights(tmp_path):
