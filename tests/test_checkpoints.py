@@ -430,6 +430,7 @@ def test_folders_without_weights(tmp_path):
             r"resnet_18: input channels 1, not 3; 1 of another shape",
         ),
         ("resnet_18", {"widths": (32, 64, 128, 256)}, {}, "resnet_18: width 32, not 64"),
+        ("pit_ti", {"base_dims": (48, 48, 48)}, {}, "pit_ti: width 96, not 64; 159 of another shape"),
         ("resnet20_projection", {"shortcut": "A"}, {}, r"without projected shortcuts; 10 missing .* fit resnet20, "),
     ],
 )
