@@ -410,7 +410,7 @@ def test_folders_without_weights(tmp_path):
             {"num_classes": 10},
             r"resnet_18: classes 100, not 10; .*\(classifier.0.de",
         ),
-        ("alternet_18", {"window": 7}, {}, r"alternet_18: window 7, not 4; 2 of another shape \(layer2.1.attn.pos_emb"),
+        ("alternet_18", {"window": 8}, {}, r"alternet_18: window 8, not 4; 2 of another shape \(layer2.1.attn.pos_emb"),
         (
             "alternet_18",
             {"attention": (0, 0, 1, 1)},
