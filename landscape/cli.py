@@ -355,7 +355,7 @@ def train(
     ] = "plain",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step, of all processes.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, or another of timm's.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, nesterov, or another of timm's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of the optimiser.")] = None,

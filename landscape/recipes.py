@@ -16,6 +16,7 @@ PRECISIONS = ("float32", "bfloat16")
 class Recipe:
     """Settings of a training run.
 
+    optimizer: adamw, sgd (without Nesterov's momentum, which nesterov has), or another of timm's.
     lr: at its peak, for the batch size given. schedule: "cosine" down to 0 over the epochs, or "steps": times gamma
         after each of the milestones, which are shares of the epochs; either after warmup_epochs of linear rise.
     clip: bound on the gradient's norm. mixup, cutmix: their alphas, 0 for off. auto_augment: in timm's notation.

@@ -226,9 +226,10 @@ class _Batches:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
+    name = {"sgd": "momentum"}.get(recipe.optimizer, recipe.optimizer)  # timm's sgd is nesterov
     try:
         optimizer = create_optimizer_v2(
-            network, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+            network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
     except (ValueError, AssertionError, RuntimeError) as e:
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e

@@ -16,7 +16,7 @@ import landscape as ls
 from landscape.data import InputSettings, balanced, open_source
 from landscape.recipes import RECIPES, Recipe, recipe
 from landscape.sam import ascended
-from landscape.training import train
+from landscape.training import _optimizer, train
 from landscape.weights import read_checkpoint
 
 SHORT = Recipe(epochs=3, warmup_epochs=1, fraction=0.2)
@@ -134,6 +134,25 @@ def test_the_studys_recipes():
     ):
         with pytest.raises(ls.UserError, match=words):
             recipe(**bad)
+
+
+def test_the_weak_recipe_is_torch_s_sgd_by_torch_s_steps():
+    """Momentum 0.9 without Nesterov's, 5e-4 on the matrices, and the rate of every epoch."""
+    network = ls.create_model("resnet8")
+    ours, schedule = _optimizer(network, RECIPES["weak"])
+    theirs = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+    steps = torch.optim.lr_scheduler.MultiStepLR(theirs, [60, 120, 160], 0.2)
+    for epoch in range(200):
+        schedule.step(epoch)
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+        theirs.step()
+        steps.step()
+    assert type(ours) is torch.optim.SGD
+    for group in ours.param_groups:
+        assert all(group[k] == theirs.param_groups[0][k] for k in ("momentum", "dampening", "nesterov", "maximize"))
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 5e-4}
+    nesterov, _ = _optimizer(network, recipe("weak", optimizer="nesterov"))
+    assert nesterov.param_groups[0]["nesterov"]
 
 
 def test_the_cosine_ends_near_0_however_short(digits):
