@@ -97,7 +97,7 @@ def open_subject(
     asked = {"mean": mean, "std": std, **{key: (recipe or {}).get(key) for key in RECIPE}}
     settled = {key: value if value is not None else metadata.get(key) for key, value in asked.items()}
     data_settings = {
-        **{key: value for key, value in settled.items() if value is not None},
+        **{key: value for key, value in settled.items() if value not in (None, "none", "")},
         "image_size": provenance["image_size"] or image_size,
         "in_channels": provenance["in_channels"],
         "num_classes": provenance["num_classes"],

@@ -226,13 +226,17 @@ class _Batches:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
-    name = {"sgd": "momentum"}.get(recipe.optimizer, recipe.optimizer)  # timm's sgd is nesterov
+    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's sgd is nesterov
     try:
         optimizer = create_optimizer_v2(
             network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
     except (ValueError, AssertionError, RuntimeError) as e:
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
+    if getattr(optimizer, "is_second_order", False):
+        raise UserError(
+            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not taken; try adamw or sgd"
+        )
     epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
     schedule: Scheduler
     if recipe.schedule == "steps":
