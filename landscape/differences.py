@@ -30,6 +30,8 @@ _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
 _SHOWS = (
     (r"\.attn\.qkv\.bias$", "a query-key-value bias"),
     (r"^cls_token$", "a class token"),
+    (r"^dist_token$", "a distillation token"),
+    (r"\.ls1\.gamma$", "layer scale"),
     (r"^fc_norm\.", "average pooling before the last norm"),
     (r"\.attn\.pos_embedding$", "windowed attention"),
     (r"\.shortcut\.", "projected shortcuts"),

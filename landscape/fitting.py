@@ -82,8 +82,12 @@ def best_reading(
     readable = [(prefix, *reading) for prefix, state in reversed(spellings) for reading in readings(state)]
     prefix, dialect, read = min(readable, key=lambda reading: strangers(reading[2]))
     arguments = infer_arguments(build, read, asked)
-    wanted = shapes_of(build, arguments)
-    return None if wanted is None else Fit(name, dialect, read, arguments, _without_counters(wanted), prefix)
+    tried = [arguments]
+    if arguments["image_size"] is None:  # where the weights fit at no size, they are compared at the nearer one
+        tried += [{**arguments, "image_size": size} for size in SIZES_TOLD_APART]
+    made = ((told, shapes_of(build, told)) for told in tried)
+    fits = [Fit(name, dialect, read, told, _without_counters(wanted), prefix) for told, wanted in made if wanted]
+    return min(fits, key=lambda fit: fit.differing) if fits and fits[0].arguments is arguments else None
 
 
 def fitting(state: Mapping[str, Tensor]) -> list[Fit]:

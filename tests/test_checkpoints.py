@@ -430,6 +430,12 @@ def test_folders_without_weights(tmp_path):
             r"resnet_18: input channels 1, not 3; 1 of another shape",
         ),
         ("resnet_18", {"widths": (32, 64, 128, 256)}, {}, "resnet_18: width 32, not 64"),
+        (
+            "vit_ti",
+            {"image_size": 224, "depth": 11, "global_pool": "avg"},
+            {},
+            r"vit_ti: 11 blocks in blocks, not 12, tokens 196, not 197, without a class token, with average pooling",
+        ),
         ("pit_ti", {"base_dims": (48, 48, 48)}, {}, "pit_ti: width 96, not 64; 159 of another shape"),
         ("resnet20_projection", {"shortcut": "A"}, {}, r"without projected shortcuts; 10 missing .* fit resnet20, "),
     ],
@@ -453,6 +459,12 @@ def test_show_says_what_fits_or_nearly(tmp_path):
     assert "none of this toolkit's; nearly alternet_18 (100 classes, 3 input channels), but for window 8, not 4" in (
         describe_file(tmp_path / "w.pt")
     )
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5)
+    torch.save(distilled.state_dict(), tmp_path / "w.pt")
+    assert (
+        "nearly vit_ti (5 classes, 224 px, 3 input channels), but for tokens 198, not 197, with a distillation token; "
+        "3 left over (dist_token, head_dist.weight, head_dist.bias)"
+    ) in describe_file(tmp_path / "w.pt")
     torch.save({"weight": torch.zeros(3, 4)}, tmp_path / "w.pt")
     assert "none of this toolkit's, nor nearly" in describe_file(tmp_path / "w.pt")
     with pytest.raises(ls.UserError, match="no network of this toolkit is like them"):
