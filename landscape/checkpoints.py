@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from landscape.builders import Build, builder
-from landscape.errors import UserError
+from landscape.errors import UserError, a_few
 from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
 from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
@@ -67,7 +67,11 @@ def load_checkpoint(
     state = {
         k: fit.state.get(k, t) for k, t in wanted.items()
     }  # BatchNorm's counters alone may be missing or left over
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as e:
+        odd = [k for k, t in state.items() if t.is_meta or t.is_quantized or t.layout != torch.strided]
+        raise UserError(f"{path} has no plain numbers in {a_few(odd)}, but quantized, sparse or meta tensors") from e
     provenance = {
         "file": os.fspath(path),
         "sha256": checkpoint.sha256,

@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,7 +166,7 @@ def _read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} {wish}, which weights never need, and was not loaded; save model.state_dict() alone"
         ) from e
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as e:
+    except Exception as e:  # torch reads a damaged file until something gives way: struct, an assertion, an index, ...
         raise UserError(damaged) from e
 
 
@@ -198,10 +197,12 @@ def _state_dict(held: Any, path: Path) -> tuple[State, str | None]:
 
 def _kind(held: Any) -> str:
     if isinstance(held, Mapping) and not _is_state(held):
-        other = next((k for k, v in held.items() if not isinstance(v, Tensor)), None)
+        other = next((k for k, v in held.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
         return "empty" if other is None else f"with {other}, a {type(held[other]).__name__}"
     return "a state dict" if isinstance(held, Mapping) else f"a {type(held).__name__}"
 
 
 def _is_state(held: Any) -> bool:
-    return isinstance(held, Mapping) and len(held) > 0 and all(isinstance(v, Tensor) for v in held.values())
+    if not isinstance(held, Mapping) or len(held) == 0:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items())

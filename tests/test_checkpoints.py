@@ -203,6 +203,14 @@ def test_code_in_a_file_never_runs(tmp_path, network):
 
 def test_files_that_are_no_checkpoints(tmp_path, network):
     torch.save(network.state_dict(), tmp_path / "w.pt")
+    torch.save(network.state_dict(), tmp_path / "w.t7", _use_new_zipfile_serialization=False)
+    for path in (tmp_path / "w.pt", tmp_path / "w.t7"):
+        whole = path.read_bytes()
+        for length in (5, 50, 500, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            with pytest.raises(ls.UserError, match="damaged or cut short"):
+                loaded(path)
+    torch.save(network.state_dict(), tmp_path / "w.pt")
     whole = (tmp_path / "w.pt").read_bytes()
     for name, content in {
         "text.pt": b"hello",
@@ -213,7 +221,12 @@ def test_files_that_are_no_checkpoints(tmp_path, network):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ls.UserError, match="damaged"):
             loaded(tmp_path / name)
-    for name, held in {"list.pt": [1, 2], "numbers.pt": {"a": 1}, "nothing.pt": {}}.items():
+    sparse = {**network.state_dict(), "linear.weight": network.linear.weight.detach().to_sparse()}
+    torch.save(sparse, tmp_path / "sparse.pt")
+    with pytest.raises(ls.UserError, match=r"no plain numbers in linear\.weight, but"):
+        loaded(tmp_path / "sparse.pt")
+    numbered = {0: torch.zeros(1)}
+    for name, held in {"list.pt": [1, 2], "numbers.pt": {"a": 1}, "nothing.pt": {}, "keys.pt": numbered}.items():
         torch.save(held, tmp_path / name)
         with pytest.raises(ls.UserError, match="state dict"):
             loaded(tmp_path / name)
