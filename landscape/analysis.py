@@ -309,6 +309,7 @@ def _describe_checkpoint(path: Path) -> str:
     tensors = list(checkpoint.state.values())
     held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"
     where = f" under {checkpoint.container!r}" if checkpoint.container else ""
+    where += f" (not read: {a_few(map(repr, checkpoint.beside))})" if checkpoint.beside else ""
     prefix = f", prefix {checkpoint.prefix!r} removed" if checkpoint.prefix else ""
     left_out = checkpoint.left_out(checkpoint.prefix)
     prefix += f", without {a_few(left_out)}" if left_out else ""

@@ -33,7 +33,9 @@ BATCHES_AT_MOST = 64
 DENSITY_AT_MOST = 128
 WHOLE_AT_MOST = 256
 
-Checkpoint = Annotated[Path, typer.Argument(help="Weights: .pt, .pth, .th, .tar or .safetensors.")]
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Weights: .safetensors, a torch file (.pt, .pth, .ckpt, ...) or a folder.")
+]
 Model = Annotated[
     str | None,
     typer.Option(

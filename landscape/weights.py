@@ -47,12 +47,14 @@ class Checkpoint:
     """What a file holds: its weights, and where they came from.
 
     spellings: (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+    beside: where in the file there are other state dicts, such as a moving average, which are not read.
     """
 
     spellings: tuple[tuple[str, State], ...]
     sha256: str
     container: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -130,7 +132,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         }
     if not metadata and file.name in huggingface.WEIGHTS:  # beside another file, a config.json is of something else
         metadata = huggingface.described(file.parent)
-    return Checkpoint(_spellings(state), sha256, container, metadata)
+    beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
+    return Checkpoint(_spellings(state), sha256, container, metadata, tuple(beside))
 
 
 def _spellings(state: State) -> tuple[tuple[str, State], ...]:

@@ -91,6 +91,12 @@ def test_what_a_trainer_keeps_beside_the_network_is_left_out(tmp_path, network):
         assert f"prefix {prefix!r} removed, without {beside}\n" in describe_file(tmp_path / "w.ckpt")
 
 
+def test_show_names_the_weights_that_are_not_read(tmp_path, network):
+    state = network.state_dict()
+    torch.save({"epoch": 3, "state_dict_ema": state, "state_dict": state, "optimizer": {}}, tmp_path / "w.pth.tar")
+    assert "under 'state_dict' (not read: 'state_dict_ema')\n" in describe_file(tmp_path / "w.pth.tar")
+
+
 def test_safetensors_with_and_without_metadata(tmp_path, network):
     save_file(network.state_dict(), tmp_path / "bare.safetensors")
     assert loaded(tmp_path / "bare.safetensors")[1]["metadata"] == {}
