@@ -242,7 +242,9 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimize
     if recipe.schedule == "steps":
         # timm lowers the rate an epoch before torch does
         milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
-        schedule = MultiStepLRScheduler(optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low)
+        schedule = MultiStepLRScheduler(
+            optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=False
+        )
     else:  # of one epoch alone there is no schedule, which timm warns of
         length = max(recipe.epochs - epochs, 2)
         schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)

@@ -156,6 +156,16 @@ def test_the_weak_recipe_is_torch_s_sgd_by_torch_s_steps():
     assert nesterov.param_groups[0]["nesterov"]
 
 
+def test_a_warm_up_does_not_move_the_milestones():
+    optimizer, schedule = _optimizer(ls.create_model("resnet8"), recipe("weak", epochs=20, warmup_epochs=3))
+    rates = []
+    for epoch in range(20):
+        schedule.step(epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    rise = np.linspace(0.001, 0.1, 4)
+    np.testing.assert_allclose(rates, [*rise, *[0.1] * 2, *[0.02] * 6, *[0.004] * 4, *[0.0008] * 4])
+
+
 def test_the_cosine_ends_near_0_however_short(digits):
     model = ls.create_model("resnet8", 10, 8, 1)
     rates = train(model, digits, Recipe(epochs=10, fraction=0.05)).metadata["training_lr"]
