@@ -18,7 +18,7 @@ from landscape import distributed, plots, store
 from landscape.builders import builder
 from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
-from landscape.errors import UserError
+from landscape.errors import UserError, a_few
 from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
@@ -97,7 +97,7 @@ def open_subject(
     asked = {"mean": mean, "std": std, **{key: (recipe or {}).get(key) for key in RECIPE}}
     settled = {key: value if value is not None else metadata.get(key) for key, value in asked.items()}
     data_settings = {
-        **{key: value for key, value in settled.items() if value is not None},
+        **{key: value for key, value in settled.items() if value not in (None, "none", "")},
         "image_size": provenance["image_size"] or image_size,
         "in_channels": provenance["in_channels"],
         "num_classes": provenance["num_classes"],
@@ -315,7 +315,10 @@ def _describe_checkpoint(path: Path) -> str:
     tensors = list(checkpoint.state.values())
     held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"
     where = f" under {checkpoint.container!r}" if checkpoint.container else ""
+    where += f" (not read: {a_few(map(repr, checkpoint.beside))})" if checkpoint.beside else ""
     prefix = f", prefix {checkpoint.prefix!r} removed" if checkpoint.prefix else ""
+    left_out = checkpoint.left_out(checkpoint.prefix)
+    prefix += f", without {a_few(left_out)}" if left_out else ""
     lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", _describe_fits(checkpoint)]
     lines += [f"{k}: {_short(v)}" for k, v in sorted(checkpoint.metadata.items())]
     return "\n".join(lines)
@@ -327,7 +330,7 @@ def _describe_fits(checkpoint: Checkpoint) -> str:
     if named is not None and ".py:" not in named:  # the user's own code does not run for the sake of a look
         asked = {k: checkpoint.metadata.get(k) for k in ARGUMENTS}
         build, name = builder(named, checkpoint.metadata.get("settings"))
-        fit = best_reading(build, name, checkpoint.state, asked)
+        fit = best_reading(build, name, checkpoint.spellings, asked)
         if fit is not None and not fit.differing:
             fits = [fit, *(other for other in fits if other.model != name)]
     if fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from landscape.builders import Build, builder
-from landscape.errors import UserError
+from landscape.errors import UserError, a_few
 from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
 from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
@@ -29,16 +30,18 @@ def load_checkpoint(
     """The network with the checkpoint's weights, in eval mode, and its provenance.
 
     path: .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
-        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema;
-        prefixes module., _orig_mod., model. and net. are removed. Names of other projects for the parameters of our
-        networks are translated (`landscape.dialects`).
+        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema,
+        or under whatever other name if it is the only one;
+        prefixes such as module., _orig_mod., model. and net. are removed, unless the network has them too, and what
+        is beside a prefix that most keys share, such as a loss's own weights, is left out. Names of other projects
+        for the parameters of our networks are translated (`landscape.dialects`).
     model: a name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a
         callable; the function is called with those of num_classes, image_size and in_channels that it takes. None
         where the checkpoint's own metadata names it, or its keys and shapes are those of one of our networks alone.
     num_classes, image_size, in_channels: inferred from the shapes of the weights where they are None and can be.
 
-    provenance: file, sha256, container, prefix, dialect, model, num_classes, image_size (None where any serves),
-    in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
+    provenance: file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any
+    serves), in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
 
     Raises UserError for a missing file, one that is no checkpoint or asks to run code, an unknown model, and for keys
     that are missing, left over or of another shape.
@@ -51,22 +54,30 @@ def load_checkpoint(
     build, name = builder(model, metadata.get("settings", {}) if model == metadata.get("model") else {})
     given = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     asked = {k: v if v is not None else metadata.get(k) for k, v in given.items()}
-    fit = best_reading(build, name, checkpoint.state, asked)
+    fit = best_reading(build, name, checkpoint.spellings, asked)
     arguments = fit.arguments if fit else asked
     network = build(**arguments)
     wanted = network.state_dict()
-    fit = Fit(name, fit.dialect if fit else None, fit.state if fit else checkpoint.state, arguments, shapes_in(wanted))
+    if fit is None:  # it has told its names only now
+        prefix, state = min(reversed(checkpoint.spellings), key=lambda spelling: len(spelling[1].keys() ^ wanted))
+        fit = Fit(name, None, state, arguments, {}, prefix)
+    fit = replace(fit, wanted=shapes_in(wanted))
     if fit.differing:
         raise UserError(f"{path} does not fit {name}: {fit.differences()}{_elsewhere(fit, checkpoint)}")
     state = {
         k: fit.state.get(k, t) for k, t in wanted.items()
     }  # BatchNorm's counters alone may be missing or left over
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as e:
+        odd = [k for k, t in state.items() if t.is_meta or t.is_quantized or t.layout != torch.strided]
+        raise UserError(f"{path} has no plain numbers in {a_few(odd)}, but quantized, sparse or meta tensors") from e
     provenance = {
         "file": os.fspath(path),
         "sha256": checkpoint.sha256,
         "container": checkpoint.container,
-        "prefix": checkpoint.prefix,
+        "prefix": fit.prefix,
+        "left_out": checkpoint.left_out(fit.prefix),
         "dialect": fit.dialect,
         "model": name,
         "num_classes": arguments.get("num_classes"),

@@ -355,11 +355,13 @@ def train(
     ] = "plain",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step, of all processes.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, or another of timm's.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, nesterov, or another of timm's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of the optimiser.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine or steps.")] = None,
+    milestones: Annotated[str | None, typer.Option(help="Of steps: shares of the epochs, as 0.3,0.6,0.8.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of steps: the rate is multiplied by it at each.")] = None,
     warmup_epochs: Annotated[int | None, typer.Option(help="Epochs of linear warm-up.")] = None,
     clip: Annotated[float | None, typer.Option(help="Bound on the gradient's norm; 0 for none.")] = None,
     auto_augment: AutoAugment = None,
@@ -376,7 +378,7 @@ def train(
     image_size: Size = None,
     root: Root = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that draw examples. [default: 0; beside a GPU one per core]")
+        int | None, typer.Option(help="Processes that draw examples. [default: 0; beside a GPU one per core]", min=0)
     ] = None,
     seed: Seed = 0,
     device: Device = None,
@@ -390,9 +392,9 @@ def train(
         raise UserError(f"--out {out} must end in .safetensors")
     settled = named_recipe(
         recipe, epochs=epochs, batch_size=batch_size, optimizer=optimizer, lr=lr, momentum=momentum,
-        weight_decay=weight_decay, schedule=schedule, warmup_epochs=warmup_epochs, clip=clip,
-        auto_augment=auto_augment, mixup=mixup, cutmix=cutmix, smoothing=smoothing, drop_path=drop_path, sam=sam,
-        precision=precision, fraction=fraction, seed=seed,
+        weight_decay=weight_decay, schedule=schedule, milestones=numbers(milestones, "--milestones"), gamma=gamma,
+        warmup_epochs=warmup_epochs, clip=clip, auto_augment=auto_augment, mixup=mixup, cutmix=cutmix,
+        smoothing=smoothing, drop_path=drop_path, sam=sam, precision=precision, fraction=fraction, seed=seed,
     )  # fmt: skip
     distributed.start()
     chosen = chosen_device(device)

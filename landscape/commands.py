@@ -33,7 +33,9 @@ BATCHES_AT_MOST = 64
 DENSITY_AT_MOST = 128
 WHOLE_AT_MOST = 256
 
-Checkpoint = Annotated[Path, typer.Argument(help="Weights: .pt, .pth, .th, .tar or .safetensors.")]
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Weights: .safetensors, a torch file (.pt, .pth, .ckpt, ...) or a folder.")
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -55,12 +57,14 @@ Numbers = Annotated[
     str | None,
     typer.Option(help="Numbers with commas, one per channel. [default: the checkpoint's or the data set's]"),
 ]
-Classes = Annotated[int | None, typer.Option(help="Number of classes. [default: read off the weights]")]
-Size = Annotated[int | None, typer.Option(help="Side of the images. [default: read off the weights, or the data's]")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes. [default: read off the weights]", min=1)]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the images. [default: read off the weights, or the data's]", min=1)
+]
 Decay = Annotated[float | None, typer.Option(help="lambda of the penalty. [default: the checkpoint's, or 0]")]
 Penalty = Annotated[str, typer.Option(help="l2: (lambda/2) sum ||p||^2. norm-sum: lambda sum ||p||.")]
 Transform = Annotated[str, typer.Option(help="train: augmented as in training, drawn once. eval: as they are.")]
-AutoAugment = Annotated[str | None, typer.Option(help="timm's notation, such as rand-m9-n2-mstd1.0.")]
+AutoAugment = Annotated[str | None, typer.Option(help="timm's notation, such as rand-m9-n2-mstd1.0; or none.")]
 Mix = Annotated[float | None, typer.Option(help="Of the training recipe; 0 for off. [default: the checkpoint's, or 0]")]
 Root = Annotated[str | None, typer.Option(help="Where torch/ data sets are kept and downloaded to.")]
 EvalBatch = Annotated[int, typer.Option(help="Examples per forward pass; does not change the numbers beyond rounding.")]

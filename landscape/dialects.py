@@ -115,6 +115,26 @@ DIALECTS = (
         joined=("query", "key", "value"),
     ),
     Dialect(
+        "Swin of transformers",
+        (r"^swin\.embeddings\.patch_embeddings\.projection\.weight$",),
+        (
+            (r"^swin\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+            (r"^swin\.embeddings\.norm\.", "patch_embed.norm."),
+            *((rf"^swin\.encoder\.layers\.{i}\.downsample\.", f"layers.{i + 1}.downsample.") for i in (2, 1, 0)),
+            (r"^swin\.encoder\.layers\.", "layers."),
+            (r"\.attention\.self\.", ".attn."),
+            (r"\.attention\.output\.dense\.", ".attn.proj."),
+            (r"\.intermediate\.dense\.", ".mlp.fc1."),
+            (r"\.output\.dense\.", ".mlp.fc2."),
+            (r"\.layernorm_before\.", ".norm1."),
+            (r"\.layernorm_after\.", ".norm2."),
+            (r"^swin\.layernorm\.", "norm."),
+            (r"^classifier\.", "head.fc."),
+        ),
+        dropped=_SWIN_BUFFERS,
+        joined=("query", "key", "value"),
+    ),
+    Dialect(
         "Swin of torchvision",
         (r"^features\.0\.0\.weight$", r"\.relative_position_bias_table$"),
         (

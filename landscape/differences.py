@@ -13,7 +13,7 @@ Shapes = Mapping[str, Shape]
 
 # What the shape of a parameter of this name tells: (name, of so many dimensions, what it is, its value).
 _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
-    (r"(^|\.)(head|head\.fc|head_dist|fc|linear|classifier|dense)\.(weight)$", 2, "classes", lambda s: s[0]),
+    (r"^(head|head\.fc|head_dist|fc|linear|classifier|classifier\.0\.dense)\.weight$", 2, "classes", lambda s: s[0]),
     (r"\.pos_embedding$", 2, "window", lambda s: (s[0] + 1) // 2),
     (r"\.relative_position_bias_table$", 2, "window", lambda s: (isqrt(s[0]) + 1) // 2),
     (r"\.relative_position_bias_table$", 2, "heads", lambda s: s[1]),
@@ -30,6 +30,8 @@ _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
 _SHOWS = (
     (r"\.attn\.qkv\.bias$", "a query-key-value bias"),
     (r"^cls_token$", "a class token"),
+    (r"^dist_token$", "a distillation token"),
+    (r"\.ls1\.gamma$", "layer scale"),
     (r"^fc_norm\.", "average pooling before the last norm"),
     (r"\.attn\.pos_embedding$", "windowed attention"),
     (r"\.shortcut\.", "projected shortcuts"),

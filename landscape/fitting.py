@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,7 +24,8 @@ ARGUMENTS = ("num_classes", "image_size", "in_channels")
 class Fit:
     """Weights against one network: the names that they came in, the arguments read off them, what is wanted and held.
 
-    dialect: None where the names are the network's own. differing: keys missing, left over or of another shape.
+    dialect: None where the names are the network's own. prefix: what was removed from them. differing: keys missing,
+    left over or of another shape.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Fit:
     state: Mapping[str, Tensor]
     arguments: dict[str, int | None]
     wanted: Shapes
+    prefix: str = ""
 
     @property
     def held(self) -> Shapes:
@@ -60,9 +62,12 @@ def shapes_in(state: Mapping[str, Tensor]) -> Shapes:
     return _without_counters({k: tuple(t.shape) for k, t in state.items()})
 
 
-def best_reading(build: Build, name: str, state: Mapping[str, Tensor], asked: Mapping[str, int | None]) -> Fit | None:
+def best_reading(
+    build: Build, name: str, spellings: Sequence[tuple[str, Mapping[str, Tensor]]], asked: Mapping[str, int | None]
+) -> Fit | None:
     """The weights against one network, in the names that most of its keys share; None where it cannot be made.
 
+    spellings: the weights with and without prefixes, as `Checkpoint` has them.
     asked: num_classes, image_size and in_channels, None for those to be read off the weights.
     """
     given = {k: v for k, v in asked.items() if v is not None}
@@ -74,10 +79,15 @@ def best_reading(build: Build, name: str, state: Mapping[str, Tensor], asked: Ma
     def strangers(keys: Iterable[str]) -> int:
         return min(len(shapes.keys() ^ set(keys)) for shapes in known)
 
-    dialect, read = min(readings(state), key=lambda reading: strangers(reading[1]))
+    readable = [(prefix, *reading) for prefix, state in reversed(spellings) for reading in readings(state)]
+    prefix, dialect, read = min(readable, key=lambda reading: strangers(reading[2]))
     arguments = infer_arguments(build, read, asked)
-    wanted = shapes_of(build, arguments)
-    return None if wanted is None else Fit(name, dialect, read, arguments, _without_counters(wanted))
+    tried = [arguments]
+    if arguments["image_size"] is None:  # where the weights fit at no size, they are compared at the nearer one
+        tried += [{**arguments, "image_size": size} for size in SIZES_TOLD_APART]
+    made = ((told, shapes_of(build, told)) for told in tried)
+    fits = [Fit(name, dialect, read, told, _without_counters(wanted), prefix) for told, wanted in made if wanted]
+    return min(fits, key=lambda fit: fit.differing) if fits and fits[0].arguments is arguments else None
 
 
 def fitting(state: Mapping[str, Tensor]) -> list[Fit]:
@@ -95,7 +105,7 @@ def closest(state: Mapping[str, Tensor]) -> Fit | None:
 
 
 def _fit(name: str, state: Mapping[str, Tensor]) -> Fit | None:
-    return best_reading(builder(name)[0], name, state, dict.fromkeys(ARGUMENTS))
+    return best_reading(builder(name)[0], name, [("", state)], dict.fromkeys(ARGUMENTS))
 
 
 def _in_common(name: str, state: Mapping[str, Tensor]) -> float:

@@ -34,10 +34,13 @@ def described(folder: Path) -> dict[str, Any]:
     Empty without a readable config.json.
     """
     config = _json(folder / "config.json")
-    if "architecture" in config:
-        return _timm(config)
-    if "model_type" in config:
-        return {**_transformers(config), **_preprocessing(_json(folder / "preprocessor_config.json"))}
+    try:
+        if "architecture" in config:
+            return _timm(config)
+        if "model_type" in config:
+            return {**_transformers(config), **_preprocessing(_json(folder / "preprocessor_config.json"))}
+    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError):  # not as either writes it
+        pass
     return {}
 
 

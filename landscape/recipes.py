@@ -16,6 +16,7 @@ PRECISIONS = ("float32", "bfloat16")
 class Recipe:
     """Settings of a training run.
 
+    optimizer: adamw, sgd (without Nesterov's momentum, which nesterov has), or another of timm's.
     lr: at its peak, for the batch size given. schedule: "cosine" down to 0 over the epochs, or "steps": times gamma
         after each of the milestones, which are shares of the epochs; either after warmup_epochs of linear rise.
     clip: bound on the gradient's norm. mixup, cutmix: their alphas, 0 for off. auto_augment: in timm's notation.
@@ -64,6 +65,11 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{name}={value} must be a finite number, 0 or more")
+        if self.momentum >= 1:
+            raise UserError(f"momentum={self.momentum} must be below 1")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+            shares = ",".join(f"{m:g}" for m in self.milestones)
+            raise UserError(f"milestones={shares} must be shares of the epochs, between 0 and 1, in order")
         if not 0 <= self.smoothing < 1:
             raise UserError(f"smoothing={self.smoothing} must be from 0 to below 1")
         if (self.mixup or self.cutmix) and self.batch_size < 2:
@@ -99,7 +105,7 @@ RECIPES = {
 
 def recipe(name: str = "plain", **settings: Any) -> Recipe:
     """A recipe by name (plain, strong, weak), with some of its settings replaced; those that are None stay;
-    a clip of 0 is none.
+    a clip of 0 is none, and so is an auto_augment of "none".
 
     Raises UserError for an unknown name or setting, or one out of its range.
     """
@@ -112,4 +118,6 @@ def recipe(name: str = "plain", **settings: Any) -> Recipe:
     given = {key: value for key, value in settings.items() if value is not None}
     if given.get("clip") == 0:
         given["clip"] = None
+    if given.get("auto_augment") in ("none", ""):
+        given["auto_augment"] = None
     return replace(RECIPES[name], **given)

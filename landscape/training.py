@@ -226,18 +226,25 @@ class _Batches:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
+    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's sgd is nesterov
     try:
         optimizer = create_optimizer_v2(
-            network, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+            network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
     except (ValueError, AssertionError, RuntimeError) as e:
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
+    if getattr(optimizer, "is_second_order", False):
+        raise UserError(
+            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not taken; try adamw or sgd"
+        )
     epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
     schedule: Scheduler
     if recipe.schedule == "steps":
         # timm lowers the rate an epoch before torch does
         milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
-        schedule = MultiStepLRScheduler(optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low)
+        schedule = MultiStepLRScheduler(
+            optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=False
+        )
     else:  # of one epoch alone there is no schedule, which timm warns of
         length = max(recipe.epochs - epochs, 2)
         schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)

@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,23 +23,51 @@ from landscape.errors import UserError, a_few
 
 SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 METADATA_KEY = "landscape"
 # Settings that trainers pickle beside the weights. They are read as empty objects; nothing of these modules is called.
-SETTINGS = re.compile(r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy)\.")
+SETTINGS = re.compile(
+    r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
+    r"functools|types|torch\.optim)\."
+)
+# What the toolkit reads from a file beside the weights: one of another type is another project's, and means another
+# thing. Of a torch file no mean and std are taken.
+MEANT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("num_classes", "image_size", "in_channels", "seed"), int),
+    **dict.fromkeys(("weight_decay", "mixup", "cutmix", "smoothing", "fraction"), (int, float)),
+    **dict.fromkeys(("data", "auto_augment"), str),
+    **dict.fromkeys(("mean", "std"), ()),
+}
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: its weights, prefixes removed, and where they came from."""
+    """What a file holds: its weights, and where they came from.
 
-    state: State
+    spellings: (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+    beside: where in the file there are other state dicts, such as a moving average, which are not read.
+    """
+
+    spellings: tuple[tuple[str, State], ...]
     sha256: str
     container: str | None = None
-    prefix: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        return self.spellings[-1][0]
+
+    @property
+    def state(self) -> State:
+        """The weights, prefixes removed."""
+        return self.spellings[-1][1]
+
+    def left_out(self, prefix: str) -> list[str]:
+        """The keys without the prefix, which are not read with it."""
+        return [key for key in self.spellings[0][1] if not key.startswith(prefix)]
 
 
 class Inert(dict[str, Any]):
@@ -95,14 +122,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     state, container = _state_dict(held, path)
     if container is not None:
         plain = (int, float, str)
-        metadata = {k: v for k, v in held.items() if isinstance(v, plain) and k not in CONTAINERS}
-    if not metadata:
+        metadata = {
+            k: v
+            for k, v in held.items()
+            if isinstance(k, str)
+            and k not in CONTAINERS
+            and isinstance(v, plain)
+            and isinstance(v, MEANT.get(k, plain))
+        }
+    if not metadata and file.name in huggingface.WEIGHTS:  # beside another file, a config.json is of something else
         metadata = huggingface.described(file.parent)
-    prefix = ""
-    while stripped := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
-        state = {k.removeprefix(stripped): t for k, t in state.items()}
-        prefix += stripped
-    return Checkpoint(state, sha256, container, prefix, metadata)
+    beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
+    return Checkpoint(_spellings(state), sha256, container, metadata, tuple(beside))
+
+
+def _spellings(state: State) -> tuple[tuple[str, State], ...]:
+    """A prefix goes where at least half of the keys have it: beside a network a trainer may keep its loss's weights."""
+    found = [("", state)]
+    while prefix := next((p for p in PREFIXES if 2 * sum(k.startswith(p) for k in state) >= len(state)), None):
+        state = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+        found.append((found[-1][0] + prefix, state))
+    return tuple(found)
 
 
 def _read_torch(path: Path) -> Any:
@@ -129,7 +169,7 @@ def _read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} {wish}, which weights never need, and was not loaded; save model.state_dict() alone"
         ) from e
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as e:
+    except Exception as e:  # torch reads a damaged file until something gives way: struct, an assertion, an index, ...
         raise UserError(damaged) from e
 
 
@@ -148,13 +188,24 @@ def _state_dict(held: Any, path: Path) -> tuple[State, str | None]:
     if _is_state(held):
         return dict(held), None
     if isinstance(held, Mapping):
-        for key in CONTAINERS:
-            if _is_state(held.get(key)):
-                return dict(held[key]), key
-        keys = a_few(map(str, held), 6)
-        raise UserError(f"{path} holds no state dict; it has {keys or 'nothing'}, none of {', '.join(CONTAINERS)}")
+        found = [key for key in held if _is_state(held[key])]
+        known = [key for key in CONTAINERS if key in found] or (found if len(found) == 1 else [])
+        if known:
+            return dict(held[known[0]]), str(known[0])
+        has = a_few((f"{key} ({_kind(value)})" for key, value in held.items()), 6)
+        several = f"several state dicts and none under {', '.join(CONTAINERS)}" if found else "no state dict"
+        raise UserError(f"{path} holds {several}; it has {has or 'nothing'}; save model.state_dict() alone")
     raise UserError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
 
 
+def _kind(held: Any) -> str:
+    if isinstance(held, Mapping) and not _is_state(held):
+        other = next((k for k, v in held.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
+        return "empty" if other is None else f"with {other}, a {type(held[other]).__name__}"
+    return "a state dict" if isinstance(held, Mapping) else f"a {type(held).__name__}"
+
+
 def _is_state(held: Any) -> bool:
-    return isinstance(held, Mapping) and len(held) > 0 and all(isinstance(v, Tensor) for v in held.values())
+    if not isinstance(held, Mapping) or len(held) == 0:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items())

@@ -96,5 +96,5 @@ def create_model(
         raise UserError(f"unknown model {name!r}; {near_matches(name, _BUILDERS)}")
     try:
         return _BUILDERS[known](num_classes=num_classes, image_size=image_size, in_channels=in_channels, **settings)
-    except (TypeError, ValueError, AssertionError) as e:  # timm asserts what it takes
+    except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as e:  # timm's, torch's
         raise UserError(f"cannot make {name}: {e}") from e

@@ -127,7 +127,8 @@ class AlterNet(Staged):
     stages: one string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first starts
         by halving the map, so with "c". widths, heads: per stage. window: at most the side of the stage's map; by
         default 4 with the cifar stem and 7 with the imagenet stem. drop_path_rate: stochastic depth.
-    Raises ValueError for another letter, an "a" where the map is to be halved, or another stem.
+    Raises ValueError for another letter, an "a" where the map is to be halved, a window that does not divide the map it
+    is in, or another stem.
     """
 
     def __init__(
@@ -158,6 +159,11 @@ class AlterNet(Staged):
                     made[s].append(PreBlock(channels, widths[s], stride, expansion, next(rates)))
                 elif letter == "a" and stride == 1:
                     w = min(window, side)
+                    if w < 1 or side % w:
+                        raise ValueError(
+                            f"at image_size={image_size} the map of stage {s + 1} is {side} x {side}, which cannot be "
+                            f"cut into windows of {window}; choose another of the two"
+                        )
                     made[s].append(AttentionBlock(channels, widths[s], expansion, heads[s], head_width, w, next(rates)))
                 else:
                     raise ValueError(f"stage {s + 1} of {tuple(stages)}: block {b + 1} cannot be {letter!r}")

@@ -1,4 +1,6 @@
 import argparse
+import datetime
+import functools
 import json
 import os
 import pathlib
@@ -47,6 +49,52 @@ def test_containers_and_endings(tmp_path, network, suffix, container):
 def test_prefixes(tmp_path, network, prefix):
     torch.save({prefix + k: t for k, t in network.state_dict().items()}, tmp_path / "w.pt")
     assert loaded(tmp_path / "w.pt")[1]["prefix"] == prefix
+
+
+def test_a_prefix_that_is_the_network_s_own_stays(tmp_path):
+    """A user's network that keeps all it has in self.net, and one that keeps that in self.model."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(9, num_classes))\n"
+        "class Wrapped(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.model = Net(num_classes)\n"
+        "def measured(num_classes):\n"
+        "    float(nn.Linear(1, 1).weight.detach())  # needs real memory\n"
+        "    return Net(num_classes)\n"
+    )
+    weight = torch.randn(3, 9)
+    for own, function in (("net.", "Net"), ("model.net.", "Wrapped"), ("net.", "measured")):
+        for prefix in ("", "module.", "model.", "network.module."):
+            state = {f"{prefix}{own}1.weight": weight, f"{prefix}{own}1.bias": torch.zeros(3)}
+            torch.save(state, tmp_path / "w.pt")
+            found, provenance = loaded(tmp_path / "w.pt", f"{tmp_path}/mine.py:{function}", num_classes=3)
+            assert torch.equal(found[f"{own}1.weight"], weight)
+            assert provenance["prefix"] == prefix
+
+
+def test_what_a_trainer_keeps_beside_the_network_is_left_out(tmp_path, network):
+    lightning = {f"net.{k}": t for k, t in network.state_dict().items()} | {"criterion.weight": torch.ones(4)}
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    for held, prefix, beside in (
+        ({"state_dict": lightning}, "net.", "criterion.weight"),
+        (averaged, "module.", "n_averaged"),
+    ):
+        torch.save(held, tmp_path / "w.ckpt")
+        found, provenance = loaded(tmp_path / "w.ckpt", None)
+        assert all(torch.equal(found[k], t) for k, t in network.state_dict().items())
+        assert (provenance["prefix"], provenance["left_out"]) == (prefix, [beside])
+        assert f"prefix {prefix!r} removed, without {beside}\n" in describe_file(tmp_path / "w.ckpt")
+
+
+def test_show_names_the_weights_that_are_not_read(tmp_path, network):
+    state = network.state_dict()
+    torch.save({"epoch": 3, "state_dict_ema": state, "state_dict": state, "optimizer": {}}, tmp_path / "w.pth.tar")
+    assert "under 'state_dict' (not read: 'state_dict_ema')\n" in describe_file(tmp_path / "w.pth.tar")
 
 
 def test_safetensors_with_and_without_metadata(tmp_path, network):
@@ -161,6 +209,14 @@ def test_code_in_a_file_never_runs(tmp_path, network):
 
 def test_files_that_are_no_checkpoints(tmp_path, network):
     torch.save(network.state_dict(), tmp_path / "w.pt")
+    torch.save(network.state_dict(), tmp_path / "w.t7", _use_new_zipfile_serialization=False)
+    for path in (tmp_path / "w.pt", tmp_path / "w.t7"):
+        whole = path.read_bytes()
+        for length in (5, 50, 500, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            with pytest.raises(ls.UserError, match="damaged or cut short"):
+                loaded(path)
+    torch.save(network.state_dict(), tmp_path / "w.pt")
     whole = (tmp_path / "w.pt").read_bytes()
     for name, content in {
         "text.pt": b"hello",
@@ -171,7 +227,12 @@ def test_files_that_are_no_checkpoints(tmp_path, network):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ls.UserError, match="damaged"):
             loaded(tmp_path / name)
-    for name, held in {"list.pt": [1, 2], "numbers.pt": {"a": 1}, "nothing.pt": {}}.items():
+    sparse = {**network.state_dict(), "linear.weight": network.linear.weight.detach().to_sparse()}
+    torch.save(sparse, tmp_path / "sparse.pt")
+    with pytest.raises(ls.UserError, match=r"no plain numbers in linear\.weight, but"):
+        loaded(tmp_path / "sparse.pt")
+    numbered = {0: torch.zeros(1)}
+    for name, held in {"list.pt": [1, 2], "numbers.pt": {"a": 1}, "nothing.pt": {}, "keys.pt": numbered}.items():
         torch.save(held, tmp_path / name)
         with pytest.raises(ls.UserError, match="state dict"):
             loaded(tmp_path / name)
@@ -179,6 +240,29 @@ def test_files_that_are_no_checkpoints(tmp_path, network):
         loaded(tmp_path / "none.pt")
     with pytest.raises(ls.UserError, match="is a folder"):
         loaded(tmp_path)
+
+
+def test_a_dict_without_a_state_dict_says_what_it_has(tmp_path, network):
+    state = network.state_dict()
+    for held, words in (
+        ({"state_dict": {}}, r"no state dict; it has state_dict \(empty\)"),
+        ({"model": {"inner": state}, "epoch": 1}, r"it has model \(with inner, a OrderedDict\), epoch \(a int\)"),
+        (
+            {"a": state, "b": state},
+            r"several state dicts and none under state_dict, .* a \(a state dict\), b \(a state",
+        ),
+    ):
+        torch.save(held, tmp_path / "w.pt")
+        with pytest.raises(ls.UserError, match=words):
+            loaded(tmp_path / "w.pt")
+    torch.save({"params": state, "optimizer": {"state": {}}, "epoch": 1}, tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt")[1]["container"] == "params"
+
+
+def test_what_other_projects_mean_by_our_words_is_not_taken(tmp_path, network):
+    beside = {"mean": 0.5, "std": "0.2", "image_size": "8", "num_classes": "4", "weight_decay": "5e-4", "data": 3, 7: 7}
+    torch.save({"state_dict": network.state_dict(), **beside, "smoothing": 0.1}, tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt")[1]["metadata"] == {"smoothing": 0.1}
 
 
 def test_wrong_architecture_names_keys_and_cause(tmp_path, network):
@@ -204,7 +288,8 @@ def test_a_lightning_checkpoint_and_its_settings(tmp_path, network):
         "pytorch-lightning_version": "2.4.0",
         "state_dict": {f"net.{k}": t for k, t in network.state_dict().items()},
         "hyper_parameters": {"args": argparse.Namespace(lr=0.1), "where": pathlib.PurePosixPath("/data"), "lr": 0.1},
-        "callbacks": {"best": np.float64(0.9)},
+        "datamodule": functools.partial(torch.optim.Adam, lr=0.1),
+        "callbacks": {"best": np.float64(0.9), "at": datetime.datetime(2020, 1, 1)},
     }
     torch.save(held, tmp_path / "last.ckpt")
     safe = set(torch.serialization.get_safe_globals())
@@ -307,6 +392,25 @@ def test_a_hugging_face_folder_of_transformers(tmp_path):
         torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet18", "pretrained_cfg": None},
+        {"model_type": "vit", "id2label": None, "hidden_size": "wide"},
+        {"model_type": "vit", "hidden_size": 0},
+    ],
+)
+def test_a_config_that_is_none_is_passed_over(tmp_path, network, config):
+    place = folder(tmp_path, network.state_dict(), config)
+    assert ls.load_checkpoint(place)[1]["model"] == "resnet8"
+
+
+def test_a_config_is_of_the_weights_of_its_folder_alone(tmp_path, network):
+    place = folder(tmp_path, {"weight": torch.zeros(1)}, {"architecture": "resnet18"})
+    torch.save(network.state_dict(), place / "mine.pt")
+    assert ls.load_checkpoint(place / "mine.pt")[1]["model"] == "resnet8"
+
+
 def test_folders_without_weights(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ls.UserError, match=r"is a folder without model.safetensors .* \(it has notes.txt\)"):
@@ -325,7 +429,7 @@ def test_folders_without_weights(tmp_path):
             {"num_classes": 10},
             r"resnet_18: classes 100, not 10; .*\(classifier.0.de",
         ),
-        ("alternet_18", {"window": 7}, {}, r"alternet_18: window 7, not 4; 2 of another shape \(layer2.1.attn.pos_emb"),
+        ("alternet_18", {"window": 8}, {}, r"alternet_18: window 8, not 4; 2 of another shape \(layer2.1.attn.pos_emb"),
         (
             "alternet_18",
             {"attention": (0, 0, 1, 1)},
@@ -345,6 +449,13 @@ def test_folders_without_weights(tmp_path):
             r"resnet_18: input channels 1, not 3; 1 of another shape",
         ),
         ("resnet_18", {"widths": (32, 64, 128, 256)}, {}, "resnet_18: width 32, not 64"),
+        (
+            "vit_ti",
+            {"image_size": 224, "depth": 11, "global_pool": "avg"},
+            {},
+            r"vit_ti: 11 blocks in blocks, not 12, tokens 196, not 197, without a class token, with average pooling",
+        ),
+        ("pit_ti", {"base_dims": (48, 48, 48)}, {}, "pit_ti: width 96, not 64; 159 of another shape"),
         ("resnet20_projection", {"shortcut": "A"}, {}, r"without projected shortcuts; 10 missing .* fit resnet20, "),
     ],
 )
@@ -367,6 +478,12 @@ def test_show_says_what_fits_or_nearly(tmp_path):
     assert "none of this toolkit's; nearly alternet_18 (100 classes, 3 input channels), but for window 8, not 4" in (
         describe_file(tmp_path / "w.pt")
     )
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5)
+    torch.save(distilled.state_dict(), tmp_path / "w.pt")
+    assert (
+        "nearly vit_ti (5 classes, 224 px, 3 input channels), but for tokens 198, not 197, with a distillation token; "
+        "3 left over (dist_token, head_dist.weight, head_dist.bias)"
+    ) in describe_file(tmp_path / "w.pt")
     torch.save({"weight": torch.zeros(3, 4)}, tmp_path / "w.pt")
     assert "none of this toolkit's, nor nearly" in describe_file(tmp_path / "w.pt")
     with pytest.raises(ls.UserError, match="no network of this toolkit is like them"):

@@ -266,6 +266,34 @@ def test_transformers_resnet():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
 
 
+def test_transformers_swin(tmp_path):
+    """Its names, written from torchvision's by the layout of the published microsoft/swin-tiny-patch4-window7-224."""
+    theirs = randomised(TV.swin_t(num_classes=7))
+    state = {}
+    for key, t in theirs.state_dict().items():
+        key = re.sub(r"^features\.0\.0\.", "swin.embeddings.patch_embeddings.projection.", key)
+        key = re.sub(r"^features\.0\.2\.", "swin.embeddings.norm.", key)
+        key = re.sub(r"^features\.([1357])\.", lambda m: f"swin.encoder.layers.{int(m[1]) // 2}.blocks.", key)
+        key = re.sub(r"^features\.([246])\.", lambda m: f"swin.encoder.layers.{int(m[1]) // 2 - 1}.downsample.", key)
+        key = re.sub(r"\.norm1\.", ".layernorm_before.", re.sub(r"\.norm2\.", ".layernorm_after.", key))
+        key = re.sub(r"\.mlp\.0\.", ".intermediate.dense.", re.sub(r"\.mlp\.3\.", ".output.dense.", key))
+        key = re.sub(
+            r"\.attn\.proj\.", ".attention.output.dense.", re.sub(r"\.attn\.relative", ".attention.self.relative", key)
+        )
+        key = re.sub(r"^norm\.", "swin.layernorm.", re.sub(r"^head\.", "classifier.", key))
+        if ".attn.qkv." in key:
+            for part, piece in zip(("query", "key", "value"), t.chunk(3), strict=True):
+                state[key.replace(".attn.qkv.", f".attention.self.{part}.")] = piece.clone()
+        else:
+            state[key] = t
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    ours, provenance = ls.load_checkpoint(tmp_path / "pytorch_model.bin")
+    assert (provenance["model"], provenance["dialect"]) == ("swin_ti", "Swin of transformers")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "back"),
     [

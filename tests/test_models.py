@@ -306,6 +306,16 @@ def test_names_may_leave_out_underscores():
         ("resnet_18", {"stem": "s2d"}, "stem='s2d' is not one of cifar, imagenet"),
         ("resnet20", {"shortcut": "C"}, "shortcut='C' is not one of A, B, none"),
         ("botnet_50", {"heads": 3}, "heads=3"),
+        (
+            "alternet_xs",
+            {"image_size": 28},
+            "at image_size=28 the map of stage 2 is 14 x 14, which cannot be cut into windows of 4",
+        ),
+        ("alternet_18", {"window": 0}, "cut into windows of 0"),
+        ("alternet_18", {"stages": ("cc", "ca", "ca", "ca", "ca")}, "cannot make alternet_18: tuple index"),
+        ("vit_xs", {"depth": -1}, "cannot make vit_xs"),
+        ("vit_xs", {"embed_dim": 0}, "cannot make vit_xs"),
+        ("resnet_18", {"in_channels": -1}, "cannot make resnet_18"),
     ],
 )
 def test_bad_requests(name, settings, message):
