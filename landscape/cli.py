@@ -23,7 +23,8 @@ from landscape.analysis import (
     save_pictures,
     table,
 )
-from landscape.checkpoints import builder, save_checkpoint
+from landscape.builders import builder, split_settings
+from landscape.checkpoints import save_checkpoint
 from landscape.commands import (
     Adaptive,
     AutoAugment,
@@ -390,17 +391,19 @@ def train(
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out} must end in .safetensors")
+    stated = None if ".py:" in model else split_settings(model)[1].get("drop_path_rate")
     settled = named_recipe(
         recipe, epochs=epochs, batch_size=batch_size, optimizer=optimizer, lr=lr, momentum=momentum,
         weight_decay=weight_decay, schedule=schedule, milestones=numbers(milestones, "--milestones"), gamma=gamma,
         warmup_epochs=warmup_epochs, clip=clip, auto_augment=auto_augment, mixup=mixup, cutmix=cutmix,
-        smoothing=smoothing, drop_path=drop_path, sam=sam, precision=precision, fraction=fraction, seed=seed,
+        smoothing=smoothing, drop_path=stated if drop_path is None else drop_path, sam=sam, precision=precision,
+        fraction=fraction, seed=seed,
     )  # fmt: skip
     distributed.start()
     chosen = chosen_device(device)
     source = open_source(data, "train", root)
     inputs = input_settings(source, image_size, None, numbers(mean, "--mean"), numbers(std, "--std"))
-    build, name = builder(model, {"drop_path_rate": settled.drop_path} if settled.drop_path else None)
+    build, name = builder(model, {"drop_path_rate": settled.drop_path} if settled.drop_path or stated else None)
     with seeded(seed):
         try:
             network = build(

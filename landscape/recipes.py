@@ -19,6 +19,8 @@ class Recipe:
     optimizer: adamw, sgd (without Nesterov's momentum, which nesterov has), or another of timm's.
     lr: at its peak, for the batch size given. schedule: "cosine" down to 0 over the epochs, or "steps": times gamma
         after each of the milestones, which are shares of the epochs; either after warmup_epochs of linear rise.
+    weight_decay: of the matrices and filters; biases and norms are left alone, by timm's rule, which the objective's
+        penalty follows.
     clip: bound on the gradient's norm. mixup, cutmix: their alphas, 0 for off. auto_augment: in timm's notation.
     drop_path: rate of stochastic depth, for networks that have it.
     sam: rho of sharpness-aware minimisation (Foret et al. 2021), 0 for off.

@@ -201,6 +201,15 @@ def test_every_setting_can_be_overridden_on_the_command_line(tmp_path):
     np.testing.assert_allclose(metadata["training_lr"], [0.01, 0.001])
 
 
+@pytest.mark.parametrize(("options", "rate"), [((), 0.2), (("--drop-path", 0.05), 0.05), (("--drop-path", 0), 0.0)])
+def test_stochastic_depth_stated_with_the_network_goes_before_the_recipe(tmp_path, options, rate):
+    out, model = tmp_path / "w.safetensors", "vit_xs(depth=2, drop_path_rate=0.2)"
+    few = ("--recipe", "strong", "--epochs", 1, "--fraction", 0.02, "--quiet", "--out", out)
+    assert invoke("train", "--model", model, "--data", "digits", *few, *options).returncode == 0
+    metadata = read_checkpoint(out).metadata
+    assert (metadata["model"], metadata["drop_path"]) == (model, rate)
+
+
 def test_a_checkpoint_of_every_epoch(tmp_path):
     out, folder = tmp_path / "w.safetensors", tmp_path / "epochs"
     options = (
