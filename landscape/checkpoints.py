@@ -12,7 +12,7 @@ from torch import nn
 
 from landscape.builders import Build, builder
 from landscape.errors import UserError, a_few
-from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
+from landscape.fitting import Fit, best_reading, closest, fitting, hint, shapes_in
 from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
 __all__ = ["SUFFIXES", "builder", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
@@ -99,8 +99,10 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
 
 def _elsewhere(fit: Fit, checkpoint: Checkpoint) -> str:
     """Where else the weights belong, unless they are those of this network but for a few."""
-    if 2 * fit.differing < len(fit.wanted) and not fitting(checkpoint.state):
-        return ""
+    if not fitting(checkpoint.state):
+        near = closest(checkpoint.state)
+        if 2 * fit.differing < len(fit.wanted) or (near is not None and near.model == fit.model):
+            return ""
     return f"; {hint(checkpoint.state)}"
 
 

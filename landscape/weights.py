@@ -93,7 +93,7 @@ def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Ma
         save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
         os.replace(part, path)
     except (OSError, SafetensorError) as e:
-        raise UserError(f"cannot write {path}: {e}; choose another place with --out") from e
+        raise UserError(f"cannot write {path}: {e}; choose another place") from e
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
