@@ -238,7 +238,8 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
 def _log_axis(ax: Axes, axis: str) -> None:
     getattr(ax, f"set_{axis}scale")("log")
     which = getattr(ax, f"{axis}axis")
-    which.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = which.get_view_interval()
+    which.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     which.set_minor_locator(NullLocator())
 
