@@ -1,4 +1,4 @@
-"""A folder as Hugging Face keeps a model: which file has the weights, and what config.json says of the network."""
+"""A folder as Hugging Face keeps a model: which files have the weights, and what config.json says of the network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,31 @@ from landscape.models.vit import SIZES
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
-def weights_in(folder: Path) -> Path:
-    """The file of the weights. Raises UserError where the folder has none, or has them in several."""
+def weights_in(folder: Path) -> list[Path]:
+    """The file of the weights, or the several that an index names. Raises UserError where one of them is not there."""
     for name in WEIGHTS:
         if (folder / name).is_file():
-            return folder / name
+            return [folder / name]
         if (folder / f"{name}.index.json").is_file():
-            raise UserError(f"{folder} has its weights in several files; save them as one {WEIGHTS[0]}")
+            return _shards(folder / f"{name}.index.json")
     held = a_few(sorted(p.name for p in folder.iterdir()), 5) or "nothing"
     raise UserError(
         f"{folder} is a folder without {' or '.join(WEIGHTS)} (it has {held}); give the checkpoint file in it"
     )
+
+
+def _shards(index: Path) -> list[Path]:
+    where = _json(index).get("weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
+        raise UserError(f"{index} does not say which files have the weights; save them as one {WEIGHTS[0]}")
+    names = sorted(set(where.values()))
+    elsewhere = [name for name in names if Path(name).name != name]
+    if elsewhere:
+        raise UserError(f"{index} names files that are not in its folder ({a_few(elsewhere)})")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise UserError(f"{index.parent} lacks {a_few(missing)} of the {len(names)} files with its weights")
+    return [index.parent / name for name in names]
 
 
 def described(folder: Path) -> dict[str, Any]:

@@ -109,16 +109,25 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such checkpoint: {path}")
-    file = huggingface.weights_in(path) if path.is_dir() else path
-    if file.suffix not in SUFFIXES:
-        raise UserError(f"{path} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
-    with open(file, "rb") as f:
-        sha256 = hashlib.file_digest(f, "sha256").hexdigest()
-    if file.suffix == ".safetensors":
-        held, metadata = _read_safetensors(file)
-    else:
-        held = _read_torch(file)
-        metadata = {}
+    files = huggingface.weights_in(path) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    held: Any = {}
+    metadata: dict[str, Any] = {}
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise UserError(f"{file} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
+        with open(file, "rb") as f:
+            hashlib.file_digest(f, lambda: digest)
+        if file.suffix == ".safetensors":
+            part, metadata = _read_safetensors(file)
+        else:
+            part = _read_torch(file)
+        if len(files) == 1:
+            held = part
+        elif _is_state(part):
+            held = {**held, **part}
+        else:
+            raise UserError(f"{file} holds no state dict, and the weights of {path} are not whole without it")
     state, container = _state_dict(held, path)
     if container is not None:
         plain = (int, float, str)
@@ -130,10 +139,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             and isinstance(v, plain)
             and isinstance(v, MEANT.get(k, plain))
         }
-    if not metadata and file.name in huggingface.WEIGHTS:  # beside another file, a config.json is of something else
-        metadata = huggingface.described(file.parent)
+    # beside another file, a config.json is of something else
+    if not metadata and (path.is_dir() or path.name in huggingface.WEIGHTS):
+        metadata = huggingface.described(files[0].parent)
     beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
-    return Checkpoint(_spellings(state), sha256, container, metadata, tuple(beside))
+    return Checkpoint(_spellings(state), digest.hexdigest(), container, metadata, tuple(beside))
 
 
 def _spellings(state: State) -> tuple[tuple[str, State], ...]:

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import CIFAR10, IMAGENET, RESNET20, needs_shared
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 
 import landscape as ls
@@ -415,8 +416,35 @@ def test_folders_without_weights(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ls.UserError, match=r"is a folder without model.safetensors .* \(it has notes.txt\)"):
         ls.load_checkpoint(tmp_path)
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ls.UserError, match="in several files"):
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_weights_in_several_files_of_a_folder(tmp_path, network, safe):
+    save_torch_state_dict(network.state_dict(), tmp_path, max_shard_size=100_000, safe_serialization=safe)
+    parts = sorted(tmp_path.glob("*-of-*"))
+    assert len(parts) > 1
+    model, provenance = ls.load_checkpoint(tmp_path)
+    assert provenance["model"] == "resnet8"
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    parts[1].unlink()
+    with pytest.raises(ls.UserError, match=f"lacks {parts[1].name} of the {len(parts)} files"):
+        ls.load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{}", "does not say which files"),
+        ('{"weight_map": {"a": 3}}', "does not say which files"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', r"not in its folder \(\.\./a"),
+        ('{"weight_map": {"a": "a.txt"}}', "no checkpoint by its name"),
+    ],
+)
+def test_an_index_of_other_things(tmp_path, index, message):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ls.UserError, match=message):
         ls.load_checkpoint(tmp_path)
 
 
