@@ -12,7 +12,7 @@ from torch import nn
 
 from landscape.builders import Build, builder
 from landscape.errors import UserError, a_few
-from landscape.fitting import Fit, best_reading, closest, fitting, hint, shapes_in
+from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
 from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
 __all__ = ["SUFFIXES", "builder", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
@@ -63,7 +63,8 @@ def load_checkpoint(
         fit = Fit(name, None, state, arguments, {}, prefix)
     fit = replace(fit, wanted=shapes_in(wanted))
     if fit.differing:
-        raise UserError(f"{path} does not fit {name}: {fit.differences()}{_elsewhere(fit, checkpoint)}")
+        elsewhere = hint(checkpoint.state, but=fit.model)
+        raise UserError(f"{path} does not fit {name}: {fit.differences()}{elsewhere and '; ' + elsewhere}")
     state = {
         k: fit.state.get(k, t) for k, t in wanted.items()
     }  # BatchNorm's counters alone may be missing or left over
@@ -95,15 +96,6 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
     if len(fits) != 1:
         raise UserError(f"{path} does not name its network; say which with --model ({hint(checkpoint.state)})")
     return fits[0]
-
-
-def _elsewhere(fit: Fit, checkpoint: Checkpoint) -> str:
-    """Where else the weights belong, unless they are those of this network but for a few."""
-    if not fitting(checkpoint.state):
-        near = closest(checkpoint.state)
-        if 2 * fit.differing < len(fit.wanted) or (near is not None and near.model == fit.model):
-            return ""
-    return f"; {hint(checkpoint.state)}"
 
 
 def _input_of(network: nn.Module) -> dict[str, Any]:

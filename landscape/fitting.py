@@ -118,14 +118,16 @@ def _in_common(name: str, state: Mapping[str, Tensor]) -> float:
     return best
 
 
-def hint(state: Mapping[str, Tensor]) -> str:
-    """Which of our networks the weights fit; or which is the closest, and what differs."""
+def hint(state: Mapping[str, Tensor], but: str | None = None) -> str:
+    """Which of our networks the weights fit; or which is the closest, and what differs: empty where that is `but`."""
     fits = fitting(state)
     if fits:
         return f"the weights fit {a_few(fit.model for fit in fits) if len(fits) > 1 else fits[0]}"
     near = closest(state)
     if near is None:
         return "no network of this toolkit is like them"
+    if near.model == but:
+        return ""
     return f"the closest of this toolkit's networks is {near}, but for {near.differences()}"
 
 
