@@ -26,6 +26,10 @@ def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float
     points nearest to them, of sqrt(nll), which is closer to a plane than nll. Their nll_error comes from the miss of
     those neighbours, which the finer level undercuts wherever the surface is smooth on its scale.
 
+    Where nll_sem is the larger, on walls above all, `tolerance` is not held: to hold it there takes twice the points (a
+    ResNet-20 on 256 examples, 51 x 51, tolerance 0.1: 64 % of them instead of 31 %) for detail below the statistical
+    error. More examples lower nll_sem, and with it what is left to interpolation.
+
     result: nll, nll_sem, done, interpolated, nll_error and what else lies on the grid, filled in the same way.
     compute: computes and marks the points of a mask of the grid's shape that are not done yet. What is chosen depends
         on computed values alone, so that an interrupted refinement goes on as it would have.

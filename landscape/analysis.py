@@ -281,7 +281,8 @@ def describe(name: str, group: xr.Dataset) -> str:
         error = group["nll_error"].values[filled] if "nll_error" in group else np.zeros(0)
         error = error[np.isfinite(error)]
         upto = f", nll_error up to {error.max():.2g}" if error.size else ""
-        parts.append(f"{filled.sum()} points interpolated{upto}" if filled.any() else "")
+        held = f" to the larger of {config['adaptive']:g} and nll_sem" if config.get("adaptive") else ""
+        parts.append(f"{filled.sum()} points interpolated{held}{upto}" if filled.any() else "")
     parts += describe_measures(group)
     if "source" in config:
         source = config["source"]

@@ -97,7 +97,9 @@ Excluded = Annotated[
 Adaptive = Annotated[
     float | None,
     typer.Option(
-        help="Compute the grid only where interpolation misses by more than this, in NLL.", show_default=False
+        help="Compute the grid only where interpolation misses by more than this NLL, or than its standard error "
+        "over examples where that is larger.",
+        show_default=False,
     ),
 ]
 Normalize = Annotated[str, typer.Option(help="filter, layer, weight, column or none.")]

@@ -78,7 +78,7 @@ def evaluate_surface(
     points: per axis, or (along x, along y). x runs along plane.directions[0], y along plane.directions[1].
     span: from -span to span; or (low, high); or one such pair per axis.
     adaptive: compute the grid from coarse to fine, and only where interpolating the coarser level misses by more than
-        this (or the statistical error), as `landscape.adaptive.refine` says; the rest is interpolated and marked.
+        the larger of this and nll_sem there, as `landscape.adaptive.refine` says; the rest is interpolated and marked.
     batchnorm: "stored", the statistics that the network was trained with, or "recalibrated", gathered anew at each
         point from the frozen data, batch by batch as they are cut, at the cost of one more pass.
     precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`

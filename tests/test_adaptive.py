@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import landscape as ls
 from landscape.adaptive import refine
+from landscape.analysis import describe
 
 
 def surface_of(f, shape, sem=0.0):
@@ -116,6 +118,21 @@ def test_on_a_real_network_at_most_a_third_of_the_points():
     error, filled = np.abs(result["nll"].values - truth), result["interpolated"].values
     assert error[truth < 5].max() < 0.02 * 5
     assert (error <= result["nll_error"].values)[filled].mean() >= 0.95
+
+
+def test_what_is_not_held_is_said():
+    """A rough plain under a large standard error is left out however small the tolerance, and every word says so."""
+    f = lambda y, x: 5 + 0.3 * np.sin(40 * x) * np.cos(40 * y)  # noqa: E731
+    (rough, fill, truth, few), (exact, compute, _, many) = (surface_of(f, (33, 33), sem) for sem in (0.5, 0.0))
+    refine(rough, fill, 0.01)
+    refine(exact, compute, 0.01)
+    assert len(few) < len(many) / 3
+    assert 0.01 < np.abs(rough["nll"].values - truth).max() < 0.5 * 2 * 1.5
+    group = rough.assign_attrs(config={"analysis": "surface", "adaptive": 0.01})
+    assert "interpolated to the larger of 0.01 and nll_sem" in describe("surface", group)
+    for command in ("surface", "analyze"):
+        text = " ".join(invoke(command, "--help").stdout.split())
+        assert "misses by more than this NLL, or than its standard error over examples where that is larger" in text
 
 
 def test_what_is_computed_is_what_the_full_grid_has(mlp, points):
