@@ -181,11 +181,12 @@ def surface(
         plane = run.stored_plane(Path(directions))
     if trajectory is not None and directions != "pca":
         plane = with_trajectory(plane, run.subject.model, run.trajectory(trajectory))
-    reach = _range(span, "--span") if span is not None else plane.reach()
+    counts = _counts(points)
+    reach = _range(span, "--span") if span is not None else plane.reach(counts)
     if y_span is not None:
         reach = (_two(reach), _two(_range(y_span, "--y-span")))
     group = run.surface(
-        plane, points=_counts(points), span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
+        plane, points=counts, span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
         precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues,
     )  # fmt: skip
     run.report(group)

@@ -57,14 +57,24 @@ class Plane:
             rest += float(left.square().sum())
         return at, float(np.sqrt(rest))
 
-    def reach(self) -> Extent:
-        """A range that holds the network and every marked checkpoint, with a fifth more on each side; 1 without."""
+    def reach(self, points: int | Sequence[int] | None = None) -> Extent:
+        """A range that holds the network and every marked checkpoint, with about a fifth more on each side; 1 without.
+
+        points: of the grid over it, per axis or for all. It then has the network, at 0, among its points; towards
+            other checkpoints the first at 1 too, and along y the second's height.
+        """
         if self.marks is None:
             return 1.0
         at = np.vstack([self.marks["trajectory"].values, np.zeros(self.dims)])
         low, high = at.min(axis=0), at.max(axis=0)
         margin = 0.2 * np.where(high > low, high - low, 1.0)
-        return [[float(a), float(b)] for a, b in zip(low - margin, high + margin, strict=True)]
+        ranges = [(float(a), float(b)) for a, b in zip(low - margin, high + margin, strict=True)]
+        if points is not None:
+            counts = [points] * self.dims if isinstance(points, int) else points
+            checkpoints = self.config.get("kind") in ("interpolation", "checkpoints")
+            other = [float(at[k + 1, k]) if checkpoints else None for k in range(self.dims)]
+            ranges = [_with_points_at(*ends) for ends in zip(ranges, counts, other, strict=False)]
+        return [list(ends) for ends in ranges]
 
     def to_dataset(self) -> xr.Dataset:
         """The plane as a group of a results file: direction (axis, weight), buffer (axis, buffer_weight)."""
@@ -118,6 +128,27 @@ class Plane:
         return cls(
             vectors["direction"], config, vectors.get("buffer", ()), stored[marks].drop_attrs() if marks else None
         )
+
+
+def _with_points_at(ends: tuple[float, float], points: int, other: float | None) -> tuple[float, float]:
+    """About this range, moved and stretched so that 0, and `other` above it where given, are among its points."""
+    low, high = ends
+    intervals = points - 1
+    if intervals < (4 if other is None else 1):
+        return ends
+    if other is None:
+        step = (high - low) / intervals
+        before = round(-low / step)
+    else:
+        for between in range(intervals, 0, -1):
+            step = other / between
+            before, after = round(-low / step), round((high - other) / step)
+            if (spare := intervals - before - between - after) >= 0:
+                break
+        else:
+            return ends
+        before += spare // 2
+    return -before * step, (intervals - before) * step
 
 
 def _or_zeros(d: Direction, name: str, shape: Sequence[int]) -> Tensor:

@@ -46,11 +46,16 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
 
 
-def grid(points: int, low: float, high: float) -> np.ndarray:
-    """`points` equidistant coordinates from low to high; symmetric to the bit where the range is, 0 exactly 0."""
+def grid(points: int, low: float, high: float, marks: Sequence[float] = ()) -> np.ndarray:
+    """`points` equidistant coordinates from low to high; symmetric to the bit where the range is.
+
+    0, and each of `marks`, is exact where it is one of them up to rounding.
+    """
     step = (high - low) / max(points - 1, 1)
     c = (low + high) / 2 + (np.arange(points) - (points - 1) / 2) * step
-    return np.where(np.abs(c) < 1e-9 * step, 0.0, c)
+    for mark in (*marks, 0.0):
+        c = np.where(np.abs(c - mark) < 1e-9 * step, mark, c)
+    return c
 
 
 def evaluate_surface(
@@ -122,7 +127,8 @@ def evaluate_surface(
     labels = {**LABELS, **(GRADIENT_LABELS if gradient_norm else {}), **(EIGENVALUE_LABELS if eigenvalues else {})}
     if workers is None:
         workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
-    axes = [grid(count, *limits) for count, limits in zip(counts, ranges, strict=True)]
+    marks = [[]] * plane.dims if plane.marks is None else plane.marks["trajectory"].values.T.tolist()
+    axes = [grid(count, *limits, at) for count, limits, at in zip(counts, ranges, marks, strict=True)]
     result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
     result = result.drop_vars(AFTERWARDS, errors="ignore")
     moves = [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]

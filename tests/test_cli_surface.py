@@ -51,6 +51,7 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
     line = groups["curve_interpolation"]
     assert line["checkpoint"].values.tolist() == ["epoch10", "epoch1"]
     assert line["x"].values[0] < 0 < 1 < line["x"].values[-1]
+    assert {0.0, 1.0} <= set(line["x"].values)
     shown = invoke("show", out).stdout
     assert "surface_pca" in shown
     again = out.read_bytes()

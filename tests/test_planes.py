@@ -10,6 +10,7 @@ import landscape as ls
 from landscape.directions import Plane
 from landscape.parameters import displaced, flatten
 from landscape.planes import eigenvector_plane, pca_plane, plane_through, with_trajectory
+from landscape.surface import grid
 
 
 def perturbed(model: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:
@@ -56,6 +57,33 @@ def test_a_line_goes_from_one_network_to_the_other_with_their_statistics(convolu
     assert float(curve["nll"][-1]) == pytest.approx(nll(other, images), rel=1e-6)
     assert curve["trajectory"].values.tolist() == [[0.0], [1.0]]
     assert curve["checkpoint"].values.tolist() == ["one", "other"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 20, 21, 51])
+def test_the_grid_of_a_line_has_both_networks_on_it(convolutional, images, count):
+    other = perturbed(convolutional, 1)
+    plane = plane_through(convolutional, {"other": other.state_dict()})
+    objective = ls.Objective(convolutional, images, dtype=torch.float64)
+    curve = ls.evaluate_surface(objective, plane, points=count, span=plane.reach(count))
+    assert curve.sizes["x"] == count
+    assert float(curve["nll"].sel(x=0)) == nll(convolutional, images)
+    assert float(curve["nll"].sel(x=1)) == pytest.approx(nll(other, images), rel=1e-6)
+    low, high = curve["x"].values[[0, -1]]
+    assert count < 20 or -0.3 < low < 0 < 1 < high < 1.3
+
+
+@pytest.mark.parametrize("count", [11, (20, 31), 51])
+def test_the_grid_of_a_plane_has_its_networks_on_its_lines(convolutional, count):
+    others = {"a": perturbed(convolutional, 1).state_dict(), "b": perturbed(convolutional, 2).state_dict()}
+    plane = plane_through(convolutional, others)
+    counts, at = np.broadcast_to(count, 2), plane.marks["trajectory"].values
+    axes = [grid(n, *ends, at[:, k]) for k, (n, ends) in enumerate(zip(counts, plane.reach(count), strict=True))]
+    assert {0.0, 1.0} <= set(axes[0])
+    assert {0.0, at[2, 1]} <= set(axes[1])
+    for k, axis in enumerate(axes):
+        assert axis[0] < at[:, k].min()
+        assert at[:, k].max() < axis[-1]
+        assert len(axis) == counts[k]
 
 
 def test_three_checkpoints_lie_at_their_coordinates_in_a_plane_that_keeps_distances(convolutional, images):
@@ -150,6 +178,10 @@ def test_principal_components_of_a_plane_trajectory(mlp):
     reach = np.array(plane.reach())
     assert (reach[:, 0] < found.min(0)).all()
     assert (found.max(0) < reach[:, 1]).all()
+    for n, ends in ((5, plane.reach(5)), (51, plane.reach(51))):
+        assert all(0.0 in grid(n, *pair) for pair in ends)
+        assert (np.array(ends)[:, 0] < found.min(0)).all()
+        assert (found.max(0) < np.array(ends)[:, 1]).all()
     centred = truth - truth.mean(0)
     variances = np.linalg.svd(centred, compute_uv=False) ** 2
     np.testing.assert_allclose(plane.marks["explained"], variances / variances.sum(), rtol=1e-5)
