@@ -1,22 +1,80 @@
-"""float32 products in true float32 (TF32 off), within a block."""
+"""float32 products in true float32, neither TF32 nor bfloat16 in their place, within a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
+Setting = tuple[str, str]
+EVERYWHERE: Setting = ("generic", "all")
+BACKENDS: tuple[Setting, ...] = (("cuda", "all"), ("mkldnn", "all"))
+OPERATIONS: tuple[Setting, ...] = tuple((b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn"))
+
+_lock = threading.Lock()
+_blocks = 0  # entered and not left, by all threads together
+_stored: dict[Setting, str]
+_products: str
+
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """The caller's settings are restored after."""
-    precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
+    """The settings are the process's: the first block entered makes them, and the last one left restores the caller's.
+
+    They are made through `torch.backends.*.fp32_precision`. `torch.set_float32_matmul_precision` is brought in line
+    with them, since torch raises where the two disagree, and torch.compile looks. `torch.backends.cudnn.allow_tf32` is
+    not: setting it would lose torch's own default for good. A network whose code reads it gets torch's error.
+    """
+    global _blocks
+    with _lock:
+        if _blocks == 0:
+            _begin()
+        _blocks += 1
     try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(precision)
+        with _lock:
+            _blocks -= 1
+            if _blocks == 0:
+                _end()
+
+
+def _begin() -> None:
+    global _stored, _products
+    _stored = {EVERYWHERE: _read(EVERYWHERE)}
+    _stored |= _own([EVERYWHERE], BACKENDS)
+    _stored |= _own([EVERYWHERE, *BACKENDS], OPERATIONS)
+    for setting in (EVERYWHERE, *BACKENDS, *_stored):
+        _write(setting, "ieee")
+    _products = torch.get_float32_matmul_precision()  # raises where the two disagree, which now they cannot
+    torch.set_float32_matmul_precision("highest")
+
+
+def _end() -> None:
+    torch.set_float32_matmul_precision(_products)
+    inherited = dict.fromkeys((*BACKENDS, ("cuda", "matmul"), ("mkldnn", "matmul")), "none")
+    for setting, value in (inherited | _stored).items():
+        _write(setting, value)
+
+
+def _own(above: Sequence[Setting], settings: Sequence[Setting]) -> dict[Setting, str]:
+    """Those of `settings` that have a value of their own, which reads the same whatever stands above; with the value.
+
+    The others inherit theirs and are to be left alone: no value that torch takes stands for the default of cuDNN's.
+    """
+    readings = []
+    for value in ("ieee", "none"):
+        for one in above:
+            _write(one, value)
+        readings.append([_read(setting) for setting in settings])
+    return {s: a for s, a, b in zip(settings, *readings, strict=True) if a == b}
+
+
+def _read(setting: Setting) -> str:
+    return torch._C._get_fp32_precision_getter(*setting)
+
+
+def _write(setting: Setting, value: str) -> None:
+    torch._C._set_fp32_precision_setter(*setting, value)

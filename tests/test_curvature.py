@@ -229,7 +229,7 @@ def test_settings_are_restored():
     try:
         with pytest.raises(KeyError), exact_arithmetic():
             assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
             assert not torch.backends.cuda.flash_sdp_enabled()
             raise KeyError
         assert torch.get_float32_matmul_precision() == "medium"
