@@ -68,13 +68,18 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class FrozenData:
-    """Examples x (N, ...) with classes y (N,) or soft labels (N, classes); iterates over (x, y) batches."""
+    """Examples x (N, ...) with classes y (N,) or soft labels (N, classes); iterates over (x, y) batches.
+
+    clusters: (N,) integers, equal where examples share an image, so that their losses are not independent; None where
+        all are.
+    """
 
     x: Tensor
     y: Tensor
     batch_size: int
     num_classes: int
     config: dict[str, Any] = field(default_factory=dict)
+    clusters: Tensor | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True))
@@ -124,7 +129,9 @@ def load_data(
         and `auto_augment` (timm's notation, such as "rand-m9-n2-mstd1.0").
     mean, std: per channel, of the recipe; by default the data set's own where known, else ImageNet's.
     mixup, cutmix: the alphas of their Beta distributions, 0 for off, with smoothing as timm's Mixup has it; any of
-        the three makes y soft. They belong to training: with transform="eval" they are refused.
+        the three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1
+        are mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch;
+        the two are one of `clusters`. An odd last example stays unmixed.
     root: where torch/ data sets are kept and downloaded to.
 
     Raises UserError for an unknown name, an empty or missing split, more samples than there are, images of
@@ -152,12 +159,14 @@ def load_data(
     if int(y.min()) < 0:
         raise UserError(f"label {int(y.min())} in the {source.split} split of {name} is no class")
     num_classes = num_classes or max(source.num_classes, int(y.max()) + 1)
+    clusters = None
     if mixup or cutmix or smoothing:
         if int(y.max()) >= num_classes:
             raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
         if mixup or cutmix:
             mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes, mode="elem")
             x, y = mixed(x, y, mix, seed or 0)
+            clusters = torch.arange(len(y)) // 2
         else:
             y = mixup_target(y, num_classes, smoothing=smoothing)
     config = {
@@ -173,8 +182,9 @@ def load_data(
         "mixup": mixup,
         "cutmix": cutmix,
         "smoothing": smoothing,
+        **({"mixing": "pairs of neighbours, per element"} if clusters is not None else {}),
     }
-    return FrozenData(x, y, batch_size, num_classes, config)
+    return FrozenData(x, y, batch_size, num_classes, config, clusters)
 
 
 def open_source(name: str, split: str = "train", root: str | Path | None = None) -> Source:
@@ -413,13 +423,20 @@ def _drawn_whole(drawn: Drawn, workers: int, progress: bool) -> tuple[Tensor, Te
 
 
 def mixed(x: Tensor, y: Tensor, mix: Mixup, seed: int) -> tuple[Tensor, Tensor]:
-    """mixup, cutmix and label smoothing, in blocks of fixed length, so that no batch size changes the pixels."""
+    """mixup, cutmix and label smoothing of neighbours, examples 2j and 2j + 1; an odd last one with itself.
+
+    In blocks of fixed length, so that no batch size changes the pixels. mix: of mode "elem", each example with a weight
+    of its own.
+    """
     blocks = []
     for i, (xb, yb) in enumerate(zip(x.split(MIX_BLOCK), y.split(MIX_BLOCK), strict=True)):
         n = len(xb)
-        if n % 2:  # timm mixes in pairs
-            xb, yb = torch.cat([xb, xb[:1]]), torch.cat([yb, yb[:1]])
+        if n % 2:
+            xb, yb = torch.cat([xb, xb[-1:]]), torch.cat([yb, yb[-1:]])
+        # timm mixes the i-th from the start with the i-th from the end
+        order = torch.cat([torch.arange(0, len(xb), 2), torch.arange(1, len(xb), 2).flip(0)])
         with seeded(seed, i, -1):
-            xm, ym = mix(xb.clone(), yb)
-        blocks.append((xm[:n], ym[:n]))
+            xm, ym = mix(xb[order], yb[order])
+        back = order.argsort()
+        blocks.append((xm[back][:n], ym[back][:n]))
     return torch.cat([b[0] for b in blocks]), torch.cat([b[1] for b in blocks])

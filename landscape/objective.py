@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.errors import UserError
 from landscape.folding import accelerate
 from landscape.parameters import fingerprint, trainable
@@ -21,6 +24,7 @@ from landscape.precision import true_float32
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = ("l2", "norm-sum")
 FOLDS = 20
+SHARES = 1e-3  # what the rounding of half precision leaves of a sum of soft labels
 CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 takes a tenth less time than by 256
 
 
@@ -29,10 +33,27 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+def _distributions(y: Tensor) -> Tensor:
+    """Which rows of soft labels (n, classes) are shares of 1; (n,)."""
+    return (y >= 0).all(-1) & ((y.sum(-1) - 1).abs() <= SHARES)
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
+    for name, m in model.named_modules():
+        if isinstance(m, _BatchNorm) and m.running_mean is None:
+            raise UserError(
+                f"{type(m).__name__} {name!r} keeps no running statistics, so each example's loss depends on the batch "
+                "it is in; give it track_running_stats=True and run the training data through the network in train "
+                "mode, or take GroupNorm or LayerNorm"
+            )
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples.
+    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples, those
+    that share an image taken together.
 
+    accuracy: NaN where the task is none of classes.
     nll_fold: the mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
     computed from several points has its standard error by leaving out one fold at a time.
     """
@@ -57,7 +78,9 @@ class Objective:
     speed where that is exact (`landscape.folding`), and holds the data on `device`.
 
     model: any module from x to logits (n, classes).
-    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns.
+    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns. If it has
+        `clusters`, integers (N,) equal where examples are not independent, standard errors and folds take each cluster
+        as one, and no two mini-batches share one.
     weight_decay: lambda. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's rule
         those of two or more dimensions that the model's `no_weight_decay()` does not name, or with decay="all" every
         one. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, as the code of Park & Kim has it.
@@ -65,8 +88,8 @@ class Objective:
     dtype: float32 or float64, of parameters and inputs alike.
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
-    Raises UserError for an empty data set, a label that the network has no output for, or a model that cannot be
-    copied.
+    Raises UserError for an empty data set, a label that the network has no output for, soft labels that do not sum to
+    1, a BatchNorm without running statistics, whose loss would depend on the batches, or a model that cannot be copied.
     """
 
     def __init__(
@@ -103,6 +126,7 @@ class Objective:
         except RuntimeError as e:
             raise UserError(f"the model cannot be copied ({e}); give one whose tensors are all parameters") from e
         self.model.zero_grad(set_to_none=True)
+        _refuse_batch_statistics(self.model)
         batches = [(x, y) for x, y in data if len(y)]
         if not batches:
             raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
@@ -113,6 +137,10 @@ class Objective:
         sizes = [len(y) for _, y in batches]
         self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))
         self.data_config: dict[str, Any] = dict(getattr(data, "config", {}))
+        self._given_clusters: Tensor | None = getattr(data, "clusters", None)
+        self.clusters = self._numbered_clusters()
+        self._fold = fold_of(self.clusters, FOLDS)
+        self._soft_classes = self.y.is_floating_point() and self.y.ndim == 2 and bool(_distributions(self.y).all())
         self._check_labels()
         self._thread, self._replica = threading.get_ident(), threading.local()
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
@@ -132,6 +160,18 @@ class Objective:
             self._replica.objective = replica
         return self._replica.objective
 
+    def _numbered_clusters(self) -> np.ndarray:
+        """The cluster of each example, (N,); each its own where none are given."""
+        if self._given_clusters is None:
+            return np.arange(self.examples)
+        given = torch.as_tensor(self._given_clusters)
+        if given.is_floating_point() or given.shape != (self.examples,):
+            raise UserError(
+                f"clusters of shape {tuple(given.shape)} and type {str(given.dtype).removeprefix('torch.')} for "
+                f"{self.examples} examples; give one integer for each"
+            )
+        return numbered(given.cpu().numpy())
+
     def _on_device(self, t: Tensor) -> Tensor:
         return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
 
@@ -144,6 +184,12 @@ class Objective:
         if y.is_floating_point():
             if y.shape[-1] != classes:
                 raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")
+            if y.ndim == 2 and not self._soft_classes:
+                bad = int((~_distributions(y)).nonzero()[0])
+                raise UserError(
+                    f"the soft labels of example {bad} sum to {float(y[bad].sum()):g}, not to 1; for several "
+                    "classes at once, or a regression, give a per-example loss of your own with loss="
+                )
         elif int(y.min()) < 0 or int(y.max()) >= classes:
             bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
             raise UserError(
@@ -154,7 +200,7 @@ class Objective:
     def minibatches(self, size: int, count: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """The frozen examples in order, cut anew into mini-batches of exactly `size`; the first `count` of them.
 
-        Raises UserError where there are fewer than one, or than `count`.
+        Raises UserError where there are fewer than one, or than `count`, or where two would share an image.
         """
         if size < 1:
             raise UserError(f"mini-batches of {size} asked; they need 1 example or more")
@@ -166,6 +212,12 @@ class Objective:
                 f"ask for 1 to {max(available, 1)} or freeze more samples"
             )
         count = available if count is None else count
+        if apart := parted(self.clusters[: count * size], size):
+            fitting = (s for s in range(size + 1, self.examples + 1) if not parted(self.clusters, s))
+            raise UserError(
+                f"mini-batches of {size} part examples {apart[0]} and {apart[1]}, which share an image and are not "
+                f"independent; take mini-batches of {next(fitting)}"
+            )
         cuts = [slice(i * size, (i + 1) * size) for i in range(count)]
         return [(self.x[cut], self.y[cut]) for cut in cuts]
 
@@ -228,7 +280,17 @@ class Objective:
     @property
     def folds(self) -> int:
         """In how many folds `evaluate` gives the NLL too."""
-        return min(FOLDS, self.examples)
+        return int(self._fold.max()) + 1
+
+    def _hits(self, logits: Tensor, y: Tensor) -> Tensor | None:
+        """Whether the largest output is the example's class, (n,); None where the labels are not of classes."""
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            return None
+        if y.is_floating_point():
+            if not (self._soft_classes and y.shape == logits.shape):
+                return None
+            y = y.argmax(-1)
+        return (logits.argmax(-1) == y) & logits.isfinite().all(-1) if y.ndim == 1 else None
 
     @torch.inference_mode()
     def evaluate(self, *, autocast: torch.dtype | None = None) -> Evaluation:
@@ -245,21 +307,21 @@ class Objective:
                 logits = self.model(x)
             logits = logits.to(self.dtype)
             losses.append(self.loss(logits, y).double())
-            if logits.ndim == 2 and (y.shape == logits.shape if y.is_floating_point() else y.ndim == 1):
-                target = y.argmax(-1) if y.is_floating_point() else y
-                hits.append((logits.argmax(-1) == target) & logits.isfinite().all(-1))
-        loss = torch.cat(losses)
-        nll = float(loss.mean())
-        n = len(loss)
-        sem = float(loss.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
-        accuracy = float(torch.cat(hits).double().mean()) if hits else math.nan
-        accuracy_sem = math.sqrt(accuracy * (1 - accuracy) / n) if hits else math.nan
+            hits.append(self._hits(logits, y))
+        loss = torch.cat(losses).cpu().numpy()
+        nll, sem = mean_and_sem(loss, self.clusters)
+        accuracy = accuracy_sem = math.nan
+        known = [h for h in hits if h is not None]
+        if len(known) == len(hits):
+            accuracy, accuracy_sem = mean_and_sem(torch.cat(known).cpu().numpy(), self.clusters)
         penalty = float(self.penalty())
-        fold = tuple(float(loss[i :: self.folds].mean()) for i in range(self.folds))
-        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, n, fold)
+        fold = tuple((np.bincount(self._fold, weights=loss) / np.bincount(self._fold)).tolist())
+        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, len(loss), fold)
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers: loss, penalty, data and weights, the last two by content."""
+        given = self._given_clusters
+        clusters = {} if given is None else {"clusters_sha256": fingerprint({"clusters": torch.tensor(self.clusters)})}
         return {
             "loss": getattr(self.loss, "__qualname__", type(self.loss).__qualname__),
             "weight_decay": self.weight_decay,
@@ -269,6 +331,7 @@ class Objective:
             "examples": self.examples,
             "data": self.data_config,
             "data_sha256": fingerprint({"x": self.x, "y": self.y}),
+            **clusters,
             "weights_sha256": fingerprint(self.model.state_dict()),
             "provenance": self.provenance,
         }

@@ -1,9 +1,11 @@
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from conftest import unchanged
-from torch import nn
+from torch import Tensor, nn
 
 import landscape as ls
 
@@ -72,3 +74,103 @@ def test_bad_data(mlp, data, message):
 def test_bad_settings(mlp, points, bad):
     with pytest.raises(ls.UserError, match=next(iter(bad))):
         ls.Objective(mlp, points, **bad)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_regression_has_no_accuracy(points, outputs):
+    data = [(x, torch.randn(len(x), outputs)) for x, _ in points]
+    found = ls.Objective(nn.Linear(6, outputs), data, loss=lambda f, y: (f - y).square().mean(1)).evaluate()
+    assert math.isfinite(found.nll)
+    assert math.isnan(found.accuracy)
+    assert math.isnan(found.accuracy_sem)
+
+
+def test_several_classes_at_once_are_no_soft_labels(points):
+    """Multi-hot labels: cross-entropy would weigh each example by how many classes it has, and call the first right."""
+    y = torch.zeros(50, 4)
+    y[:, :2] = 1
+    data = [(torch.cat([x for x, _ in points]), y)]
+    model = nn.Linear(6, 4)
+    with pytest.raises(ls.UserError, match=r"soft labels of example 0 sum to 2, not to 1; .* loss="):
+        ls.Objective(model, data)
+
+    def binary(f, y):
+        return nn.functional.binary_cross_entropy_with_logits(f, y, reduction="none").mean(1)
+
+    found = ls.Objective(model, data, loss=binary).evaluate()
+    assert found.nll == pytest.approx(binary(model(data[0][0]), y).mean().item(), rel=1e-6)
+    assert math.isnan(found.accuracy)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"), [(nn.BatchNorm1d, (4,)), (nn.BatchNorm2d, (4, 3, 3)), (nn.BatchNorm3d, (4, 2, 3, 3))]
+)
+def test_batchnorm_without_running_statistics_is_refused(norm, shape):
+    """In eval mode too it takes those of the batch: cut into other batches, the loss would be another."""
+    torch.manual_seed(0)
+    x, y = torch.randn(20, *shape), torch.randint(0, 2, (20,))
+
+    def network(**settings):
+        return nn.Sequential(norm(4, **settings), nn.Flatten(), nn.Linear(math.prod(shape), 2))
+
+    without = network(track_running_stats=False).eval()
+    assert (without(x)[:5] - without(x[:5])).abs().max() > 1e-2
+    with pytest.raises(ls.UserError, match=rf"{norm.__name__} '0' keeps no running statistics, .* GroupNorm"):
+        ls.Objective(without, [(x, y)])
+    kept = network()
+    kept(x)
+    by_5 = ls.Objective(kept, list(zip(x.split(5), y.split(5), strict=True)), dtype=torch.float64).evaluate()
+    assert by_5.nll == pytest.approx(ls.Objective(kept, [(x, y)], dtype=torch.float64).evaluate().nll, rel=1e-12)
+
+
+@dataclass
+class Clustered:
+    """Data that say which of their examples belong together."""
+
+    x: Tensor
+    y: Tensor
+    clusters: Tensor
+
+    def __iter__(self):
+        return iter([(self.x, self.y)])
+
+
+def as_given(f, y):
+    """Each example's loss is its label, and it is right where that is above 0."""
+    return y[:, 0]
+
+
+def test_the_error_of_clustered_examples_is_the_spread_over_draws():
+    """Clusters of 1 to 9 examples that share a term of their own; draws of whole clusters."""
+    rng = np.random.default_rng(0)
+    means, stated, as_if_independent = [], [], []
+    for _ in range(400):
+        sizes = rng.integers(1, 10, 60)
+        clusters = np.repeat(rng.permutation(60), sizes)
+        order = rng.permutation(len(clusters))  # members need not be neighbours
+        loss = (rng.normal(size=60)[clusters] + 0.5 * rng.normal(size=len(clusters)))[order]
+        data = Clustered(torch.zeros(len(loss), 1), torch.tensor(loss)[:, None], torch.tensor(clusters[order]))
+        found = ls.Objective(nn.Linear(1, 1), data, loss=as_given, dtype=torch.float64).evaluate()
+        means.append(found.nll)
+        stated.append(found.nll_sem)
+        as_if_independent.append(loss.std(ddof=1) / len(loss) ** 0.5)
+    spread = np.std(means)
+    assert np.mean(stated) == pytest.approx(spread, rel=0.08)
+    assert np.mean(as_if_independent) < 0.55 * spread
+
+
+def test_no_fold_and_no_mini_batch_parts_a_cluster():
+    clusters = torch.tensor([0, 0, 1, 1, 1, 1, 2, 2] * 10) + 3 * torch.arange(10).repeat_interleave(8)
+    loss = torch.arange(80.0)[:, None]
+    objective = ls.Objective(nn.Linear(1, 1), Clustered(torch.zeros(80, 1), loss, clusters), loss=as_given)
+    found = objective.evaluate()
+    assert objective.folds == len(found.nll_fold) == 20
+    of_fold = {round(f, 6) for f in found.nll_fold}
+    of_clusters = [float(loss[clusters == c].mean()) for c in range(30)]
+    assert {round(m, 6) for m in of_clusters[1::3]} <= of_fold  # the ten clusters of four have folds of their own
+    assert np.mean(found.nll_fold) == pytest.approx(39.5)
+    assert len(objective.minibatches(8)) == 10
+    with pytest.raises(ls.UserError, match=r"mini-batches of 4 part examples 3 and 4, .* take mini-batches of 8"):
+        objective.minibatches(4)
+    with pytest.raises(ls.UserError, match=r"clusters of shape \(3,\) and type int64 for 80 examples"):
+        ls.Objective(nn.Linear(1, 1), Clustered(torch.zeros(80, 1), loss, clusters[:3]), loss=as_given)
