@@ -189,7 +189,7 @@ class Run:
         """The surface over `plane`, and the plane, into groups of their own; the name of the first."""
         data = self._frozen(SAMPLES_AT_MOST)
         if se is not None:
-            data = self._precise(plane, data, se, settings.get("span", 1.0))
+            data = self._precise(plane, data, se, settings.get("span", 1.0), settings.get("batchnorm", "stored"))
         objective = self.subject.objective(data)
         group, beside = _names(plane.config["kind"], plane.dims)
         into(
@@ -242,8 +242,8 @@ class Run:
             in_channels=origin["in_channels"],
         )[0].state_dict()  # fmt: skip
 
-    def _precise(self, plane: Plane, pilot: FrozenData, se: float, span: Any) -> FrozenData:
-        needed = samples_for(self.subject.objective(pilot), plane, se, span)
+    def _precise(self, plane: Plane, pilot: FrozenData, se: float, span: Any, batchnorm: str) -> FrozenData:
+        needed = samples_for(self.subject.objective(pilot), plane, se, span, batchnorm=batchnorm)
         data = self.subject.frozen(transform=self.transform, at_most=needed)
         have = sum(len(y) for _, y in data)
         short = "" if have >= needed else f", of which the data set has {have}: the standard error will be larger"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from landscape.errors import UserError
 from landscape.lanczos import eigenpairs
 from landscape.measures import measure
 from landscape.objective import Objective
-from landscape.parameters import displaced, flatten
+from landscape.parameters import Direction, displaced, flatten
 from landscape.precision import true_float32
 from landscape.resumable import Index, Save, begin, each_not_done
 
@@ -131,7 +132,7 @@ def evaluate_surface(
     axes = [grid(count, *limits, at) for count, limits, at in zip(counts, ranges, marks, strict=True)]
     result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
     result = result.drop_vars(AFTERWARDS, errors="ignore")
-    moves = [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
+    moves = _moves(plane)
     dims = result["done"].dims
 
     def at(index: Index) -> tuple[float, ...]:
@@ -141,12 +142,8 @@ def evaluate_surface(
     def compute(indices: list[Index]) -> None:
         (index,) = indices
         mine = objective.in_this_thread()
-        with displaced(mine.model, moves, at(index)):
-            if batchnorm == "recalibrated":
-                with recalibrated(mine.model, mine.batches):
-                    values = _values(mine)
-            else:
-                values = _values(mine)
+        with _standing(mine, moves, at(index), batchnorm):
+            values = _values(mine)
         for name in labels:
             result[name].values[index] = values[name]
         result["nll_fold"][dict(zip(dims, index, strict=True))] = np.array(values["nll_fold"])
@@ -178,22 +175,40 @@ def evaluate_surface(
         result = result.merge(plane.marks, combine_attrs="override")
     result = result.merge(measure(result), combine_attrs="override")
     if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
-        result = result.assign(_checked(result, objective, moves, at, checks))
+        result = result.assign(_checked(result, objective, moves, at, checks, batchnorm))
     return result
 
 
-def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0) -> int:
+def _moves(plane: Plane) -> list[Direction]:
+    """What moves along each direction: parameters, and the buffers of a plane towards checkpoints."""
+    return [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
+
+
+@contextmanager
+def _standing(
+    objective: Objective, moves: Sequence[Direction], at: Sequence[float], batchnorm: str = "stored"
+) -> Iterator[None]:
+    """Within the block the objective's network is that of a point of the surface."""
+    with true_float32(), displaced(objective.model, moves, at):
+        if batchnorm == "stored":
+            yield
+        else:
+            with recalibrated(objective.model, objective.batches):
+                yield
+
+
+def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0, *, batchnorm: str = "stored") -> int:
     """Examples that the central region needs for a standard error of the NLL of at most `se`.
 
     From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
-    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only. Raises UserError for an
-    se that is not positive, or losses there that are not finite.
+    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only. batchnorm: as in
+    `evaluate_surface`. Raises UserError for an se that is not positive, or losses there that are not finite.
     """
     if not (np.isfinite(se) and se > 0):
         raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
     needed = 0.0
     for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in _ranges(span, plane.dims))):
-        with displaced(objective.model, plane.directions, at):
+        with _standing(objective, _moves(plane), at, batchnorm):
             sem = objective.evaluate().nll_sem
         needed = max(needed, 1.2 * objective.examples * (sem / se) ** 2)
         if not np.isfinite(needed):
@@ -209,14 +224,16 @@ def _exact_penalty(result: xr.Dataset, objective: Objective, moves: Any, at: Any
     result["loss"].values[:] = result["nll"].values + result["penalty"].values
 
 
-def _checked(result: xr.Dataset, objective: Objective, moves: Any, at: Any, checks: int) -> dict[str, Any]:
+def _checked(
+    result: xr.Dataset, objective: Objective, moves: Any, at: Any, checks: int, batchnorm: str
+) -> dict[str, Any]:
     """The NLL in both precisions at points spread over the grid."""
     shape = result["done"].shape
     flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
     indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
     exact = []
     for index in indices:
-        with displaced(objective.model, moves, at(index)):
+        with _standing(objective, moves, at(index), batchnorm):
             exact.append(objective.evaluate().nll)
     return {
         "checked_at": (("checked", "axis"), np.array([at(index) for index in indices])),

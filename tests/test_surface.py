@@ -9,6 +9,8 @@ from torch import nn
 import landscape as ls
 from landscape.directions import Plane
 from landscape.parameters import displaced, unflatten
+from landscape.planes import plane_through
+from landscape.surface import samples_for
 
 
 @pytest.fixture
@@ -201,3 +203,37 @@ def test_bfloat16_measures_its_own_error(mlp, points):
 def test_bad_requests(mlp, objective, bad, word):
     with pytest.raises(ls.UserError, match=word):
         ls.evaluate_surface(objective, ls.random_plane(mlp), **bad)
+
+
+@pytest.fixture
+def normalised():
+    """A network with BatchNorm whose stored statistics are not those of its data, on 120 of these."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    model(torch.randn(32, 1, 6, 6))
+    x, y = torch.randn(120, 1, 6, 6) * 20 + 10, torch.randint(0, 3, (120,))
+    return ls.Objective(model, [(x[:80], y[:80]), (x[80:], y[80:])])
+
+
+def test_bfloat16_is_checked_on_the_same_statistics(normalised):
+    """Against the stored statistics instead of the recalibrated ones, the error would seem to be that of the NLL."""
+    settings = {"points": (3, 1), "span": 0.5, "batchnorm": "recalibrated", "checks": 3}
+    plane = ls.random_plane(normalised.model)
+    exact = ls.evaluate_surface(normalised, plane, **settings)
+    rough = ls.evaluate_surface(normalised, plane, precision="bfloat16", **settings)
+    np.testing.assert_allclose(rough["checked_nll"], exact["nll"][0], rtol=1e-6)
+    np.testing.assert_allclose(rough["checked_error"], (rough["nll"] - exact["nll"])[0], atol=1e-6)
+    assert np.abs(rough["checked_error"]).max() < 0.05
+
+
+@pytest.mark.parametrize("batchnorm", ["stored", "recalibrated"])
+def test_the_examples_needed_are_those_of_the_surface_itself(normalised, batchnorm):
+    """At the same points: buffers of a plane towards a checkpoint move, and statistics are recalibrated, as there."""
+    other = copy.deepcopy(normalised.model)
+    with torch.no_grad():
+        other[1].running_var *= 0.1
+        other[4].weight *= 3
+    plane = plane_through(normalised.model, {"other": other.state_dict()})
+    near = ls.evaluate_surface(normalised, plane, points=3, span=(-0.25, 0.25), batchnorm=batchnorm)
+    needed = 1.2 * normalised.examples * (float(near["nll_sem"].max()) / 0.1) ** 2
+    assert abs(samples_for(normalised, plane, 0.1, (-1.0, 1.0), batchnorm=batchnorm) - needed) <= 1
