@@ -22,17 +22,19 @@ from landscape.errors import UserError
 from landscape.objective import Objective
 from landscape.parameters import chosen, unflatten
 from landscape.precision import true_float32
+from landscape.workers import of_all_threads
 
 KINDS = ("hessian", "ggn", "residual")
 Parts = Sequence[Tensor]
 Named = dict[str, Tensor]
 
 
+@of_all_threads
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Attention on the math backend, which alone has second derivatives, and float32 products in true float32.
 
-    The caller's settings are restored after.
+    The caller's settings are restored after, when no thread is within such a block any more.
     """
     with true_float32(), sdpa_kernel(SDPBackend.MATH):
         yield

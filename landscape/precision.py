@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+
+from landscape.workers import of_all_threads
 
 Setting = tuple[str, str]
 EVERYWHERE: Setting = ("generic", "all")
 BACKENDS: tuple[Setting, ...] = (("cuda", "all"), ("mkldnn", "all"))
 OPERATIONS: tuple[Setting, ...] = tuple((b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn"))
 
-_lock = threading.Lock()
-_blocks = 0  # entered and not left, by all threads together
-_stored: dict[Setting, str]
-_products: str
 
-
+@of_all_threads
 @contextmanager
 def true_float32() -> Iterator[None]:
     """The settings are the process's: the first block entered makes them, and the last one left restores the caller's.
@@ -27,36 +24,20 @@ def true_float32() -> Iterator[None]:
     with them, since torch raises where the two disagree, and torch.compile looks. `torch.backends.cudnn.allow_tf32` is
     not: setting it would lose torch's own default for good. A network whose code reads it gets torch's error.
     """
-    global _blocks
-    with _lock:
-        if _blocks == 0:
-            _begin()
-        _blocks += 1
+    stored = {EVERYWHERE: _read(EVERYWHERE)}
+    stored |= _own([EVERYWHERE], BACKENDS)
+    stored |= _own([EVERYWHERE, *BACKENDS], OPERATIONS)
+    for setting in (EVERYWHERE, *BACKENDS, *stored):
+        _write(setting, "ieee")
+    products = torch.get_float32_matmul_precision()  # raises where the two disagree, which now they cannot
     try:
+        torch.set_float32_matmul_precision("highest")
         yield
     finally:
-        with _lock:
-            _blocks -= 1
-            if _blocks == 0:
-                _end()
-
-
-def _begin() -> None:
-    global _stored, _products
-    _stored = {EVERYWHERE: _read(EVERYWHERE)}
-    _stored |= _own([EVERYWHERE], BACKENDS)
-    _stored |= _own([EVERYWHERE, *BACKENDS], OPERATIONS)
-    for setting in (EVERYWHERE, *BACKENDS, *_stored):
-        _write(setting, "ieee")
-    _products = torch.get_float32_matmul_precision()  # raises where the two disagree, which now they cannot
-    torch.set_float32_matmul_precision("highest")
-
-
-def _end() -> None:
-    torch.set_float32_matmul_precision(_products)
-    inherited = dict.fromkeys((*BACKENDS, ("cuda", "matmul"), ("mkldnn", "matmul")), "none")
-    for setting, value in (inherited | _stored).items():
-        _write(setting, value)
+        torch.set_float32_matmul_precision(products)
+        inherited = dict.fromkeys((*BACKENDS, ("cuda", "matmul"), ("mkldnn", "matmul")), "none")
+        for setting, value in (inherited | stored).items():
+            _write(setting, value)
 
 
 def _own(above: Sequence[Setting], settings: Sequence[Setting]) -> dict[Setting, str]:

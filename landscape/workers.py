@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
 from typing import TypeVar
 
 import torch
@@ -53,3 +55,28 @@ def stop_if_asked() -> None:
     stop = getattr(_mine, "stop", None)
     if stop is not None and stop.is_set():
         raise Stopped
+
+
+def of_all_threads(settings: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """`settings`, a context that changes something of the whole process and restores it, entered by several threads at
+    once: the first to enter changes it, the last to leave restores it, and none in between changes it under another.
+    """
+    lock, held = threading.Lock(), ExitStack()
+    inside = 0
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        nonlocal inside
+        with lock:
+            if inside == 0:
+                held.enter_context(settings())
+            inside += 1
+        try:
+            yield
+        finally:
+            with lock:
+                inside -= 1
+                if inside == 0:
+                    held.close()
+
+    return wraps(settings)(entered)

@@ -8,6 +8,8 @@ from conftest import unchanged
 from torch import nn
 
 import landscape as ls
+from landscape.curvature import exact_arithmetic
+from landscape.spectrum import minibatch_eigenpairs
 from landscape.workers import Stopped, side_by_side, stop_if_asked
 
 
@@ -101,6 +103,55 @@ def test_what_the_caller_set_is_set_again(mlp, points, four_threads):
     try:
         ls.hessian_spectrum(ls.Objective(mlp, points), k=1, batch_size=8, workers=2)
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_thread_that_leaves_does_not_change_settings_under_another():
+    entered, left = threading.Event(), threading.Event()
+    seen = []
+
+    def settings():
+        return torch.get_float32_matmul_precision(), torch.backends.cuda.flash_sdp_enabled()
+
+    def inner():
+        with exact_arithmetic():
+            entered.set()
+            left.wait(10)
+            seen.append(settings())
+
+    torch.set_float32_matmul_precision("medium")
+    try:
+        thread = threading.Thread(target=inner)
+        with exact_arithmetic():
+            thread.start()
+            entered.wait(10)
+        left.set()
+        thread.join()
+        assert seen == [("highest", False)]
+        assert settings() == ("medium", True)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_mini_batches_in_threads_of_the_callers_own_are_computed_in_true_float32(mlp, points, four_threads):
+    class Watching(Notes):
+        def forward(self, x):
+            out = super().forward(x)
+            seen.add((torch.get_float32_matmul_precision(), torch.backends.cuda.flash_sdp_enabled()))
+            return out
+
+    seen = set()
+    objective = ls.Objective(Watching(mlp), points)
+    batches = dict(enumerate(objective.minibatches(5)))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        seen.clear()  # of the passes that made the objective
+        for _ in side_by_side(lambda i: minibatch_eigenpairs(objective, {i: batches[i]}, 2), range(10), 4):
+            pass
+        assert seen == {("highest", False)}
+        assert torch.get_float32_matmul_precision() == "medium"
         assert torch.backends.cuda.flash_sdp_enabled()
     finally:
         torch.set_float32_matmul_precision("highest")
