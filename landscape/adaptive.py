@@ -123,6 +123,8 @@ def _fill(result: xr.Dataset, known: Mask, error: np.ndarray) -> None:
             variable = result[name]
             if name in ("done", "interpolated", "nll_error") or variable.dims[-len(dims) :] != dims:
                 continue
+            if variable.dtype == bool:  # a mark on what was computed there
+                continue
             if name == "nll_fold":
                 folds = np.stack([_root(fold, known) for fold in variable.values])
                 filled = np.stack(

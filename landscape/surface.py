@@ -41,6 +41,11 @@ EIGENVALUE_LABELS = {
     "residual_high": "residual of the largest",
     "residual_low": "residual of the smallest",
 }
+EIGENVALUE_FLAGS = {
+    "converged_high": "residual of the largest within tolerance",
+    "converged_low": "residual of the smallest within tolerance",
+    "complete": "no other Ritz pair could be the largest or smallest",
+}
 AFTERWARDS = ("measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint")
 BATCHNORMS = ("stored", "recalibrated")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -91,7 +96,8 @@ def evaluate_surface(
         points are computed in both, and kept in checked_at, checked_nll and checked_error.
     gradient_norm: also ||grad L|| at each point.
     eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
-        residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products.
+        residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products;
+        converged_high, converged_low and complete say which, as in `hessian_spectrum`.
     workers: points computed side by side, by a thread each; None for 1 on a GPU or with `eigenvalues`, and on a CPU for
         as many as torch has threads and memory lets. Does not change the numbers beyond rounding.
     partial: an earlier, unfinished result of the same call; its points are kept.
@@ -126,11 +132,12 @@ def evaluate_surface(
         "objective": objective.config(),
     }
     labels = {**LABELS, **(GRADIENT_LABELS if gradient_norm else {}), **(EIGENVALUE_LABELS if eigenvalues else {})}
+    flags = EIGENVALUE_FLAGS if eigenvalues else {}
     if workers is None:
         workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
     marks = [[]] * plane.dims if plane.marks is None else plane.marks["trajectory"].values.T.tolist()
     axes = [grid(count, *limits, at) for count, limits, at in zip(counts, ranges, marks, strict=True)]
-    result = begin(_empty(axes, labels, objective.folds, adaptive is not None), config, partial)
+    result = begin(_empty(axes, labels, flags, objective.folds, adaptive is not None), config, partial)
     result = result.drop_vars(AFTERWARDS, errors="ignore")
     moves = _moves(plane)
     dims = result["done"].dims
@@ -144,7 +151,7 @@ def evaluate_surface(
         mine = objective.in_this_thread()
         with _standing(mine, moves, at(index), batchnorm):
             values = _values(mine)
-        for name in labels:
+        for name in [*labels, *flags]:
             result[name].values[index] = values[name]
         result["nll_fold"][dict(zip(dims, index, strict=True))] = np.array(values["nll_fold"])
 
@@ -157,6 +164,8 @@ def evaluate_surface(
             pairs = eigenpairs(H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=tol, max_products=max_products)
             values["eigenvalue_high"], values["eigenvalue_low"] = pairs.values[0], pairs.values[-1]
             values["residual_high"], values["residual_low"] = pairs.residuals[0], pairs.residuals[-1]
+            values["converged_high"], values["converged_low"] = pairs.converged[0], pairs.converged[-1]
+            values["complete"] = pairs.complete
         return values
 
     def run(only: np.ndarray | None = None) -> None:
@@ -290,7 +299,9 @@ def _ranges(span: Extent, dims: int) -> list[list[float]]:
     return ranges.tolist()
 
 
-def _empty(axes: Sequence[np.ndarray], labels: dict[str, str], folds: int, adaptive: bool) -> xr.Dataset:
+def _empty(
+    axes: Sequence[np.ndarray], labels: dict[str, str], flags: dict[str, str], folds: int, adaptive: bool
+) -> xr.Dataset:
     names = ("x", "y")[: len(axes)]
     dims = names[::-1]
     shape = tuple(len(c) for c in reversed(axes))
@@ -302,6 +313,7 @@ def _empty(axes: Sequence[np.ndarray], labels: dict[str, str], folds: int, adapt
         np.full((folds, *shape), np.nan),
         {"long_name": "nll of a fold of the examples"},
     )
+    variables |= {name: (dims, np.zeros(shape, bool), {"long_name": text}) for name, text in flags.items()}
     variables["done"] = (dims, np.zeros(shape, bool), {"long_name": "computed"})
     if adaptive:
         variables["interpolated"] = (dims, np.zeros(shape, bool), {"long_name": "filled in from computed points"})

@@ -39,6 +39,28 @@ def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
     return [f"hatched: diverged (inf or NaN), {bad.sum()} points"]
 
 
+def unsettled(surface: xr.Dataset, *ends: str) -> xr.DataArray:
+    """Where an extreme eigenvalue that was computed (`ends`: high, low) has not converged, or might not be the extreme
+    one; nowhere for a map that does not say.
+    """
+    bad = xr.zeros_like(surface["done"], bool)
+    for name in (*(f"converged_{end}" for end in ends), "complete"):
+        if name in surface:
+            bad = bad | ~surface[name].astype(bool)
+    computed = surface["done"].astype(bool)
+    if "interpolated" in surface:
+        computed = computed & ~surface["interpolated"].astype(bool)
+    return bad & computed
+
+
+def mark_unsettled(surface: xr.Dataset, bad: xr.DataArray, ax: Axes) -> None:
+    """Hatch these cells of a map, its colours still to be seen."""
+    cells = bad.transpose("y", "x").values
+    if cells.any():
+        ax.pcolor(surface["x"], surface["y"], np.where(cells, 1.0, np.nan), cmap=ListedColormap(["none"]), hatch="////",
+                  edgecolor="0.3", linewidth=0, shading="nearest", zorder=2)  # fmt: skip
+
+
 def mark_interpolated(surface: xr.Dataset, ax: Axes) -> list[str]:
     """A dot on each point that was computed, where others were filled in; a note on them."""
     if "interpolated" not in surface or not surface["interpolated"].any():

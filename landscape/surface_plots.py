@@ -21,7 +21,15 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from landscape.canvas import COLORS, new_figure, new_row, note_above, note_below, style
 from landscape.errors import UserError
 from landscape.measures import describe_measures
-from landscape.surface_marks import mark_centre, mark_diverged, mark_interpolated, mark_trajectory, thin_out
+from landscape.surface_marks import (
+    mark_centre,
+    mark_diverged,
+    mark_interpolated,
+    mark_trajectory,
+    mark_unsettled,
+    thin_out,
+    unsettled,
+)
 
 SURFACE_COLORS = "viridis"
 
@@ -303,25 +311,33 @@ def _beyond(z: np.ndarray, low: float, high: float) -> str:
 
 
 def eigenvalue_map(surface: xr.Dataset, title: str) -> Figure:
-    """The extreme Hessian eigenvalues over a surface, and |low / high| as Li et al. (2018), fig. 7; grey: unknown."""
+    """The extreme Hessian eigenvalues over a surface, and |low / high| as Li et al. (2018), fig. 7; grey: unknown,
+    hatched (on a line, rings): not converged, or not surely the extreme one.
+    """
     high, low = surface["eigenvalue_high"], surface["eigenvalue_low"]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.abs(low / high)
-    panels: list[tuple[Any, str, str]] = [
-        (high, "largest eigenvalue", "signed"),
-        (low, "smallest eigenvalue", "signed"),
-        (ratio, "|smallest / largest|", "share"),
+    panels: list[tuple[Any, str, str, xr.DataArray]] = [
+        (high, "largest eigenvalue", "signed", unsettled(surface, "high")),
+        (low, "smallest eigenvalue", "signed", unsettled(surface, "low")),
+        (ratio, "|smallest / largest|", "share", unsettled(surface, "high", "low")),
     ]
+    many = int(panels[-1][3].sum())
+    note = f"not converged, or not surely the extreme one: {many} points" if many else ""
     if "y" in surface.dims:
         figure, axes = new_row(12.0, 3.9, columns=3)
-        for ax, (z, label, kind) in zip(axes, panels, strict=True):
+        for ax, (z, label, kind, bad) in zip(axes, panels, strict=True):
             plot_map(surface, z.transpose("y", "x").values, ax, label=label, kind=kind)
+            mark_unsettled(surface, bad, ax)
         figure.suptitle(title)
+        note_below(axes[0], [f"hatched: {note}"] if note else [])
         return figure
     figure, ax = new_figure(6.4, 4.0)
     x = surface["x"].values
-    for i, (z, label, _) in enumerate(panels[:2]):
+    for i, (z, label, _, bad) in enumerate(panels[:2]):
         ax.plot(x, np.where(np.isfinite(z), z, np.nan), **style(i), marker="o", markersize=3, label=label)
+        ax.plot(x[bad], z[bad], "o", markersize=7, fillstyle="none", color="0.3")
+    note_below(ax, [f"ringed: {note}"] if note else [])
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set(xlabel=axis_label(surface, 0), ylabel="Hessian eigenvalue", title=title)
     ax.legend(frameon=False, fontsize="small")

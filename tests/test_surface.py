@@ -149,6 +149,21 @@ def test_the_map_of_eigenvalues_is_that_of_the_dense_hessian(mlp, objective):
             truth = np.linalg.eigvalsh(dense_hessian(objective))
         for name, value in (("high", truth[-1]), ("low", truth[0])):
             assert float(surface[f"eigenvalue_{name}"][0, i]) == pytest.approx(value, rel=1e-6, abs=1e-8)
+    for mark in ("converged_high", "converged_low", "complete"):
+        assert surface[mark].dtype == bool
+        assert surface[mark].all()
+    short = ls.evaluate_surface(objective, plane, points=(2, 1), span=0.5, eigenvalues=True, tol=1e-6, max_products=6)
+    for name in ("high", "low"):
+        within = short[f"residual_{name}"] <= 1e-6 * abs(short[f"eigenvalue_{name}"])
+        np.testing.assert_array_equal(short[f"converged_{name}"], within)
+    assert not short["complete"].any()
+
+
+def test_an_interpolated_point_of_the_map_of_eigenvalues_has_not_been_searched(mlp, objective):
+    plane = ls.random_plane(mlp, dims=1)
+    surface = ls.evaluate_surface(objective, plane, points=65, span=0.05, adaptive=1.0, eigenvalues=True)
+    assert surface["interpolated"].any()
+    np.testing.assert_array_equal(surface["converged_high"], ~surface["interpolated"])
 
 
 def test_recalibrated_statistics_are_those_of_the_data_where_the_network_stands():

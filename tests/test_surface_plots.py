@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 import landscape as ls
 from landscape import plots
 from landscape.measures import measure
-from landscape.surface_plots import SURFACE_COLORS, axis_label, common_scale, draw_surface, side_by_side
+from landscape.surface_plots import SURFACE_COLORS, axis_label, common_scale, draw_surface, eigenvalue_map, side_by_side
 
 matplotlib.use("Agg")
 
@@ -256,6 +256,26 @@ def test_maps_of_eigenvalues_and_gradient():
     assert (maps[2].norm.vmin, maps[2].norm.vmax) == (0, 1)
     flat = group.isel(y=1, drop=True)
     assert set(plots.draw({"surface": flat})) == {"surface", "surface_eigenvalues", "surface_gradient"}
+
+
+def test_eigenvalues_that_have_not_converged_are_hatched():
+    group = surface(bowl, X, Y)
+    converged, complete = np.ones((2, *bowl.shape), bool)
+    converged[1, 2] = complete[3, 0] = False
+    group = group.assign(
+        eigenvalue_high=(("y", "x"), 10 + bowl), eigenvalue_low=(("y", "x"), bowl - 5),
+        converged_high=(("y", "x"), converged), converged_low=(("y", "x"), np.ones_like(converged)),
+        complete=(("y", "x"), complete),
+    )  # fmt: skip
+    axes = eigenvalue_map(group, "net").axes[:3]
+    for ax, bad in zip(axes, (~(converged & complete), ~complete, ~(converged & complete)), strict=True):
+        (hatched,) = (c for c in ax.collections if c.get_hatch())
+        assert len(hatched.get_paths()) == bad.sum()
+    assert "hatched: not converged, or not surely the extreme one: 2 points" in texts(axes[0])
+    (line,) = eigenvalue_map(group.isel(y=1, drop=True), "net").axes
+    assert [len(ring.get_xdata()) for ring in line.lines if ring.get_fillstyle() == "none"] == [1, 0]
+    settled = eigenvalue_map(group.drop_vars(["converged_high", "converged_low", "complete"]), "net").axes
+    assert not any(c.get_hatch() for ax in settled[:3] for c in ax.collections)
 
 
 @pytest.mark.parametrize(
