@@ -79,8 +79,8 @@ def hessian_spectrum(
     if method == "pyhessian" and (which, kind, per, parameters, split) != ("LM", "hessian", None, None, False):
         raise UserError("method='pyhessian' finds the largest magnitudes of the whole Hessian only; leave out the rest")
     minibatches = objective.minibatches(batch_size, batches)
-    names = list(chosen(objective.model, parameters))
-    parts = parts_of(names, per) if per else {"": names}
+    sizes = {name: p.numel() for name, p in chosen(objective.model, parameters).items()}
+    parts = parts_of(sizes, per) if per else {"": list(sizes)}
     config: dict[str, Any] = {
         "analysis": "spectrum",
         "k": k,
@@ -125,14 +125,16 @@ def hessian_spectrum(
                 for rank, u in enumerate(pairs.vectors):
                     result["ggn_part"].values[(*index, rank)] = float(torch.dot(u, G(u)))
 
-    with exact_arithmetic():  # its settings are the process's: entered here, no worker changes them under another
+    with exact_arithmetic():
         each_not_done(
             result, compute, together=lockstep, workers=workers, save=save, save_every=save_every, progress=progress
         )
     result = result.drop_vars(("summary", "statistic", "bound"), errors="ignore")
+    # A part of fewer parameters than k has as many eigenvalues, and is summarized by these.
+    ranks = [slice(sum(sizes[name] for name in part)) for part in parts.values()]
     if per is None:
-        return result.assign(summarize(result, seed=seed))
-    summaries = [summarize(result.isel(part=i), seed=seed) for i in range(len(parts))]
+        return result.assign(summarize(result.isel(rank=ranks[0]), seed=seed))
+    summaries = [summarize(result.isel(part=i, rank=own), seed=seed) for i, own in enumerate(ranks)]
     return result.assign(xr.concat(summaries, "part"))
 
 
@@ -370,7 +372,9 @@ def _start(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:
     noise = gaussian(gradient, seed, i)
     norm = torch.linalg.vector_norm(gradient)
     start = noise / torch.linalg.vector_norm(noise)
-    return start + gradient / norm if torch.isfinite(norm) and norm > 0 else start
+    leaning = start + gradient / norm
+    # Two unit vectors may cancel where there are few parameters; of one parameter they often do.
+    return leaning if torch.linalg.vector_norm(leaning) > 0.5 else start
 
 
 def _worker_count(objective: Objective, minibatches: Sequence[tuple[torch.Tensor, torch.Tensor]], kind: str) -> int:

@@ -71,6 +71,28 @@ def test_a_part_of_fewer_parameters_than_eigenvalues(objective):
     assert spectrum["complete"].all()
 
 
+def test_layers_of_one_parameter_and_of_fewer_than_k():
+    """PReLU's slope: of one parameter, the gradient and a random start may be each other's opposite."""
+    x, y = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.PReLU(), torch.nn.Linear(5, 3))
+        objective = ls.Objective(model, [(x, y)], dtype=torch.float64)
+        spectrum = ls.hessian_spectrum(objective, k=5, batch_size=4, per="layer", tol=1e-8, seed=seed)
+        H = [dense_hessian(objective, *batch)[25, 25] for batch in objective.minibatches(4)]
+        slope = spectrum.sel(part="1")
+        np.testing.assert_allclose(slope["eigenvalue"][:, 0], H, rtol=1e-8, atol=1e-12)
+        nep, ape, largest, smallest = slope["summary"].sel(bound="estimate").values
+        assert nep == (np.array(H) < 0).mean()
+        assert largest == pytest.approx(np.median(H), rel=1e-8, abs=1e-12)
+        assert smallest == pytest.approx(np.median(H), rel=1e-8, abs=1e-12)
+        assert np.isnan(ape) == (nep == 1)
+    top = ls.hessian_top(objective, k=5, per="layer", tol=1e-8)
+    assert float(top["eigenvalue"].sel(part="1")[0]) == pytest.approx(dense_hessian(objective)[25, 25], rel=1e-8)
+    few = ls.hessian_spectrum(objective, k=5, batch_size=4, parameters="2.bias", tol=1e-8)
+    assert np.isfinite(few["summary"].sel(statistic="largest", bound="estimate"))
+
+
 def test_the_split_adds_up_and_is_the_gauss_newton_share(objective):
     spectrum = ls.hessian_spectrum(objective, k=4, batches=2, tol=1e-9, split=True)
     x, y = objective.minibatches(16)[0]
