@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,14 +70,21 @@ def accelerate(model: nn.Module, x: Tensor) -> Tensor:
                 conv.__class__, bn.__class__ = nn.Conv2d, nn.BatchNorm2d
         if x.ndim != 4 or x.dtype != torch.float32:
             return x
-        model.to(memory_format=torch.channels_last)
+        lay_out(model, torch.channels_last)
         try:
             if _same(model(few.contiguous(memory_format=torch.channels_last)), before):
                 return x.contiguous(memory_format=torch.channels_last)
         except RuntimeError:  # a view that needs the channels first
             pass
-        model.to(memory_format=torch.contiguous_format)
+        lay_out(model, torch.contiguous_format)
         return x
+
+
+def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+    """Store the parameters and buffers of four dimensions so, in place; those of five have no such layout."""
+    for t in itertools.chain(model.parameters(), model.buffers()):
+        if t.ndim == 4:
+            t.data = t.data.contiguous(memory_format=layout)
 
 
 class _Tracer(fx.Tracer):

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -100,3 +101,27 @@ def test_a_batchnorm_in_train_mode_is_not_folded():
     model[0].eval()
     accelerate(model, torch.randn(4, 3, 6, 6))
     assert folded(model) == 0
+
+
+class Volumes(nn.Module):
+    """A convolution over images, one over volumes of its channels, and so parameters of four and five dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.deep = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv3d(1, 2, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.bn(self.conv(x)))
+        return self.deep(y[:, None]).mean((3, 4)).flatten(1)
+
+
+@pytest.mark.parametrize("network", [Volumes, lambda: timm.create_model("lambda_resnet26t", num_classes=4)])
+def test_parameters_of_five_dimensions(network):
+    torch.manual_seed(0)
+    model = with_statistics(network())
+    x, y = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+    objective = ls.Objective(model, [(x, y)])
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in objective.model.parameters() if p.ndim == 4)
+    with torch.no_grad():
+        truth = nn.functional.cross_entropy(model(x), y)
+    assert objective.evaluate().nll == pytest.approx(truth.item(), rel=1e-4)

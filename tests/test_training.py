@@ -321,3 +321,13 @@ def test_mistakes_in_asking_for_a_training(tmp_path):
         (("--lr", 1e30, "--clip", 0, "--optimizer", "sgd"), "lower lr"),
     ):
         refused(invoke("train", *few, *options), words)
+
+
+def test_a_network_with_parameters_of_five_dimensions(digits):
+    torch.manual_seed(0)
+    volumes = nn.Unflatten(1, (1, 4))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), volumes, nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(64, 10))
+    with unchanged(model):
+        trained = train(model, digits, replace(SHORT, epochs=1, warmup_epochs=0))
+    assert not torch.equal(trained.model[2].weight, model[2].weight)
+    assert all(p.is_contiguous() for p in trained.model.parameters())
