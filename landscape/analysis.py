@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from landscape.builders import builder
 from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError, a_few
+from landscape.files import alone
 from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
@@ -120,17 +122,19 @@ def into(
     """Compute a group of a results file, going on from what the file has of it, and store it.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
-        torchrun each process computes, and the first alone writes.
+        torchrun each process computes, and the first alone writes. Another run of the same group is waited for.
     beside: groups that are stored together with it, once it has found that it may go on.
     """
     path = Path(path)
-    stored = store.load(path).get(group) if path.exists() else None
     writes = distributed.rank() == 0
-    if stored is None and writes:  # a place that cannot be written is better known before than after
-        store.save(path)
-    result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}, **beside))
-    if writes:
-        store.save(path, **{group: result}, **beside)
+    with alone(path, group) if writes else nullcontext():
+        stored = store.stored(path, group) if writes else None
+        if stored is None and writes:  # a place that cannot be written is better known before than after
+            store.save(path)
+        stored = distributed.from_first(stored)
+        result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}, **beside))
+        if writes:
+            store.save(path, **{group: result}, **beside)
     return result
 
 

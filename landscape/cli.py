@@ -478,7 +478,7 @@ def import_(
     """
     imported = import_surface(file, weight_decay=weight_decay)
     imported = imported.merge(measure(imported), combine_attrs="override")
-    stored = store.load(out).get("surface") if out.exists() else None
+    stored = store.stored(out, "surface")
     if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
         raise UserError(f"{out} has another surface already; choose another place with --out")
     store.save(out, surface=imported)

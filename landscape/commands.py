@@ -209,7 +209,7 @@ class Run:
         """Of the whole frozen data; taken from the results file where that has the very same."""
         objective = self.subject.objective(self._frozen(WHOLE_AT_MOST))
         _, name = _names("eigenvectors", settings["dims"])
-        stored = store.load(self.out).get(name) if self.out.exists() else None
+        stored = store.stored(self.out, name)
         plane = eigenvector_plane(objective, seed=self.seed, stored=stored, **settings)
         return Plane(distributed.from_first(plane.directions), distributed.from_first(plane.config))
 

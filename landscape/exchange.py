@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 
 from landscape.errors import UserError, a_few
+from landscape.files import replacing
+from landscape.store import refuse_references
 
 STUDY_COLUMNS = (
     "x", "y", "l1", "l2", "nll", "cutoff_1", "cutoff_2", "accuracy", "accuracy_90", "uncertainty", "uncertainty_90",
@@ -172,6 +174,7 @@ def _gridded(path: Path, columns: dict[str, np.ndarray]) -> Columns:
 def _read_h5(path: Path) -> Columns:
     try:
         with h5py.File(path, "r") as f:
+            refuse_references(f, path)
             held = {name: np.asarray(f[name][:], float) for name in f if _is_numeric(f[name])}
             ours = "format" in f.attrs
     except (OSError, RuntimeError, KeyError) as e:
@@ -230,16 +233,11 @@ def export_surface(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
         raise UserError(f"{path} must end in one of {', '.join(WRITERS)}")
     if "loss" not in surface or surface["loss"].dims not in (("y", "x"), ("x",)):
         raise UserError("only a surface can be exported: a loss over x, or over y and x")
-    part = path.with_name(f".{path.stem}.part{path.suffix}")  # writers look at the suffix
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[path.suffix](surface, part)
-        os.replace(part, path)
+        with replacing(path, path.suffix) as part:
+            WRITERS[path.suffix](surface, part)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _points(surface: xr.Dataset) -> dict[str, np.ndarray]:

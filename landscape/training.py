@@ -34,6 +34,7 @@ from tqdm import tqdm
 from landscape import distributed
 from landscape.data import Drawn, InputSettings, Source, balanced, input_settings, make_transform, seeded
 from landscape.errors import UserError
+from landscape.files import replacing
 from landscape.folding import lay_out
 from landscape.parameters import fingerprint
 from landscape.recipes import RECIPES, Recipe
@@ -264,7 +265,6 @@ def _save(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any],
     losses: list[float], rates: list[float],
 ) -> None:  # fmt: skip
-    part = path.with_name(path.name + ".part")
     held = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -273,9 +273,8 @@ def _save(
         "rates": rates,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(held, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            torch.save(held, part)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
 

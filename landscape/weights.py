@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from landscape import huggingface
 from landscape.errors import UserError, a_few
+from landscape.files import replacing
 
 SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
@@ -86,12 +87,10 @@ def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Ma
     Raises UserError where the place cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
     except (OSError, SafetensorError) as e:
         raise UserError(f"cannot write {path}: {e}; choose another place") from e
 
