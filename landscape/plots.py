@@ -39,8 +39,8 @@ def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "l
         elif analysis == "surface":
             figures |= draw_surface(data, group, prefix, quantity=quantity)
         elif analysis == "spectrum":
-            figures[group], ax = new_figure(6.4, 4.0)
-            plot_spectrum({name or "spectrum": data}, ax, title=spectrum_title(data, prefix))
+            figures[group], ax = new_figure(6.4, 4.1)
+            plot_spectrum({name or "spectrum": data}, ax, title=spectrum_title(data, prefix) + "\n")
         elif analysis == "top":
             figures[group], ax = new_figure(5.6, 3.8)
             plot_top(data, ax, title=f"{prefix}top {variant} eigenvalues, whole data\n")
@@ -78,6 +78,6 @@ def compare(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "l
 
 def overlay(spectra: Mapping[str, xr.Dataset]) -> Figure:
     """The spectra of several results files in one picture."""
-    figure, ax = new_figure(7.2, 4.4)
-    plot_spectrum(spectra, ax, title=spectrum_title(next(iter(spectra.values())), ""))
+    figure, ax = new_figure(6.4, 3.8 + 0.27 * len(spectra))
+    plot_spectrum(spectra, ax, title=spectrum_title(next(iter(spectra.values())), "") + "\n")
     return figure

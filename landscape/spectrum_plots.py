@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from scipy.stats import gaussian_kde
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.canvas import COLORS, MARKERS, note_above, style
+from landscape.smoothing import MANY, kernel_width, quadrature_cells, reflected_density
+
+RUG = 7.0  # points that a row of ticks under the axis takes
+NARROWEST = 60  # a kernel is no narrower than the axis divided by this
+WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum divided by this
+UNKNOWN = 1000  # parameters, where a file does not say
 
 
 def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
     """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group, as in Park & Kim (2022), fig. 1c.
 
-    Each curve is a Gaussian kernel density over all gathered eigenvalues; the axis is linear around 0 and logarithmic
-    beyond (symlog), and the density is per unit of that axis, so that areas are shares. The ticks below show every
-    eigenvalue, paler where its pair has not converged.
+    The axis is linear around 0 and logarithmic beyond (symlog), and densities are per unit of that axis, so that areas
+    are shares. Negative eigenvalues and the others have a kernel density each, which ends at the smallest and the
+    largest of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A
+    side no wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every
+    eigenvalue; a cross, that its pair has not converged.
     """
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
@@ -26,26 +35,73 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     linear = _symlog(ax, finite, axis="x")
     if linear is None:
         return
-    u = np.linspace(*_padded(_squeeze(finite, linear)), 600)
+    narrowest = float(np.subtract(*_squeeze(np.array(ax.get_xlim()), linear)[::-1])) / NARROWEST
+    widths: list[float] = []
+    narrow = False
     for i, (name, e) in enumerate(gathered.items()):
-        s = _squeeze(e[np.isfinite(e)], linear)
-        look = style(i)
-        if s.size > 1 and np.ptp(s) > 0:
-            density = gaussian_kde(s)(u)
-            ax.plot(_stretch(u, linear), density, **look, lw=1.8, label=_spectrum_label(name, spectra[name]))
-            ax.fill_between(_stretch(u, linear), density, color=look["color"], alpha=0.12, linewidth=0)
-        else:
-            ax.plot([], [], **look, lw=1.8, label=_spectrum_label(name, spectra[name]))
-        ticks = -0.025 * (i + 1)
-        converged = spectra[name]["converged"].values.ravel()
-        for mask, alpha in ((converged, 0.7), (~converged & np.isfinite(e), 0.2)):
-            ax.plot(e[mask], np.full(mask.sum(), ticks), "|", color=look["color"], alpha=alpha, markersize=6,
-                    transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
-    ax.tick_params(axis="x", pad=4 + 7 * len(gathered))
+        label = _spectrum_label(name, spectra[name])
+        drawn = _plot_sides(ax, e[np.isfinite(e)], linear, narrowest, {**style(i), "label": label})
+        narrow |= drawn.count(0.0) > 0
+        widths += filter(None, drawn)
+        _plot_rug(ax, e, spectra[name]["converged"].values.ravel(), i)
+    ax.tick_params(axis="x", pad=4 + RUG * len(gathered))
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize="small")
+    _legend_below(ax, RUG * len(gathered))
+    missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
+    shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
+    marks = ["lone line: eigenvalues close together" * narrow, f"x: not converged, {missed}" * (missed > 0)]
+    note_above(ax, "\n".join(filter(None, ("; ".join(filter(None, line)) for line in (shape, marks)))))
+
+
+def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
+    """The density of e, of the negative and of the other ones apart; the widths of the kernels, 0 for a line."""
+    widths = []
+    for side in (e[e < 0], e[e >= 0]):
+        s = _squeeze(side, linear)
+        if s.size == 0:
+            continue
+        share = s.size / e.size
+        if np.ptp(s) <= narrowest:
+            ax.vlines(np.median(side), 0, share / narrowest, color=look["color"], lw=1.8)
+            widths.append(0.0)
+            continue
+        widths.append(max(kernel_width(s), narrowest / 4))
+        u = np.linspace(s.min(), s.max(), 600)
+        density = share * reflected_density(s, u, widths[-1])
+        x = _stretch(u, linear)
+        x[[0, -1]] = side.min(), side.max()
+        ax.plot([x[0], *x, x[-1]], [0, *density, 0], color=look["color"], linestyle=look["linestyle"], lw=1.8)
+        ax.fill_between(x, density, color=look["color"], alpha=0.12, linewidth=0)
+    ax.plot([], [], **look, lw=1.8)
+    return widths
+
+
+def _kernel_note(widths: Sequence[float]) -> str:
+    # arcsinh is the logarithm far from 0, where a step of the axis is a share of the eigenvalue
+    ends = [f"{100 * width:.0f}" for width in (min(widths), max(widths))] if widths else []
+    return f"kernel width {' to '.join(dict.fromkeys(ends))} % of the eigenvalue" if ends else ""
+
+
+def _plot_rug(ax: Axes, e: np.ndarray, converged: np.ndarray, row: int) -> None:
+    for mask, marker in ((converged, "|"), (~converged & np.isfinite(e), "x")):
+        if mask.any():
+            ax.plot(e[mask], np.zeros(mask.sum()), marker, color=COLORS[row % len(COLORS)], alpha=0.7, markersize=5,
+                    transform=_below(ax, RUG * (row + 0.6)), clip_on=False)  # fmt: skip
+
+
+def _below(ax: Axes, points: float) -> Transform:
+    """Along the axis as it is; down from the frame in points."""
+    assert ax.figure is not None
+    return ax.get_xaxis_transform() + ScaledTranslation(0, -points / 72, ax.figure.dpi_scale_trans)
+
+
+def _legend_below(ax: Axes, points: float) -> None:
+    assert ax.figure is not None
+    under = ax.transAxes + ScaledTranslation(0, -(points + 38) / 72, ax.figure.dpi_scale_trans)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=under, borderaxespad=0, frameon=False,
+              fontsize="small", handlelength=2.6)  # fmt: skip
 
 
 def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
@@ -87,10 +143,13 @@ def _power(value: float, _: int | None = None) -> str:
     return f"${sign}{abs(value):g}$" if -2 <= exponent <= 3 else f"${sign}10^{{{exponent}}}$"
 
 
-def plot_density(density: xr.Dataset, ax: Axes, *, bins: int = 400, title: str | None = None) -> None:
-    """The spectral density on a log scale: each quadrature node a Gaussian of 1 % of the spectrum's width.
+def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """The spectral density on a log scale, the mean over probes, with a band of one standard error across them; and
+    every node as a dot (right), with its weight in eigenvalues: what a Lanczos run resolves, each probe sees at the
+    same place.
 
-    The band spans one standard error across probes; the stored nodes and weights are not smoothed.
+    Steps, not a smooth curve: each node's weight is spread over its cell, as `landscape.smoothing.quadrature_cells`
+    has it, so that the density ends at the extreme Ritz values, and its integral is 1.
     """
     node, weight = density["node"].values, density["weight"].values
     done = density["done"].values & np.isfinite(weight).all(axis=1)
@@ -99,28 +158,67 @@ def plot_density(density: xr.Dataset, ax: Axes, *, bins: int = 400, title: str |
         ylabel="spectral density",
         title=title or "Spectral density of the Hessian",
     )
-    if not done.any():
-        ax.annotate("no finite spectrum", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    linear = _symlog(ax, node[done], axis="x")
+    if linear is None:
         return
     node, weight = node[done], weight[done]
-    low, high = np.nanmin(node), np.nanmax(node)
-    width = 0.01 * max(high - low, np.finfo(float).eps)
-    t = np.linspace(low - 5 * width, high + 5 * width, bins)
-    kernel = np.exp(-0.5 * ((t[:, None, None] - np.nan_to_num(node)) / width) ** 2) / (width * np.sqrt(2 * np.pi))
-    per_probe = (kernel * weight).sum(axis=2)
-    mean = per_probe.mean(axis=1)
-    ax.plot(t, mean, color=COLORS[0], lw=1.2)
-    if done.sum() > 1:
-        sem = per_probe.std(axis=1, ddof=1) / np.sqrt(done.sum())
-        ax.fill_between(t, np.maximum(mean - sem, 1e-300), mean + sem, color=COLORS[0], alpha=0.3, linewidth=0)
     n = density.attrs.get("config", {}).get("parameters")
-    # one eigenvalue among n is the least there can be: less is the tail of the kernel
-    least = 0.1 / n / (width * np.sqrt(2 * np.pi)) if n else mean.max() * 1e-9
-    ax.set_yscale("log")
-    ax.set_ylim(max(least, mean.max() * 1e-12), 3 * mean.max())
+    width = float(np.ptp(_squeeze(node[np.isfinite(node)], linear)))
+    widest, narrowest = width / WIDEST, width / NARROWEST
+    cells = []
+    for x, w in zip(node, weight, strict=True):
+        known = np.isfinite(x)
+        u, mass = quadrature_cells(_squeeze(x[known], linear), w[known], parameters=n or UNKNOWN, widest=widest,
+                                   narrowest=narrowest)  # fmt: skip
+        cells.append((_stretch(u, linear), mass))
+    edges, per_probe = _steps(cells)
+    if len(edges):
+        mean = per_probe.mean(axis=0)
+        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(mean, 2), color=COLORS[0], lw=1.2)
+        if len(per_probe) > 1:
+            sem = per_probe.std(axis=0, ddof=1) / np.sqrt(len(per_probe))
+            low, high = (np.append(end, end[-1]) for end in (np.maximum(mean - sem, 0), mean + sem))
+            ax.fill_between(edges, low, high, step="post", color=COLORS[0], alpha=0.3, linewidth=0)
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(0.3 * mean[mean > 0].min(), 3 * mean.max())
+    _plot_nodes(ax, node, weight, n)
     ax.axvline(0, color="0.3", lw=0.8)
-    steps = node.shape[1]
-    note_above(ax, f"{done.sum()} probes of {steps} steps; band: standard error; kernel width {width:.2g}")
+    ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
+    note_above(ax, f"{len(node)} probes of {node.shape[1]} steps; {ends}; band: standard error\n"
+                   f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
+                   f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %")  # fmt: skip
+
+
+def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (m + 1,) and, for each probe, the density between them (probes, m), 0 outside of its cells."""
+    edges = np.unique(np.concatenate([ends.ravel() for ends, _ in cells]))
+    middle = (edges[:-1] + edges[1:]) / 2
+    density = np.zeros((len(cells), len(middle)))
+    for row, (ends, mass) in zip(density, cells, strict=True):
+        wide = ends[:, 1] > ends[:, 0]
+        (left, right), mass = ends[wide].T, mass[wide]
+        if not len(mass):
+            continue
+        cell = np.clip(np.searchsorted(left, middle, side="right") - 1, 0, None)
+        inside = (middle >= left[cell]) & (middle < right[cell])
+        row[inside] = (mass / (right - left))[cell[inside]]
+    return edges if len(middle) else edges[:0], density
+
+
+def _plot_nodes(ax: Axes, node: np.ndarray, weight: np.ndarray, n: int | None) -> None:
+    known = np.isfinite(node)
+    node, weight = node[known], weight[known] * (n or 1)
+    right = ax.twinx()
+    least = 1e-3 if n else 1e-3 * float(weight.max())
+    right.set_yscale("log")
+    right.vlines(node, least, np.maximum(weight, least), color="0.55", lw=0.4, alpha=0.5)
+    for mask, marker in ((weight >= least, "."), (weight < least, "v")):
+        right.plot(node[mask], np.maximum(weight[mask], least), marker, color="0.35", markersize=3, alpha=0.7)
+    right.set_ylim(0.6 * least, 3 * float(weight.max()))
+    right.set_ylabel("weight of a node (dot), in eigenvalues" if n else "weight of a node (dot)", color="0.35")
+    right.tick_params(axis="y", colors="0.35", which="both")
+    ax.set_zorder(right.get_zorder() + 1)
+    ax.patch.set_visible(False)
 
 
 def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:

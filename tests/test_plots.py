@@ -3,9 +3,13 @@
 import matplotlib
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from landscape import plots
+from landscape.canvas import style
+from landscape.lanczos import quadrature
+from landscape.smoothing import kernel_width, quadrature_cells, reflected_density
 from landscape.spectrum import summarize
 
 matplotlib.use("Agg")
@@ -69,6 +73,64 @@ def test_density_of_gathered_eigenvalues_is_a_density_on_the_axis_shown():
     assert len(ax.get_legend().get_texts()) == 2
 
 
+def ink(ax):
+    """x and y of everything above the axis that is drawn in the coordinates of the data."""
+    lines = [line.get_xydata() for line in ax.lines if line.get_transform() is ax.transData]
+    filled = [path.vertices for shape in ax.collections for path in shape.get_paths()]
+    x, y = np.concatenate([*lines, *filled]).T
+    return x[y > 0]
+
+
+def area(ax, x, y):
+    return np.trapezoid(y, ax.xaxis.get_transform().transform(np.asarray(x)))
+
+
+def test_a_density_of_eigenvalues_ends_where_they_end_and_crosses_zero_only_in_its_area():
+    rng = np.random.default_rng(1)
+    few = np.append(rng.uniform(20, 60, 8), [87.0, -30.0]).reshape(2, 5)
+    for e in (few, np.concatenate([-rng.lognormal(4, 1, (16, 5)), rng.lognormal(5, 2, (16, 5))])):
+        ax = plots.overlay({"net": spectrum(e)}).axes[0]
+        x = ink(ax)
+        assert e.min() <= x.min()
+        assert x.max() <= e.max()
+        assert not ((e[e < 0].max() < x) & (x < e[e > 0].min())).any()
+    sides = [line.get_xydata().T for line in ax.lines if len(line.get_xdata()) > 500]
+    assert [area(ax, x, y) for x, y in sides] == pytest.approx([0.5, 0.5], abs=0.001)
+
+
+def test_every_eigenvalue_is_marked_and_what_has_not_converged_otherwise():
+    one = spectrum([[9.0, -2.0], [7.0, 1.0]])
+    one["converged"].values[1, 1] = False
+    ax = plots.overlay({"net": one}).axes[0]
+    marks = {line.get_marker(): sorted(line.get_xdata()) for line in ax.lines if line.get_marker() in ("|", "x")}
+    assert marks == {"|": [-2, 7, 9], "x": [1]}
+    assert any("x: not converged, 1" in t.get_text() for t in ax.texts)
+
+
+def test_the_legend_of_a_spectrum_is_not_on_the_data(tmp_path):
+    figure = plots.overlay({name: spectrum([[9.0, -2.0], [7.0, 1.0]]) for name in "abcdefg"})
+    figure.savefig(tmp_path / "s.png")
+    (ax,) = figure.axes
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_tightbbox(bbox_extra_artists=[]))
+    assert len({str(style(i)["linestyle"]) for i in range(7)}) == 7  # told apart in grey
+
+
+def test_a_reflected_kernel_density_is_the_density_of_what_has_an_edge():
+    rng = np.random.default_rng(0)
+    values = np.abs(rng.normal(size=20_000))
+    at = np.linspace(values.min(), values.max(), 4001)
+    density = reflected_density(values, at, kernel_width(values))
+    assert np.trapezoid(density, at) == pytest.approx(1, abs=1e-4)
+    assert np.abs(density - np.sqrt(2 / np.pi) * np.exp(-(at**2) / 2)).max() < 0.06
+
+
+def test_cells_of_a_quadrature_hold_its_weights_apart():
+    node, weight = np.array([9.0, 0.0, 1.0, 1.5]), np.array([0.005, 0.5, 0.455, 0.04])
+    cells, mass = quadrature_cells(node, weight, parameters=1000, widest=0.4, narrowest=0.1)
+    np.testing.assert_allclose(cells, [[0, 0.4], [0.6, 1.25], [1.25, 1.9], [8.9, 9.0]])
+    np.testing.assert_allclose(mass, [0.5, 0.455, 0.04, 0.005])
+
+
 @pytest.mark.parametrize("e", [[[1.0, 2]], [[0.0, 0.0]], [[np.nan, np.nan]], [[-5.0, 3e6], [1e-9, 2]], [[2.0, 2.0]]])
 def test_spectra_of_every_kind_are_drawn(e, tmp_path):
     plots.overlay({"net": spectrum(e)}).savefig(tmp_path / "s.png")
@@ -79,6 +141,33 @@ def test_drawn_density_has_mass_one():
     d = density([[0.0, 1, 10], [0, 2, 11]], [[0.9, 0.05, 0.05]] * 2)
     line = plots.draw({"density": d})["density"].axes[0].lines[0]
     assert np.trapezoid(line.get_ydata(), line.get_xdata()) == pytest.approx(1, abs=0.01)
+
+
+def test_a_drawn_spectral_density_hides_no_outlier_and_has_no_tails():
+    rng = np.random.default_rng(0)
+    e = np.concatenate([rng.normal(0, 0.05, 1900), rng.uniform(0, 2, 97), [-4.0, 9.0, 13.19]])
+    diagonal, probes = torch.tensor(e), []
+    for _ in range(4):
+        probes.append(quadrature(lambda v: diagonal * v, torch.tensor(rng.choice([-1.0, 1.0], e.size)), 40))
+    d = density(*map(np.stack, zip(*probes, strict=True)))
+    d.attrs["config"]["parameters"] = e.size
+    ax, right = plots.draw({"density": d})["density"].axes
+    x, y = ax.lines[0].get_data()
+    assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-9)
+    assert (ink(ax).min(), ink(ax).max()) == pytest.approx((-4, 13.19))
+    outliers = np.array([-4.0, 9.0, 13.19])
+    beyond = ink(ax)[(ink(ax) < -0.5) | (ink(ax) > 2.5)]
+    assert (np.abs(beyond[:, None] / outliers - 1).min(axis=1) < 0.25).all()
+    assert (np.interp([-3.99, 9.0, 13.18], x, y) > ax.get_ylim()[0]).all()
+    dots = np.concatenate([line.get_xydata() for line in right.lines])
+    assert len(dots) == d["node"].size
+    np.testing.assert_allclose(np.sort(dots[:, 0]), np.sort(d["node"].values.ravel()))
+    assert right.get_ylim()[0] < dots[:, 1].min()
+    assert dots[:, 1].max() < right.get_ylim()[1]
+    cumulative = np.concatenate([[0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)])
+    for at in (-1.0, -0.5, 0.5, 1.0, 1.5, 5.0):
+        assert np.interp(at, x, cumulative) == pytest.approx((e < at).mean(), abs=0.01)
+    assert any("from -4 to 13.19" in t.get_text() for t in ax.texts)
 
 
 @pytest.mark.parametrize("d", [density([[3.0, np.nan]], [[1.0, 0]]), density([[np.nan] * 2], [[np.nan] * 2])])
