@@ -24,6 +24,7 @@ from landscape.files import alone
 from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
+from landscape.penalty import formula, in_heights, in_trace, loss_label
 from landscape.resumable import Save, refuse_other
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
@@ -82,7 +83,7 @@ def open_subject(
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    weight_decay: float | None = None,
+    weight_decay: float = 0.0,
     penalty: str = "l2",
     recipe: Mapping[str, Any] | None = None,
     root: str | None = None,
@@ -91,7 +92,13 @@ def open_subject(
     """Load the network, and settle each setting: as asked, else as the checkpoint's metadata has it, else the default.
 
     recipe: auto_augment, mixup, cutmix and smoothing, None where not asked.
+    weight_decay: of a penalty to study with the loss. The recipe's is not taken over: a decoupled one, as of AdamW,
+        belongs to no loss that was ever minimised.
+
+    Raises UserError for a form of penalty without a weight_decay.
     """
+    if penalty != "l2" and not weight_decay:
+        raise UserError(f"--penalty {penalty} adds nothing without its lambda; give that with --weight-decay")
     network, provenance = load_checkpoint(
         checkpoint, model, num_classes=num_classes, image_size=image_size, device=device
     )
@@ -107,8 +114,7 @@ def open_subject(
         "seed": seed,
         "root": root,
     }
-    decay = weight_decay if weight_decay is not None else float(metadata.get("weight_decay", 0.0))
-    objective_settings = {"weight_decay": decay, "penalty": penalty, "device": device}
+    objective_settings = {"weight_decay": weight_decay, "penalty": penalty, "device": device}
     part = {"fraction": metadata.get("fraction", 1.0), "fraction_seed": metadata.get("seed", 0)}
     return Subject(network, provenance, data, data_settings, objective_settings, part, progress)
 
@@ -148,17 +154,23 @@ def evaluate_test(subject: Subject, out: str | os.PathLike[str] | None = None) -
     except MissingSplit:
         return None
     objective = subject.objective(data)
-    config = json.loads(json.dumps({"analysis": "test", "objective": objective.config()}))
+    config = json.loads(json.dumps({"analysis": "test", "objective": _without_penalty(objective.config())}))
 
     def compute(stored: xr.Dataset | None, _: Save | None = None) -> xr.Dataset:
         if stored is not None:
-            refuse_other(stored.attrs.get("config", {}), config)
+            there = stored.attrs.get("config", {})
+            refuse_other({**there, "objective": _without_penalty(there.get("objective", {}))}, config)
             return stored
         values = objective.evaluate().asdict()
         kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
         return xr.Dataset(kept, attrs={"config": config})
 
     return compute(None) if out is None else into(out, "test", compute)
+
+
+def _without_penalty(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an objective of which only the NLL and the accuracy are used."""
+    return {key: value for key, value in objective.items() if key not in ("weight_decay", "penalty", "decay")}
 
 
 def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str) -> list[Path]:
@@ -180,7 +192,7 @@ def draw_file(
     path: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     *,
-    quantity: str = "loss",
+    quantity: str = "nll",
     stem: str | None = None,
 ) -> list[Path]:
     """The pictures of one results file, beside it or in `folder`.
@@ -274,12 +286,18 @@ def describe(name: str, group: xr.Dataset) -> str:
             unsure = int((group["done"] & ~group["complete"]).sum())
             parts.append(f"{unsure} searches stopped before nothing could be missing" if unsure else "")
         parts.append(f"{int(group['products'].sum())} Hessian products")
-    if "loss" in group and "done" in group:
+    if "nll" in group and "loss" in group and "done" in group:
         parts.append(_centre(group))
-        diverged = int((group["done"] & ~np.isfinite(group["loss"])).sum())
-        finite = group["loss"].values[np.isfinite(group["loss"].values)]
-        lowest = f"loss {finite.min():.4g} at the lowest, " if finite.size else ""
+        diverged = int((group["done"] & ~np.isfinite(group["nll"])).sum())
+        finite = group["nll"].values[np.isfinite(group["nll"].values)]
+        lowest = f"NLL {finite.min():.4g} at the lowest, " if finite.size else ""
         parts.append(f"{lowest}{diverged} points diverged")
+        share = in_heights(group)
+        parts.append(f"loss = {loss_label(group)}, {share}" if share else "")
+        if {"gradient_norm", "eigenvalue_high"} & set(group.data_vars) and formula(config):
+            parts.append(f"gradient and eigenvalues with the penalty {formula(config)}")
+    elif "penalty" not in group:
+        parts.append(in_trace(group))
     if "interpolated" in group:
         filled = group["interpolated"].values.astype(bool)
         error = group["nll_error"].values[filled] if "nll_error" in group else np.zeros(0)
@@ -325,8 +343,14 @@ def _describe_checkpoint(path: Path) -> str:
     left_out = checkpoint.left_out(checkpoint.prefix)
     prefix += f", without {a_few(left_out)}" if left_out else ""
     lines = [f"{path}: {held}{where}{prefix}", f"sha256 {checkpoint.sha256}", _describe_fits(checkpoint)]
-    lines += [f"{k}: {_short(v)}" for k, v in sorted(checkpoint.metadata.items())]
+    lines += [f"{k}: {_short(v)}{_hint(k, v)}" for k, v in sorted(checkpoint.metadata.items())]
     return "\n".join(lines)
+
+
+def _hint(key: str, value: Any) -> str:
+    if key != "weight_decay" or not value:
+        return ""
+    return f" (of the optimiser; no analysis adds it to the loss unless asked: --weight-decay {value})"
 
 
 def _describe_fits(checkpoint: Checkpoint) -> str:

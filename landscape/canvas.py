@@ -19,7 +19,10 @@ def style(i: int) -> dict[str, Any]:
 
 
 def note_above(ax: Axes, text: str) -> None:
-    """One small line between the axes and their title."""
+    """Small lines between the axes and their title, which makes room for them."""
+    if not text:
+        return
+    ax.set_title(ax.get_title().rstrip("\n") + "\n" * (text.count("\n") + 1))
     ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
 
 

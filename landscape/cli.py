@@ -442,7 +442,7 @@ def train(
 def plot(
     files: Annotated[list[Path], typer.Argument(help="Results files.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: beside each file]")] = None,
-    quantity: Annotated[str, typer.Option(help="Of surfaces: loss, nll, accuracy, or another they have.")] = "loss",
+    quantity: Annotated[str, typer.Option(help="Of surfaces: nll, loss, accuracy, or another they have.")] = "nll",
     quiet: Quiet = False,
 ) -> None:
     """Draw results files; with several, also their spectra in one picture, NEP and APE of their series,
@@ -491,6 +491,7 @@ def export(
     file: Annotated[Path, typer.Argument(help="A results file.")],
     out: Annotated[Path, typer.Option(help="What to write: .vtu or .vtk for ParaView, .csv, .npz.")],
     group: Annotated[str, typer.Option(help="Which of its surfaces.")] = "surface",
+    quantity: Annotated[str, typer.Option(help="ParaView's relief: nll, loss, accuracy, or another.")] = "nll",
     quiet: Quiet = False,
 ) -> None:
     """A surface of a results file, for other software.
@@ -500,7 +501,7 @@ def export(
     groups = store.load(file)
     if group not in groups:
         raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
-    export_surface(groups[group], out)
+    export_surface(groups[group], out, quantity=quantity)
     if not quiet:
         print(f"wrote {out}")
 

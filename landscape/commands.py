@@ -61,7 +61,9 @@ Classes = Annotated[int | None, typer.Option(help="Number of classes. [default: 
 Size = Annotated[
     int | None, typer.Option(help="Side of the images. [default: read off the weights, or the data's]", min=1)
 ]
-Decay = Annotated[float | None, typer.Option(help="lambda of the penalty. [default: the checkpoint's, or 0]")]
+Decay = Annotated[
+    float, typer.Option(help="lambda of a penalty to study with the loss; the recipe's is not taken over.")
+]
 Penalty = Annotated[str, typer.Option(help="l2: (lambda/2) sum ||p||^2. norm-sum: lambda sum ||p||.")]
 Transform = Annotated[str, typer.Option(help="train: augmented as in training, drawn once. eval: as they are.")]
 AutoAugment = Annotated[str | None, typer.Option(help="timm's notation, such as rand-m9-n2-mstd1.0; or none.")]
@@ -145,7 +147,7 @@ class Run:
         std: Numbers = None,
         num_classes: Classes = None,
         image_size: Size = None,
-        weight_decay: Decay = None,
+        weight_decay: Decay = 0.0,
         penalty: Penalty = "l2",
         auto_augment: AutoAugment = None,
         mixup: Mix = None,

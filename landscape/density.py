@@ -45,7 +45,8 @@ def spectral_density(
 
     Returns a Dataset with dims (probe, node): node, weight; (probe): mean_eigenvalue and mean_square_eigenvalue, the
     first two moments, each exact for its probe, batch (-1 for the whole data) and done; scalars trace and
-    frobenius_squared with their standard errors across probes, trace_sem and frobenius_squared_sem.
+    frobenius_squared with their standard errors across probes, trace_sem and frobenius_squared_sem; with a penalty
+    penalty_trace, its exact share in the trace.
     Raises UserError for fewer than one probe or step, or fewer probes than mini-batches.
     """
     if probes < 1 or steps < 1:
@@ -75,7 +76,7 @@ def spectral_density(
         result["node"].values[i], result["weight"].values[i] = quadrature(H, rademacher(H.zeros(), seed, i), steps)
 
     each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    return result.assign(_moments(result["node"], result["weight"], whole.n))
+    return result.assign(_moments(result["node"], result["weight"], whole.n) | _penalty_trace(whole))
 
 
 def hessian_trace(
@@ -101,7 +102,8 @@ def hessian_trace(
     third of `products` vectors of the network's size.
 
     Returns a Dataset with dims (probe): trace_estimate, frobenius_squared_estimate (each the exact part plus the
-    probe's) and done; scalars trace, trace_sem, frobenius_squared, frobenius_squared_sem, products.
+    probe's) and done; scalars trace, trace_sem, frobenius_squared, frobenius_squared_sem, products; with a penalty
+    penalty_trace, its exact share in the trace.
     Raises UserError for an unknown estimator, or too few products for two probes.
     """
     if estimator not in ESTIMATORS:
@@ -138,7 +140,14 @@ def hessian_trace(
         estimates = result[f"{name}_estimate"]
         found[name] = float(estimates.mean(skipna=False))
         found[f"{name}_sem"] = float(estimates.std(ddof=1, skipna=False)) / np.sqrt(probes)
-    return result.assign(found)
+    return result.assign(found | _penalty_trace(H))
+
+
+def _penalty_trace(H: Curvature) -> dict[str, float]:
+    """The exact share of the penalty in the trace, where there is a penalty in it."""
+    if H.kind == "residual" or not H.objective.weight_decay:
+        return {}
+    return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
 
 
 def _sketched(H: Curvature, rank: int, seed: int) -> tuple[torch.Tensor, float, float]:

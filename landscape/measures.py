@@ -6,17 +6,20 @@ import numpy as np
 import xarray as xr
 
 from landscape.errors import UserError
+from landscape.penalty import loss_label
 
 QUANTITIES = (
     "sharpness", "positive_curvature", "negative_curvature", "undefined_curvature", "width", "width_censored",
 )  # fmt: skip
+MEASURABLE = ("nll", "loss")
 DIRECTIONS = 72  # rays in a plane: every 5 degrees, the axes and diagonals among them
 ROUNDING = 16 * np.finfo(float).eps
 
 
-def measure(surface: xr.Dataset, *, radius: float = 0.5) -> xr.Dataset:
+def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") -> xr.Dataset:
     """Sharpness, convexity and width of a `surface` group, of one or two dimensions.
 
+    quantity: "nll", or "loss" for the NLL with the penalty; below, the loss is either.
     The centre is the unperturbed network, (0, 0); its loss is interpolated linearly where it is no grid point.
 
     sharpness: the largest loss of the grid points within `radius` of the centre, less the centre's, after Keskar et al.
@@ -29,7 +32,7 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5) -> xr.Dataset:
         convex, 1 where its strongest curvature is downwards. |l_min / l_max| of Li et al. 2018 (arXiv:1712.09913),
         sec. 6, made bounded, blind to positive l_min, and taken of the surface instead of the whole Hessian.
     undefined_curvature: the share of the interior's area that the two leave out, beside diverged points.
-    width: the distance from the centre at which the loss (with its penalty) is twice the centre's, mean over the rays
+    width: the distance from the centre at which the loss is twice the centre's, mean over the rays
         every 5 degrees (1D: both sides) that have any range; between grid lines the loss is taken as linear, and a
         ray that meets a diverged point has passed. A ray that ends before counts with its end: then the width is a
         lower bound, and NaN where every ray does.
@@ -40,33 +43,42 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5) -> xr.Dataset:
     as exact (Efron & Stein 1981); NaN without nll_fold, or where a replicate is not finite. Where points tie for the
     largest, that of sharpness is on the large side.
 
-    Returns a Dataset with `measure` (quantity, bound), bound being estimate and sem; merge it into the group.
-    Raises UserError for a radius that is not positive, or a group that is no surface.
+    Returns a Dataset with `measure` (quantity, bound), bound being estimate and sem; merge it into the group. Its
+    attributes name what was measured, `of`, and the radius.
+    Raises UserError for a radius that is not positive, an unknown quantity, or a group that is no surface.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise UserError(f"radius={radius} must be a finite number above 0")
+    if quantity not in MEASURABLE:
+        raise UserError(f"quantity={quantity!r} is not one of {', '.join(MEASURABLE)}")
     dims = [axis for axis in ("y", "x") if axis in surface.dims]
-    if "loss" not in surface or set(surface["loss"].dims) != set(dims) or not dims:
-        raise UserError("no surface: a loss over x, or over y and x, is needed")
+    if quantity not in surface or set(surface[quantity].dims) != set(dims) or not dims:
+        raise UserError(f"no surface: {quantity} over x, or over y and x, is needed")
     axes = [surface[axis].values.astype(float) for axis in dims]
     if any((np.diff(axis) <= 0).any() for axis in axes):
         raise UserError("the coordinates of a surface must increase")
-    loss = surface["loss"].transpose(*dims).values.astype(float)
+    loss = surface[quantity].transpose(*dims).values.astype(float)
     done = surface["done"].transpose(*dims).values.astype(bool)
     values = [_measures(_marked(z, done), axes, radius) for z in (loss, *_replicates(surface, dims, loss))]
     table = np.stack([values[0], _jackknife(np.array(values[1:]))], axis=1)
-    about = {"long_name": "measures of the surface", "radius": radius}
+    about = {"long_name": "measures of the surface", "radius": radius, "of": quantity}
     return xr.Dataset(
         {"measure": (("quantity", "bound"), table, about)}, {"quantity": list(QUANTITIES), "bound": ["estimate", "sem"]}
     )
 
 
 def describe_measures(surface: xr.Dataset) -> list[str]:
-    """The measures of a surface in words, one a line, those that are NaN left out."""
+    """The measures of a surface in words, one a line, those that are NaN left out.
+
+    Measures stored before they said what they are of were of the loss: those of the NLL are worked out instead.
+    """
     if "measure" not in surface:
         return []
-    found = {str(q): surface["measure"].sel(quantity=q).values for q in surface["quantity"].values}
-    radius = surface["measure"].attrs.get("radius")
+    held = surface["measure"]
+    if "of" not in held.attrs and "nll" in surface:
+        held = measure(surface, radius=held.attrs.get("radius", 0.5))["measure"]
+    found = {str(q): held.sel(quantity=q).values for q in held["quantity"].values}
+    radius = held.attrs.get("radius")
     within = f" (within {radius:g})" if radius is not None else ""
     ended = float(found.get("width_censored", (0.0,))[0])
     left_out = float(found.get("undefined_curvature", (0.0,))[0])
@@ -83,7 +95,8 @@ def describe_measures(surface: xr.Dataset) -> list[str]:
     ):
         if quantity in found and not np.isnan(found[quantity][0]):
             lines.append(before + _with_error(*map(float, found[quantity])) + after)
-    return [*lines, *(["width beyond the range"] if ended == 1 else [])]
+    lines += ["width beyond the range"] if ended == 1 else []
+    return lines + ([f"these of {loss_label(surface)}"] if lines and held.attrs.get("of") == "loss" else [])
 
 
 def _with_error(estimate: float, sem: float) -> str:

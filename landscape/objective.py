@@ -81,9 +81,11 @@ class Objective:
     data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns. If it has
         `clusters`, integers (N,) equal where examples are not independent, standard errors and folds take each cluster
         as one, and no two mini-batches share one.
-    weight_decay: lambda. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's rule
-        those of two or more dimensions that the model's `no_weight_decay()` does not name, or with decay="all" every
-        one. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, as the code of Park & Kim has it.
+    weight_decay: lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the
+        network was trained with. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's
+        rule those of two or more dimensions that the model's `no_weight_decay()` does not name, or with decay="all"
+        every one. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, as the code of Park & Kim has
+        it.
     loss: per-example loss, from (logits, y) to (n,); the default is cross-entropy.
     dtype: float32 or float64, of parameters and inputs alike.
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
@@ -272,6 +274,19 @@ class Objective:
                 u = (u - unit * (unit * u).sum()) / norm
             out[name] = self.weight_decay * u
         return out
+
+    def penalty_trace(self, among: Iterable[str]) -> float:
+        """The trace of the penalty's Hessian over these parameters, in closed form.
+
+        l2: lambda n. norm-sum, per parameter p of n_p entries: lambda (n_p - 1) / ||p||.
+        """
+        total = 0.0
+        for name, p in self._penalised().items() if self.weight_decay else ():
+            if name in among:
+                norm = float(torch.linalg.vector_norm(p.detach().double()))
+                curved = (p.numel() - 1) / norm if norm > 0 else 0.0
+                total += curved if self.penalty_form == "norm-sum" else p.numel()
+        return self.weight_decay * total
 
     def _penalised(self) -> dict[str, Tensor]:
         parameters = dict(self.model.named_parameters())

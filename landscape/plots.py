@@ -22,10 +22,10 @@ from landscape.spectrum_plots import (
 from landscape.surface_plots import draw_surface, side_by_side
 
 
-def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "loss") -> dict[str, Figure]:
+def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The pictures of one results file, by the names of its groups; of a surface also one in relief, and its maps.
 
-    quantity: of the surfaces: loss, nll, accuracy or another that they have.
+    quantity: of the surfaces: nll, loss (with its penalty), accuracy or another that they have.
     """
     figures: dict[str, Figure] = {}
     prefix = f"{name}: " if name else ""
@@ -55,7 +55,7 @@ def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "l
     return figures
 
 
-def compare(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "loss") -> dict[str, Figure]:
+def compare(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "nll") -> dict[str, Figure]:
     """What several results files have in common, in one picture each: their spectra, NEP and APE of their series, and
     their surfaces on one scale.
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.canvas import COLORS, MARKERS, note_above, style
+from landscape.penalty import in_curvature, in_trace
 from landscape.smoothing import MANY, kernel_width, quadrature_cells, reflected_density
 
 RUG = 7.0  # points that a row of ticks under the axis takes
@@ -52,7 +53,11 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
     shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
     marks = ["lone line: eigenvalues close together" * narrow, f"x: not converged, {missed}" * (missed > 0)]
-    note_above(ax, "\n".join(filter(None, ("; ".join(filter(None, line)) for line in (shape, marks)))))
+    penalties = {name: in_curvature(spectrum) for name, spectrum in spectra.items()}
+    different = len(set(penalties.values())) > 1
+    named = dict.fromkeys(f"{name}: {text}" if different else text for name, text in penalties.items() if text)
+    lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
+    note_above(ax, "\n".join(filter(None, [*lines, *named])))
 
 
 def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
@@ -184,9 +189,12 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     _plot_nodes(ax, node, weight, n)
     ax.axvline(0, color="0.3", lw=0.8)
     ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
-    note_above(ax, f"{len(node)} probes of {node.shape[1]} steps; {ends}; band: standard error\n"
-                   f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
-                   f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %")  # fmt: skip
+    note = (
+        f"{len(node)} probes of {node.shape[1]} steps; {ends}; band: standard error\n"
+        f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
+        f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %"
+    )
+    note_above(ax, _with_penalty(note, in_trace(density)))
 
 
 def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -280,9 +288,16 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     config = trace.attrs.get("config", {})
     note_above(
         ax,
-        f"{float(trace['trace']):.4g} +- {float(trace['trace_sem']):.2g} by {config.get('estimator', 'probes')}, "
-        f"{int(trace['products'])} products",
+        _with_penalty(
+            f"{float(trace['trace']):.4g} +- {float(trace['trace_sem']):.2g} by {config.get('estimator', 'probes')}, "
+            f"{int(trace['products'])} products",
+            in_trace(trace),
+        ),
     )
+
+
+def _with_penalty(note: str, penalty: str) -> str:
+    return f"{note}\n{penalty}" if penalty else note
 
 
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -306,6 +321,7 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
     share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(high, initial=0)))))
     handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
     ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
+    note_above(ax, in_curvature(series))
 
 
 def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> None:
@@ -331,6 +347,7 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
         ax.set(ylabel="APE: mean of the positive eigenvalues")
         _log_axis(ax, "y")
     ax.set_title(title or ("Negative eigenvalues" if share else "Positive eigenvalues"))
+    note_above(ax, " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values())))))
 
 
 def _log_axis(ax: Axes, axis: str) -> None:
@@ -378,7 +395,7 @@ def _examples_note(ax: Axes, group: xr.Dataset) -> None:
         text = f"{group.sizes['batch']} mini-batches of {config.get('batch_size', '?')}"
     else:
         text = f"{config.get('objective', {}).get('examples', '?')} examples"
-    note_above(ax, text)
+    note_above(ax, _with_penalty(text, in_curvature(group)))
 
 
 def variant_of(group: xr.Dataset) -> str:

@@ -104,9 +104,9 @@ def evaluate_surface(
     save: called with the unfinished result every `save_every` seconds, and when interrupted.
 
     Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
-    loss, accuracy, done; nll_fold with a leading dim fold; measure, as `landscape.measures.measure` has it; what else
-    was asked; and of an adaptive one interpolated and nll_error. A diverged point is inf or NaN and done; a point not
-    computed is NaN and not done.
+    loss (nll + penalty), accuracy, done; nll_fold with a leading dim fold; measure, of the NLL, as
+    `landscape.measures.measure` has it; what else was asked; and of an adaptive one interpolated and nll_error. A
+    diverged point is inf or NaN and done; a point not computed is NaN and not done.
     Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
     """
     if plane.dims not in (1, 2):

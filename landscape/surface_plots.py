@@ -21,6 +21,7 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from landscape.canvas import COLORS, new_figure, new_row, note_above, note_below, style
 from landscape.errors import UserError
 from landscape.measures import describe_measures
+from landscape.penalty import formula, in_heights, loss_label
 from landscape.surface_marks import (
     mark_centre,
     mark_diverged,
@@ -94,7 +95,7 @@ def plot_surface(
     surface: xr.Dataset,
     ax: Axes,
     *,
-    quantity: str = "loss",
+    quantity: str = "nll",
     levels: int = 16,
     title: str | None = None,
     scale: Scale | None = None,
@@ -124,7 +125,8 @@ def plot_surface(
             if scale.log:
                 bar.set_ticks(scale.levels[::every].tolist(), labels=[f"{level:g}" for level in scale.levels[::every]])
                 bar.minorticks_off()
-    below = mark_diverged(surface, quantity, ax)
+    below = _penalty_note(surface, quantity, scale, above)
+    below += mark_diverged(surface, quantity, ax)
     _frame(ax, x, y)
     below += mark_interpolated(surface, ax)
     taken, notes = mark_trajectory(surface, ax)
@@ -151,7 +153,7 @@ def plot_surface_3d(
     surface: xr.Dataset,
     ax: Axes3D,
     *,
-    quantity: str = "loss",
+    quantity: str = "nll",
     title: str | None = None,
     scale: Scale | None = None,
     above: float = 0.0,
@@ -179,8 +181,10 @@ def plot_surface_3d(
                         rcount=len(ys), ccount=len(xs), linewidth=0, antialiased=False)  # fmt: skip
         ax.set_zlim(*ends)
         open_for = [f"above {scale.ceiling:.4g}" if scale.cut else "", "diverged" if hole else ""]
-        if any(open_for):
-            ax.annotate(f"open: {' or '.join(filter(None, open_for))}", (0.0, -0.05), xycoords="axes fraction",
+        notes = _penalty_note(surface, quantity, scale, above)
+        notes += [f"open: {' or '.join(filter(None, open_for))}"] if any(open_for) else []
+        if notes:
+            ax.annotate("\n".join(notes), (0.0, -0.05), xycoords="axes fraction", va="top",
                         fontsize="x-small", color="0.35")  # fmt: skip
     ax.set_zlabel(label, labelpad=6)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
@@ -220,7 +224,7 @@ def plot_curve(
     surface: xr.Dataset,
     ax: Axes,
     *,
-    quantity: str = "loss",
+    quantity: str = "nll",
     title: str | None = None,
     name: str | None = None,
     i: int = 0,
@@ -245,6 +249,7 @@ def plot_curve(
         ax.fill_between(x, shown - error, shown + error, color=look["color"], alpha=0.25, linewidth=0)
         below.append("bands: one standard error over examples")
     scale = common_scale([shown], walls=_has_walls(quantity))
+    below += _penalty_note(surface, quantity, scale)
     if scale is not None and scale.log:
         ax.set_yscale("log")
     elif scale is not None and scale.cut:
@@ -345,7 +350,7 @@ def eigenvalue_map(surface: xr.Dataset, title: str) -> Figure:
 
 
 def side_by_side(
-    surfaces: Mapping[str, xr.Dataset], *, quantity: str = "loss", relief: bool = False, per_row: int = 4
+    surfaces: Mapping[str, xr.Dataset], *, quantity: str = "nll", relief: bool = False, per_row: int = 4
 ) -> Figure:
     """Several surfaces on one colour scale, as contours or in relief.
 
@@ -383,10 +388,11 @@ def side_by_side(
     return figure
 
 
-def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, quantity: str = "loss") -> dict[str, Figure]:
+def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The pictures of a `surface` group by name: contours and relief, or a curve; maps of what else it has."""
     figures: dict[str, Figure] = {}
-    what = "loss" if quantity == "loss" else quantity
+    what = "NLL" if quantity == "nll" else quantity
+    penalised = _of_the_loss(surface)
     if "y" in surface.dims:
         figures[group], ax = new_figure(6.0, _fitting_height(surface))
         plot_surface(surface, ax, quantity=quantity, title=f"{prefix}{what} surface\n")
@@ -396,16 +402,16 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, quantity:
         figures[group], ax = new_figure(6.4, 4.4)
         plot_curve(surface, ax, quantity=quantity, title=f"{prefix}{what} along a line\n")
     if {"eigenvalue_high", "eigenvalue_low"} <= set(surface.data_vars):
-        figures[f"{group}_eigenvalues"] = eigenvalue_map(surface, f"{prefix}extreme Hessian eigenvalues")
+        figures[f"{group}_eigenvalues"] = eigenvalue_map(surface, f"{prefix}extreme Hessian eigenvalues{penalised}")
     if "gradient_norm" in surface:
-        z = surface["gradient_norm"]
+        z, label = surface["gradient_norm"], f"{prefix}norm of the gradient{penalised}"
         if "y" in surface.dims:
             figures[f"{group}_gradient"], ax = new_figure(5.6, 4.6)
-            plot_map(surface, z.transpose("y", "x").values, ax, label=f"{prefix}norm of the gradient")
+            plot_map(surface, z.transpose("y", "x").values, ax, label=label)
         else:
             figures[f"{group}_gradient"], ax = new_figure(6.4, 4.0)
             ax.plot(surface["x"], np.where(np.isfinite(z), z, np.nan), **style(0), marker="o", markersize=3)
-            ax.set(xlabel=axis_label(surface, 0), ylabel="norm of the gradient", title=f"{prefix}norm of the gradient")
+            ax.set(xlabel=axis_label(surface, 0), ylabel="norm of the gradient", title=label)
     return figures
 
 
@@ -442,7 +448,21 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
 
 
 def _label(surface: xr.Dataset, quantity: str) -> str:
-    return str(surface[quantity].attrs.get("long_name", quantity))
+    return loss_label(surface) if quantity == "loss" else str(surface[quantity].attrs.get("long_name", quantity))
+
+
+def _penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above: float = 0.0) -> list[str]:
+    """Of the loss, how much of the heights that are shown is its penalty."""
+    if quantity != "loss" or scale is None:
+        return []
+    note = in_heights(surface, scale.ceiling + above if scale.cut else np.inf)
+    return [note] if note else []
+
+
+def _of_the_loss(surface: xr.Dataset) -> str:
+    """A quantity of the loss, its penalty included where it has one."""
+    penalty = formula(surface.attrs.get("config", {}))
+    return f", with the penalty {penalty}" if penalty else ""
 
 
 def _settings(surface: xr.Dataset) -> str:

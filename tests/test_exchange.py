@@ -191,6 +191,11 @@ def test_npz_round_trip_without_pickle(tmp_path):
 def test_vtk_relief(tmp_path, suffix):
     meshio = pytest.importorskip("meshio")
     group = ours()
+    export_surface(group, tmp_path / f"loss{suffix}", quantity="loss")
+    np.testing.assert_allclose(
+        np.sort(meshio.read(tmp_path / f"loss{suffix}").points[:, 2])[-2:],
+        np.sort(group["loss"].values[np.isfinite(group["loss"].values)])[-2:],
+    )
     export_surface(group, tmp_path / f"s{suffix}")
     mesh = meshio.read(tmp_path / f"s{suffix}")
     assert len(mesh.points) == 15
@@ -200,7 +205,7 @@ def test_vtk_relief(tmp_path, suffix):
     for name, values in flat.items():
         np.testing.assert_array_equal(mesh.point_data[name], values)
     used = np.unique(mesh.cells[0].data)
-    np.testing.assert_array_equal(mesh.points[used, 2], flat["loss"][used])
+    np.testing.assert_array_equal(mesh.points[used, 2], flat["nll"][used])
     assert np.isfinite(mesh.points).all()
     np.testing.assert_array_equal(mesh.points[:, 0], np.tile(group["x"], 3))
     np.testing.assert_array_equal(mesh.points[:, 1], np.repeat(group["y"], 5))

@@ -125,20 +125,20 @@ def test_one_side_only():
 def test_diverged_points_are_walls():
     bowl = surface(lambda x, y: 1 + 0.1 * (x**2 + y**2), X, X)
     for bad in (np.inf, np.nan):
-        wall = bowl.assign(loss=bowl["loss"].where(np.hypot(bowl["x"], bowl["y"]) < 0.4, bad))
+        wall = bowl.assign(nll=bowl["nll"].where(np.hypot(bowl["x"], bowl["y"]) < 0.4, bad))
         found = values(wall)
         assert found["sharpness"] == np.inf
         assert found["width"] == pytest.approx(0.4, abs=0.06)
         assert found["positive_curvature"] == pytest.approx(1)
         assert 0.7 < found["undefined_curvature"] < 0.95
-    nothing = values(bowl.assign(loss=bowl["loss"] * np.nan))
+    nothing = values(bowl.assign(nll=bowl["nll"] * np.nan))
     assert all(np.isnan(v) for k, v in nothing.items() if k != "undefined_curvature")
 
 
 def test_points_not_computed_leave_unknown_what_needs_them():
     bowl = surface(lambda x, y: 1 + 9 * (x**2 + y**2), X, X)
     done = ~((np.abs(bowl["x"]) > 0.9) & (np.abs(bowl["y"]) > 0.9))
-    corner = bowl.assign(done=done.transpose("y", "x"), loss=bowl["loss"].where(done))
+    corner = bowl.assign(done=done.transpose("y", "x"), nll=bowl["nll"].where(done))
     found, whole = values(corner), values(bowl)
     assert found["sharpness"] == whole["sharpness"]
     assert found["width"] == whole["width"]
@@ -159,9 +159,10 @@ def test_standard_errors_of_linear_measures_are_the_textbook_ones():
     slopes = np.random.default_rng(1).normal(0, 0.3, 12)
     slopes -= slopes.mean()
     group = surface(lambda x: 5 + 4 * x, X, None, folds=[lambda x, s=s: s * x for s in slopes], penalty=X**2)
-    found = values(group, "sem")
-    assert found["sharpness"] == pytest.approx(0.5 * slopes.std(ddof=1) / np.sqrt(12))
-    assert values(group)["sharpness"] == pytest.approx(2 + 0.25)
+    for quantity, sharpness in (("nll", 2), ("loss", 2 + 0.25)):
+        found = values(group, "sem", quantity=quantity)
+        assert found["sharpness"] == pytest.approx(0.5 * slopes.std(ddof=1) / np.sqrt(12))
+        assert values(group, quantity=quantity)["sharpness"] == pytest.approx(sharpness)
 
 
 def test_standard_errors_cover():
@@ -202,6 +203,29 @@ def test_words():
     assert any(line.startswith("positive curvature on 1") for line in lines)
     assert not any("left out" in line or "end before" in line for line in lines)
     assert describe_measures(group) == []
+
+
+def test_measures_are_of_the_nll_and_say_so():
+    """A steep penalty over a flat NLL: of the loss it would be all there is."""
+    bowl = surface(lambda x: 1 + 0.04 * x**2, X, None, penalty=9 * X**2)
+    table = measure(bowl)["measure"]
+    assert table.attrs["of"] == "nll"
+    assert values(bowl)["sharpness"] == pytest.approx(0.01)
+    assert measure(bowl, quantity="loss")["measure"].attrs["of"] == "loss"
+    lambdas = bowl.assign_attrs(config={"objective": {"weight_decay": 0.1, "penalty": "l2"}})
+    assert "loss" not in " ".join(describe_measures(lambdas.merge(measure(lambdas))))
+    asked = lambdas.merge(measure(lambdas, quantity="loss"))
+    assert describe_measures(asked)[-1] == "these of nll + 0.1/2 sum ||p||^2"
+    with pytest.raises(UserError, match="quantity='accuracy' is not one of nll, loss"):
+        measure(bowl, quantity="accuracy")
+
+
+def test_measures_that_were_stored_of_the_loss_are_shown_of_the_nll():
+    """Files of before: `measure` without a word on what it is of was of the loss with its penalty."""
+    bowl = surface(lambda x: 1 + 0.04 * x**2, X, None, penalty=9 * X**2)
+    old = measure(bowl, radius=0.25, quantity="loss")
+    del old["measure"].attrs["of"]
+    assert describe_measures(bowl.merge(old))[0] == "sharpness (within 0.25) 0.0025"
 
 
 def test_mistakes():

@@ -19,7 +19,7 @@ def surface(z, done=None):
     z = np.asarray(z, float)
     done = np.ones(z.shape, bool) if done is None else done
     return xr.Dataset(
-        {"loss": (("y", "x"), z, {"long_name": "nll + penalty"}), "done": (("y", "x"), done)},
+        {"nll": (("y", "x"), z), "done": (("y", "x"), done)},
         {"x": np.linspace(-1, 1, z.shape[1]), "y": np.linspace(-1, 1, z.shape[0])},
     )
 

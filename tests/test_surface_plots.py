@@ -53,7 +53,7 @@ def bands(ax):
 def test_contours_lie_where_the_surface_has_their_height():
     """On a plane, of a grid that is not square: every point of every contour is at its level."""
     group = surface(np.add.outer(3 * Y, X), X, Y)
-    ax = draw_surface(group, "surface")["surface"].axes[0]
+    ax = draw_surface(group, "surface", quantity="loss")["surface"].axes[0]
     contours = [c for c in ax.collections if type(c).__name__ == "QuadContourSet"]
     assert len(contours) == 2
     checked = 0
@@ -85,6 +85,26 @@ def test_the_quantity_asked_for_is_drawn_and_labelled():
         assert label in figures["surface_3d"].axes[0].get_zlabel()
     with pytest.raises(ls.UserError, match="no 'error'; it has nll"):
         draw_surface(group, "surface", quantity="error")
+
+
+def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
+    """NLL x + y over a penalty 2 x: cov(2x, 3x + y) / var(3x + y) = 6 var x / (9 var x + var y)."""
+    group = surface(np.add.outer(Y, X), X, Y, objective={"examples": 100, "weight_decay": 0.05, "penalty": "l2"})
+    group["penalty"] = 2 * group["x"] + 0 * group["nll"]
+    group["loss"] = group["nll"] + group["penalty"]
+    share = 6 * X.var() / (9 * X.var() + Y.var())
+    drawn = {q: draw_surface(group, "s", quantity=q) for q in ("nll", "loss")}
+    words = f"penalty: {share:.0%} of the variance of the heights"
+    assert words in texts(drawn["loss"]["s"].axes[0]).replace("\n", " ")
+    assert words in texts(drawn["loss"]["s_3d"].axes[0])
+    assert drawn["loss"]["s"].axes[1].get_ylabel() == "nll + 0.05/2 sum ||p||^2"
+    assert not any("penalty" in texts(figure.axes[0]) for figure in drawn["nll"].values())
+    unasked, nll = plots.draw({"s": group})["s"], drawn["nll"]["s"]
+    np.testing.assert_array_equal(*(figure.axes[0].collections[0].levels for figure in (unasked, nll)))
+    curve = draw_surface(group.isel(y=0, drop=True), "s", quantity="loss")["s"].axes[0]
+    assert "penalty: 67% of the variance" in texts(curve)
+    both = side_by_side({"a": group, "b": group}, quantity="loss")
+    assert all(words in texts(ax).replace("\n", " ") for ax in both.axes[:2])
 
 
 def test_the_scale_ends_where_walls_begin_and_nowhere_else():
@@ -129,7 +149,7 @@ def test_accuracy_is_drawn_as_it_is():
 
 def test_side_by_side_is_one_scale_above_each_lowest():
     low, high = surface(bowl, X, Y), surface(100 + 3 * bowl, X, Y)
-    figure = side_by_side({"low": low, "high": high})
+    figure = side_by_side({"low": low, "high": high}, quantity="loss")
     filled = [next(c for c in ax.collections if type(c).__name__ == "QuadContourSet") for ax in figure.axes[:2]]
     np.testing.assert_array_equal(filled[0].levels, filled[1].levels)
     assert filled[0].norm.vmin == filled[1].norm.vmin
@@ -154,7 +174,7 @@ def test_side_by_side_is_one_scale_above_each_lowest():
 def test_a_curve_has_the_bands_of_its_standard_errors_and_accuracy_beside():
     group = surface(line, X)
     group["loss"][2], group["nll"][2] = np.inf, np.inf
-    figure = draw_surface(group, "surface")["surface"]
+    figure = draw_surface(group, "surface", quantity="loss")["surface"]
     ax, right = figure.axes
     (curve,) = [one for one in ax.lines if one.get_label() == "loss"]
     finite = np.isfinite(group["loss"].values)
@@ -299,7 +319,7 @@ def test_axes_say_what_they_are(plane, labels):
 def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
     z = bowl.copy()
     z[4, 8] = np.inf
-    ax = draw_surface(surface(z, X, Y), "surface")["surface_3d"].axes[0]
+    ax = draw_surface(surface(z, X, Y), "surface", quantity="loss")["surface_3d"].axes[0]
     relief = ax.collections[0]
     finite = relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
     at_grid = {(round(x, 9), round(y, 9)): h for x, y, h in finite}
