@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.errors import UserError
 from landscape.folding import unfolded
 
 
@@ -17,7 +18,8 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     """Within the block each BatchNorm has the statistics of these batches, averaged by examples; after it, its own.
 
     One pass in which BatchNorm alone is in training mode, as in torch.optim.swa_utils.update_bn, whose average counts
-    every batch the same. The model is changed in place: hand in a private copy.
+    every batch the same. The model is changed in place: hand in a private copy. Raises UserError for a batch of one
+    example that BatchNorm cannot take its statistics from.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     before = [({k: b.clone() for k, b in m.named_buffers()}, m.momentum, m.training) for m in norms]
@@ -31,7 +33,15 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
                 seen += len(x)
                 for m in norms:
                     m.momentum = len(x) / seen
-                model(x)
+                try:
+                    model(x)
+                except ValueError as e:  # BatchNorm's own, where a channel has one value
+                    if len(x) > 1:
+                        raise
+                    raise UserError(
+                        "BatchNorm has no statistics of a batch of one example; take a number of samples and a batch "
+                        f"size that leave no batch of one: the last of {seen} examples is alone here"
+                    ) from e
             for m in norms:
                 m.eval()
         yield

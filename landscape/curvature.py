@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import UserError
+from landscape.networks import refuse_differentiated_once, second_derivatives
 from landscape.objective import Objective
 from landscape.parameters import chosen, unflatten
 from landscape.precision import true_float32
@@ -69,6 +70,7 @@ def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scal
     """grad^2 of scale * sum_i l(f(x_i), y_i): the gradient of <gradient, v>."""
     loss = objective.nll_sum(x, y) * scale
     gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
+    refuse_differentiated_once(gradient)
     return _Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
 
 
@@ -79,6 +81,7 @@ def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: f
     (df,) = torch.autograd.grad(objective.loss(at, y).sum() * scale, at, create_graph=True)
     w = torch.zeros_like(f, requires_grad=True)
     Jw = _backward([f], parameters, [w], keep=True, create=True)
+    refuse_differentiated_once(Jw)
 
     def product(v: Parts, keep: bool) -> list[Tensor]:
         Jv = _backward(Jw, [w], v, keep=True)
@@ -154,7 +157,7 @@ class Curvature:
             return self(V[None])[0]
         out = torch.zeros_like(V)
         totals, parts = ([self._parts(row) for row in rows] for rows in (out, V))
-        with exact_arithmetic():
+        with exact_arithmetic(), second_derivatives():
             for local, kept in self._local():
                 for i, v in enumerate(parts):
                     _accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.errors import UserError
 from landscape.folding import accelerate
+from landscape.networks import lacks_second_derivative, outputs, supply_second_derivative
 from landscape.parameters import fingerprint, trainable
 from landscape.precision import true_float32
 
@@ -91,7 +92,8 @@ class Objective:
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
     Raises UserError for an empty data set, a label that the network has no output for, soft labels that do not sum to
-    1, a BatchNorm without running statistics, whose loss would depend on the batches, or a model that cannot be copied.
+    1, a BatchNorm without running statistics, whose loss would depend on the batches, a model that cannot be copied,
+    that fails on the first example, or that returns anything else than one tensor.
     """
 
     def __init__(
@@ -134,7 +136,11 @@ class Objective:
             raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
         self.x = self._on_device(torch.cat([x for x, _ in batches]))
         self.y = self._on_device(torch.cat([y for _, y in batches]))
-        self.x = accelerate(self.model, self.x)
+        with true_float32(), torch.enable_grad():  # as it is used later: TF32 would hide that a folded one is the same
+            first_outputs = outputs(self.model, self.x[:1])
+            self.x = accelerate(self.model, self.x)
+        if lacks_second_derivative(first_outputs):
+            supply_second_derivative(self.model)
         self.examples = len(self.y)
         sizes = [len(y) for _, y in batches]
         self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))
@@ -143,7 +149,7 @@ class Objective:
         self.clusters = self._numbered_clusters()
         self._fold = fold_of(self.clusters, FOLDS)
         self._soft_classes = self.y.is_floating_point() and self.y.ndim == 2 and bool(_distributions(self.y).all())
-        self._check_labels()
+        self._check_labels(first_outputs.shape[-1])
         self._thread, self._replica = threading.get_ident(), threading.local()
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
         self._decayed = [
@@ -177,12 +183,10 @@ class Objective:
     def _on_device(self, t: Tensor) -> Tensor:
         return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
 
-    def _check_labels(self) -> None:
+    def _check_labels(self, classes: int) -> None:
         if self.loss is not cross_entropy:
             return
         y = self.y
-        with torch.inference_mode():
-            classes = self.model(self.x[:1]).shape[-1]
         if y.is_floating_point():
             if y.shape[-1] != classes:
                 raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")

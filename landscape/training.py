@@ -36,6 +36,7 @@ from landscape.data import Drawn, InputSettings, Source, balanced, input_setting
 from landscape.errors import UserError
 from landscape.files import replacing
 from landscape.folding import lay_out
+from landscape.networks import outputs
 from landscape.parameters import fingerprint
 from landscape.recipes import RECIPES, Recipe
 from landscape.sam import ascended
@@ -82,7 +83,8 @@ def train(
     Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
     on GPUs the whole batch. The first process writes.
 
-    Raises UserError for an unknown optimiser, a state of another recipe, or a loss that has stopped being finite.
+    Raises UserError for an unknown optimiser, a state of another recipe, a network whose own code fails or that returns
+    anything else than one tensor, or a loss that has stopped being finite.
     """
     network = copy.deepcopy(model).to(device).train()
     layout = torch.contiguous_format
@@ -171,7 +173,7 @@ def _step(
 ) -> Tensor:
     def backward() -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            logits = network(x)
+            logits = outputs(network, x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
