@@ -159,6 +159,9 @@ def surface(
     eigenvalues: Annotated[
         bool, typer.Option("--eigenvalues", help="Also the Hessian's extremes, point by point.")
     ] = False,
+    rays: Annotated[
+        int, typer.Option(help="Along how many the width is searched, about 15 evaluations each; 0 for none.")
+    ] = 8,
 ) -> None:
     """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or PCA.
 
@@ -187,7 +190,7 @@ def surface(
         reach = (_two(reach), _two(_range(y_span, "--y-span")))
     group = run.surface(
         plane, points=counts, span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
-        precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues,
+        precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues, rays=rays,
     )  # fmt: skip
     run.report(group)
 

@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import xarray as xr
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from landscape.errors import UserError
 from landscape.penalty import loss_label
 
 QUANTITIES = (
     "sharpness", "positive_curvature", "negative_curvature", "undefined_curvature", "width", "width_censored",
+    "width_spread", "barrier",
 )  # fmt: skip
 MEASURABLE = ("nll", "loss")
+BOUNDS = ("estimate", "sem", "low", "high")
 DIRECTIONS = 72  # rays in a plane: every 5 degrees, the axes and diagonals among them
 ROUNDING = 16 * np.finfo(float).eps
+LEAST_WITHIN = 3  # points within the radius on each side of the centre, for a sharpness
+LEAST_INTERIOR = 3  # interior points of each axis, for a share of curvature: the fewest with a point amid its like
+COARSEST = 0.5  # the interval between grid points that a width is read off in, as a share of the width
 
 
 def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") -> xr.Dataset:
-    """Sharpness, convexity and width of a `surface` group, of one or two dimensions.
+    """Sharpness, convexity and width of a `surface` group, of one or two dimensions, and a barrier of a line.
 
     quantity: "nll", or "loss" for the NLL with the penalty; below, the loss is either.
-    The centre is the unperturbed network, (0, 0); its loss is interpolated linearly where it is no grid point.
+    The centre is the unperturbed network, (0, 0); for the sharpness its loss is interpolated linearly where it is no
+    grid point, and then without low and high.
 
     sharpness: the largest loss of the grid points within `radius` of the centre, less the centre's, after Keskar et al.
         2017 (arXiv:1609.04836), eq. 3, not divided by 1 + loss. inf where one of them diverged, NaN where the range
-        ends before the radius.
+        ends before the radius, or where fewer than LEAST_WITHIN points lie within the radius on a side of the centre.
+        low: the same, whatever the number of points; high: over the corners of every cell that the disc of that radius
+        touches. Where the loss is convex what the whole disc has lies between.
     positive_curvature: the share of area where both eigenvalues of the surface's 2 x 2 Hessian, by finite differences
         on the grid's own spacing, are above 0 (1D: the second difference). The area is that of the interior points
-        all of whose neighbours are finite.
+        all of whose neighbours are finite. NaN with fewer than LEAST_INTERIOR interior points along an axis.
+        low, high: where each point has the least, the largest value of itself and its neighbours.
     negative_curvature: the mean over the same area of max(-l_min, 0) / max(|l_min|, |l_max|): 0 where the surface is
         convex, 1 where its strongest curvature is downwards. |l_min / l_max| of Li et al. 2018 (arXiv:1712.09913),
-        sec. 6, made bounded, blind to positive l_min, and taken of the surface instead of the whole Hessian.
+        sec. 6, made bounded, blind to positive l_min, and taken of the surface instead of the whole Hessian. NaN, low
+        and high as those of positive_curvature.
     undefined_curvature: the share of the interior's area that the two leave out, beside diverged points.
-    width: the distance from the centre at which the loss is twice the centre's, mean over the rays
-        every 5 degrees (1D: both sides) that have any range; between grid lines the loss is taken as linear, and a
-        ray that meets a diverged point has passed. A ray that ends before counts with its end: then the width is a
-        lower bound, and NaN where every ray does.
-    width_censored: the share of rays that end before.
+    width: the distance from the centre at which the loss is twice the centre's. Where the surface has rays (searched by
+        evaluations of their own, of the NLL), the mean over them. Else from a grid that has the centre: the mean over
+        the rays every 5 degrees (1D: both sides) that have any range; between grid lines the loss is taken as linear; a
+        ray that meets a diverged point has passed; low and high are the means of the interval's ends, and the width is
+        NaN where that interval is more than COARSEST of it: then the grid does not resolve it. A ray that ends before
+        counts with its end: then the width is a lower bound, and NaN where every ray does.
+    width_censored: the share of rays that end before. width_spread: the standard deviation over the rays.
+    barrier: of a line from one network, at 0, to another, at 1, both on the grid: how far the loss rises above the
+        straight line between theirs, at the grid's points from 0 to 1; 0 where it stays below (Entezari et al. 2022,
+        arXiv:2110.06296, eq. 1; for ends of one loss that of Frankle et al. 2020, arXiv:1912.05671, sec. 2). high: at
+        the top of the parabola through the highest of these points and its neighbours. NaN of other surfaces.
 
     A measure that needs points not computed yet is NaN; points filled in by interpolation count as computed.
     The standard errors are by delete-one-fold jackknife from nll_fold, the folds taken as equally large and the penalty
-    as exact (Efron & Stein 1981); NaN without nll_fold, or where a replicate is not finite. Where points tie for the
-    largest, that of sharpness is on the large side.
+    as exact (Efron & Stein 1981); those of rays from width_ray_fold. NaN without folds, where a replicate is not
+    finite, and for a barrier of 0. Where points tie for the largest, that of sharpness is on the large side.
 
-    Returns a Dataset with `measure` (quantity, bound), bound being estimate and sem; merge it into the group. Its
-    attributes name what was measured, `of`, and the radius.
+    Returns a Dataset with `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's
+    spacing leaves open (NaN where that is not bounded); merge it into the group. Its attributes name what was measured,
+    `of`, and the radius.
     Raises UserError for a radius that is not positive, an unknown quantity, or a group that is no surface.
     """
     if not (np.isfinite(radius) and radius > 0):
@@ -59,44 +80,118 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
         raise UserError("the coordinates of a surface must increase")
     loss = surface[quantity].transpose(*dims).values.astype(float)
     done = surface["done"].transpose(*dims).values.astype(bool)
-    values = [_measures(_marked(z, done), axes, radius) for z in (loss, *_replicates(surface, dims, loss))]
-    table = np.stack([values[0], _jackknife(np.array(values[1:]))], axis=1)
+    line = surface.attrs.get("config", {}).get("plane", {}).get("kind") == "interpolation" and len(dims) == 1
+    found, *rest = (
+        np.array([_sharpness(z, axes, radius), *_convexity(z, axes), *_width(z, axes), _barrier(z, axes[0], line)])
+        for z in (_marked(z, done) for z in (loss, *_replicates(surface, dims, loss)))
+    )
+    table = np.stack([found[:, 0], _jackknife(np.array([r[:, 0] for r in rest])), found[:, 1], found[:, 2]], axis=1)
+    table[_too_coarse(found, axes, radius), :2] = np.nan
+    table[(found[:, 0] == 0) & (np.array(QUANTITIES) == "barrier"), 1] = np.nan
+    by_rays = _of_rays(surface) if quantity == "nll" else None
+    if by_rays is not None:
+        table[[QUANTITIES.index(q) for q in ("width", "width_censored", "width_spread")]] = by_rays
     about = {"long_name": "measures of the surface", "radius": radius, "of": quantity}
     return xr.Dataset(
-        {"measure": (("quantity", "bound"), table, about)}, {"quantity": list(QUANTITIES), "bound": ["estimate", "sem"]}
+        {"measure": (("quantity", "bound"), table, about)}, {"quantity": list(QUANTITIES), "bound": list(BOUNDS)}
     )
 
 
-def describe_measures(surface: xr.Dataset) -> list[str]:
-    """The measures of a surface in words, one a line, those that are NaN left out.
+def _too_coarse(found: np.ndarray, axes: list[np.ndarray], radius: float) -> np.ndarray:
+    """Of which QUANTITIES the grid gives bounds at most."""
+    slack = radius * (1 + 1e-9)
+    sides = [((side * axis > 0) & (side * axis <= slack)).sum() for axis in axes for side in (1, -1)]
+    few = min(len(axis) for axis in axes) < LEAST_INTERIOR + 2
+    width, low, high = found[QUANTITIES.index("width")]
+    coarse = {
+        "sharpness": min(sides) < LEAST_WITHIN,
+        "positive_curvature": few,
+        "negative_curvature": few,
+        "width": high - low > COARSEST * width,
+    }
+    return np.array([bool(coarse.get(quantity, False)) for quantity in QUANTITIES])
 
-    Measures stored before they said what they are of were of the loss: those of the NLL are worked out instead.
+
+def _of_rays(surface: xr.Dataset) -> np.ndarray | None:
+    """Width, share of rays that end before, and spread over the rays, each with the bounds; None without them."""
+    if "width_ray" not in surface or not surface.sizes["ray"] or not surface["width_ray_done"].all():
+        return None
+    width, reached = surface["width_ray"].values, surface["width_ray_reached"].values.astype(bool)
+    of_fold = surface["width_ray_fold"].transpose("fold", "ray").values.mean(axis=1)
+    n = len(of_fold)
+    sem = of_fold.std(ddof=1) / np.sqrt(n) if n > 1 and reached.any() else np.nan
+    spread = width.std(ddof=1) if len(width) > 1 else np.nan
+    table = np.full((3, len(BOUNDS)), np.nan)
+    table[:, 0] = width.mean() if reached.any() else np.nan, 1 - reached.mean(), spread
+    table[0, 1] = sem
+    return table
+
+
+def describe_measures(surface: xr.Dataset) -> list[str]:
+    """The measures of a surface in words, one a line, those of which nothing is known left out.
+
+    Measures stored before they said what they are of were of the loss, and those of before had no bounds: they are
+    taken anew, of the NLL.
     """
     if "measure" not in surface:
         return []
     held = surface["measure"]
-    if "of" not in held.attrs and "nll" in surface:
-        held = measure(surface, radius=held.attrs.get("radius", 0.5))["measure"]
-    found = {str(q): held.sel(quantity=q).values for q in held["quantity"].values}
+    if ("of" not in held.attrs or "low" not in held["bound"]) and "nll" in surface:
+        held = measure(surface, radius=held.attrs.get("radius", 0.5), quantity=held.attrs.get("of", "nll"))["measure"]
     radius = held.attrs.get("radius")
+    table = held.transpose("quantity", "bound").to_pandas().reindex(index=QUANTITIES, columns=BOUNDS)
+    found = {str(quantity): _Measure(*map(float, row)) for quantity, row in zip(table.index, table.values, strict=True)}
     within = f" (within {radius:g})" if radius is not None else ""
-    ended = float(found.get("width_censored", (0.0,))[0])
-    left_out = float(found.get("undefined_curvature", (0.0,))[0])
-    lines = []
-    for quantity, before, after in (
-        ("sharpness", f"sharpness{within} ", ""),
-        (
-            "positive_curvature",
-            "positive curvature on ",
-            " of the area" + (f" ({left_out:.1%} left out)" * (left_out > 0)),
+    left_out = found["undefined_curvature"].estimate
+    lines = [
+        found["sharpness"].words(f"sharpness{within} "),
+        found["positive_curvature"].words(
+            "positive curvature on ", " of the area" + (f" ({left_out:.1%} left out)" if left_out > 0 else "")
         ),
-        ("negative_curvature", "negative share of the curvature ", ""),
-        ("width", "width >= " if ended > 0 else "width ", f" ({ended:.0%} of rays end before)" if ended > 0 else ""),
-    ):
-        if quantity in found and not np.isnan(found[quantity][0]):
-            lines.append(before + _with_error(*map(float, found[quantity])) + after)
-    lines += ["width beyond the range"] if ended == 1 else []
+        found["negative_curvature"].words("negative share of the curvature "),
+        *_width_in_words(surface, found),
+        _barrier_in_words(found["barrier"]),
+    ]
+    lines = [line for line in lines if line]
     return lines + ([f"these of {loss_label(surface)}"] if lines and held.attrs.get("of") == "loss" else [])
+
+
+def _width_in_words(surface: xr.Dataset, found: Mapping[str, _Measure]) -> list[str]:
+    ended = found["width_censored"].estimate
+    spread = found["width_spread"].estimate
+    about = []
+    if "width_ray" in surface and np.isnan(found["width"].low):
+        evaluations = int(surface["width_ray_evaluations"].sum())
+        about.append(f"{surface.sizes['ray']} rays, {evaluations} evaluations, standard deviation {spread:.2g}")
+    if ended > 0:
+        about.append(f"{ended:.0%} of rays end before")
+    after = f" ({'; '.join(about)})" if about else ""
+    line = found["width"].words("width >= " if ended > 0 else "width ", after)
+    return [line, "width beyond the range" if ended == 1 else ""]
+
+
+def _barrier_in_words(barrier: _Measure) -> str:
+    if barrier.estimate == 0:
+        return "no barrier: nowhere above the straight line between the two losses"
+    return barrier.words("barrier ")
+
+
+@dataclass(frozen=True)
+class _Measure:
+    estimate: float
+    sem: float
+    low: float
+    high: float
+
+    def words(self, before: str, after: str = "") -> str:
+        """Nothing where neither the value nor bounds are known."""
+        least = 0.01 * max(abs(self.low), abs(self.high))
+        if np.isnan(self.estimate):
+            known = self.low < self.high
+            return f"{before}between {self.low:.3g} and {self.high:.3g}: the grid is too coarse{after}" * known
+        spacing = self.high - self.low > least
+        between = f" [{self.low:.3g} to {self.high:.3g} by the grid's spacing]" if spacing else ""
+        return before + _with_error(self.estimate, self.sem) + between + after
 
 
 def _with_error(estimate: float, sem: float) -> str:
@@ -132,35 +227,46 @@ def _jackknife(replicates: np.ndarray) -> np.ndarray:
     return sem
 
 
-def _measures(z: np.ndarray, axes: list[np.ndarray], radius: float) -> list[float]:
-    """The values of QUANTITIES, in its order. z: (y, x) or (x,), inf where diverged, NaN where not computed."""
-    width, censored = _width(z, axes)
-    return [_sharpness(z, axes, radius), *_convexity(z, axes), width, censored]
+Bounded = tuple[float, float, float]  # estimate, and what the spacing leaves open: low, high
+UNKNOWN: Bounded = (np.nan, np.nan, np.nan)
 
 
-def _sharpness(z: np.ndarray, axes: list[np.ndarray], radius: float) -> float:
+def _sharpness(z: np.ndarray, axes: list[np.ndarray], radius: float) -> Bounded:
     centre = _at(z, axes, np.zeros((len(axes), 1)))[0]
     slack = radius * (1 + 1e-9)
     if not np.isfinite(centre) or any(
         axis[0] * (1 + 1e-9) > -radius or axis[-1] * (1 + 1e-9) < radius for axis in axes
     ):
-        return np.nan
-    near = z[np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij"))) <= slack]
-    return float(near.max() - centre) if near.size else np.nan  # max keeps NaN
+        return UNKNOWN
+    near = z[_distance([np.abs(axis) for axis in axes]) <= slack]
+    rise = float(near.max() - centre) if near.size else np.nan  # max keeps NaN
+    if not _holds_centre(axes):
+        return rise, np.nan, np.nan
+    cell = _distance([np.maximum(np.maximum(axis[:-1], -axis[1:]), 0) for axis in axes])
+    corners = np.lib.stride_tricks.sliding_window_view(z, (2,) * z.ndim)[cell < radius * (1 - 1e-9)]
+    return rise, rise, float(corners.max() - centre) if corners.size else np.nan
 
 
-def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float, float]:
+def _holds_centre(axes: list[np.ndarray]) -> bool:
+    return all(np.abs(axis).min() <= 1e-9 * np.ptp(axis) for axis in axes)
+
+
+def _distance(along: list[np.ndarray]) -> np.ndarray:
+    return np.sqrt(sum(a**2 for a in np.meshgrid(*along, indexing="ij")))
+
+
+def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded, Bounded]:
     """Share of positive curvature, mean negative share of the curvature, and the share of area left out."""
     if np.isnan(z).any() or min(z.shape) < 3:
-        return np.nan, np.nan, np.nan
+        return UNKNOWN, UNKNOWN, UNKNOWN
     neighbours = np.lib.stride_tricks.sliding_window_view(z, (3,) * z.ndim).reshape(*(n - 2 for n in z.shape), -1)
     usable = np.isfinite(neighbours).all(axis=-1)
     area = np.ones(usable.shape)
     for k, axis in enumerate(axes):
         area *= _along((axis[2:] - axis[:-2]) / 2, k, z.ndim)
-    left_out = float(area[~usable].sum() / area.sum())
+    left_out = (float(area[~usable].sum() / area.sum()), np.nan, np.nan)
     if not usable.any():
-        return np.nan, np.nan, left_out
+        return UNKNOWN, UNKNOWN, left_out
     f = np.where(np.isfinite(z), z, 0.0)
     inner = (slice(1, -1),) * z.ndim
     # what rounding in the values, and in the coordinates where the surface is steep, can make of a second difference
@@ -187,7 +293,15 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float, flo
     strongest = np.maximum(np.abs(low), np.abs(high))
     negative = np.maximum(-low, 0) / np.where(strongest > 0, strongest, 1.0)
     weight = np.where(usable, area, 0.0) / area[usable].sum()
-    return float(((low > 0) * weight).sum()), float((negative * weight).sum()), left_out
+    return _bounded((low > 0).astype(float), usable, weight), _bounded(negative, usable, weight), left_out
+
+
+def _bounded(values: np.ndarray, usable: np.ndarray, weight: np.ndarray) -> Bounded:
+    """The weighted mean; and where each point has the least, and the largest, of itself and its neighbours."""
+    least = minimum_filter(np.where(usable, values, np.inf), 3, mode="nearest")
+    largest = maximum_filter(np.where(usable, values, -np.inf), 3, mode="nearest")
+    means = [float((np.where(usable, v, 0.0) * weight).sum()) for v in (values, least, largest)]
+    return means[0], means[1], means[2]
 
 
 def _along(values: np.ndarray, k: int, ndim: int) -> np.ndarray:
@@ -203,17 +317,18 @@ def _slope(f: np.ndarray, axis: np.ndarray, k: int) -> np.ndarray:
     return before * (1 - share) + after * share
 
 
-def _width(z: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float]:
-    """The distance at which the loss has doubled, mean over the rays, and the share of rays that end before."""
+def _width(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded, Bounded]:
+    """The distance at which the loss has doubled, mean over the rays; the share of rays that end before; the spread."""
     centre = _at(z, axes, np.zeros((len(axes), 1)))[0]
-    if not np.isfinite(centre) or centre <= 0:
-        return np.nan, np.nan
+    if not (_holds_centre(axes) and np.isfinite(centre) and centre > 0):
+        return UNKNOWN, UNKNOWN, UNKNOWN
     if len(axes) == 1:
         rays = np.array([[1.0], [-1.0]])
     else:
         angle = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
         rays = np.round(np.stack([np.sin(angle), np.cos(angle)], axis=1), 15)
-    reached, distances = [], []
+    reached: list[bool] = []
+    distances: list[Bounded] = []
     for ray in rays:
         crossings = [axis / u for axis, u in zip(axes, ray, strict=True) if u != 0]
         end = min(c.max() for c in crossings)
@@ -224,16 +339,39 @@ def _width(z: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float]:
         passed = np.flatnonzero(~(along < 2 * centre))
         reached.append(passed.size > 0)
         if not passed.size:
-            distances.append(end)
+            distances.append((end, end, end))
             continue
         i = int(passed[0])
         if np.isnan(along[i]):
-            return np.nan, np.nan
+            return UNKNOWN, UNKNOWN, UNKNOWN
         share = (2 * centre - along[i - 1]) / (along[i] - along[i - 1]) if np.isfinite(along[i]) else 1.0
-        distances.append(r[i - 1] + share * (r[i] - r[i - 1]))
+        distances.append((r[i - 1] + share * (r[i] - r[i - 1]), r[i - 1], r[i]))
     if not reached:
-        return np.nan, np.nan
-    return float(np.mean(distances)) if any(reached) else np.nan, float(1 - np.mean(reached))
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    width, low, high = np.mean(distances, axis=0) if any(reached) else UNKNOWN
+    spread = float(np.std([d for d, _, _ in distances], ddof=1)) if len(distances) > 1 else np.nan
+    return (
+        (float(width), float(low), float(high)),
+        (float(1 - np.mean(reached)), np.nan, np.nan),
+        (spread, np.nan, np.nan),
+    )
+
+
+def _barrier(z: np.ndarray, x: np.ndarray, line: bool) -> Bounded:
+    """The rise of the loss from x = 0 to 1 above the straight line between its ends."""
+    if not line or not {0.0, 1.0} <= set(x):
+        return UNKNOWN
+    between = (x >= 0) & (x <= 1)
+    x, z = x[between], z[between]
+    if np.isnan(z).any() or not np.isfinite(z[[0, -1]]).all():
+        return UNKNOWN
+    above = z - ((1 - x) * z[0] + x * z[-1])
+    i = int(np.argmax(above))
+    top = float(above[i])
+    if i in (0, len(x) - 1) or not np.isfinite(above[i - 1 : i + 2]).all():
+        return max(top, 0.0), max(top, 0.0), max(top, 0.0) if np.isfinite(top) else np.nan
+    a, b, _ = np.polyfit(x[i - 1 : i + 2] - x[i], above[i - 1 : i + 2] - top, 2)
+    return top, top, top + float(b**2 / (-4 * a)) if a < 0 else top
 
 
 def _at(z: np.ndarray, axes: list[np.ndarray], points: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from landscape.measures import measure
 from landscape.objective import Objective
 from landscape.parameters import Direction, displaced, flatten
 from landscape.precision import true_float32
+from landscape.rays import RAY_VARIABLES, Point, search_width
 from landscape.resumable import Index, Save, begin, each_not_done
 
 LABELS = {
@@ -46,7 +47,9 @@ EIGENVALUE_FLAGS = {
     "converged_low": "residual of the smallest within tolerance",
     "complete": "no other Ritz pair could be the largest or smallest",
 }
-AFTERWARDS = ("measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint")
+AFTERWARDS = (
+    "measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint", *RAY_VARIABLES, "ray_angle",
+)  # fmt: skip
 BATCHNORMS = ("stored", "recalibrated")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
@@ -78,6 +81,7 @@ def evaluate_surface(
     eigenvalues: bool = False,
     tol: float = 1e-2,
     max_products: int = 100,
+    rays: int = 8,
     workers: int | None = None,
     partial: xr.Dataset | None = None,
     save: Save | None = None,
@@ -98,6 +102,8 @@ def evaluate_surface(
     eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
         residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products;
         converged_high, converged_low and complete say which, as in `hessian_spectrum`.
+    rays: along how many the width is searched by evaluations of its own, about 15 each, as
+        `landscape.rays.search_width` says (of a line along its two sides); 0 for none.
     workers: points computed side by side, by a thread each; None for 1 on a GPU or with `eigenvalues`, and on a CPU for
         as many as torch has threads and memory lets. Does not change the numbers beyond rounding.
     partial: an earlier, unfinished result of the same call; its points are kept.
@@ -105,8 +111,9 @@ def evaluate_surface(
 
     Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
     loss (nll + penalty), accuracy, done; nll_fold with a leading dim fold; measure, of the NLL, as
-    `landscape.measures.measure` has it; what else was asked; and of an adaptive one interpolated and nll_error. A
-    diverged point is inf or NaN and done; a point not computed is NaN and not done.
+    `landscape.measures.measure` has it; along ray what `landscape.rays.search_width` has; what else was asked; and of
+    an adaptive one interpolated and nll_error. A diverged point is inf or NaN and done; a point not computed is NaN and
+    not done.
     Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
     """
     if plane.dims not in (1, 2):
@@ -115,6 +122,8 @@ def evaluate_surface(
         raise UserError(f"batchnorm={batchnorm!r} is not one of {', '.join(BATCHNORMS)}")
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
+    if rays < 0:
+        raise UserError(f"rays={rays} must be 0, for none, or more")
     if adaptive is not None and not (np.isfinite(adaptive) and adaptive > 0):
         raise UserError(f"adaptive={adaptive} is a tolerance of the NLL: a finite number above 0")
     counts = _per_axis(points, plane.dims)
@@ -136,8 +145,9 @@ def evaluate_surface(
     if workers is None:
         workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
     marks = [[]] * plane.dims if plane.marks is None else plane.marks["trajectory"].values.T.tolist()
-    axes = [grid(count, *limits, at) for count, limits, at in zip(counts, ranges, marks, strict=True)]
+    axes = [grid(count, low, high, at) for count, (low, high), at in zip(counts, ranges, marks, strict=True)]
     result = begin(_empty(axes, labels, flags, objective.folds, adaptive is not None), config, partial)
+    searched = result
     result = result.drop_vars(AFTERWARDS, errors="ignore")
     moves = _moves(plane)
     dims = result["done"].dims
@@ -154,6 +164,19 @@ def evaluate_surface(
         for name in [*labels, *flags]:
             result[name].values[index] = values[name]
         result["nll_fold"][dict(zip(dims, index, strict=True))] = np.array(values["nll_fold"])
+
+    def point(coordinates: Sequence[float]) -> Point:
+        mine = objective.in_this_thread()
+        with _standing(mine, moves, coordinates, batchnorm):
+            values = mine.evaluate(autocast=PRECISIONS[precision])
+        return Point(values.nll, np.array(values.nll_fold))
+
+    def centre() -> Point:
+        computed = result["done"] & ~result.get("interpolated", xr.zeros_like(result["done"]))
+        here = dict.fromkeys(dims, 0.0)
+        if all(0.0 in result[axis].values for axis in dims) and bool(computed.sel(here)):
+            return Point(float(result["nll"].sel(here)), result["nll_fold"].sel(here).values)
+        return point((0.0,) * plane.dims)
 
     def _values(mine: Objective) -> dict[str, Any]:
         values = mine.evaluate(autocast=PRECISIONS[precision]).asdict()
@@ -180,6 +203,15 @@ def evaluate_surface(
     else:
         refine(result, run, adaptive)
         _exact_penalty(result, objective, moves, at)
+    if rays:
+        grid_done = result
+        with true_float32():
+            found = search_width(
+                point, ranges, centre(), rays=rays, workers=workers, partial=searched,
+                save=None if save is None else lambda r: save(grid_done.merge(r, combine_attrs="override")),
+                save_every=save_every, progress=progress,
+            )  # fmt: skip
+        result = result.merge(found, combine_attrs="override")
     if plane.marks is not None:
         result = result.merge(plane.marks, combine_attrs="override")
     result = result.merge(measure(result), combine_attrs="override")
