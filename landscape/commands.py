@@ -188,8 +188,16 @@ class Run:
         )
 
     def surface(self, plane: Plane, *, se: float | None = None, **settings: Any) -> str:
-        """The surface over `plane`, and the plane, into groups of their own; the name of the first."""
-        data = self._frozen(SAMPLES_AT_MOST)
+        """The surface over `plane`, and the plane, into groups of their own; the name of the first.
+
+        Over eigenvectors it is of the examples that they were computed on, WHOLE_AT_MOST unless --samples says.
+        """
+        eigenvectors = plane.config["kind"] == "eigenvectors"  # drawn over the examples that they are of
+        if eigenvectors and se is not None:
+            raise UserError(
+                f"--precision {se:g} asks for other examples than the eigenvectors are of; give --samples for both"
+            )
+        data = self._frozen(WHOLE_AT_MOST if eigenvectors else SAMPLES_AT_MOST)
         if se is not None:
             data = self._precise(plane, data, se, settings.get("span", 1.0), settings.get("batchnorm", "stored"))
         objective = self.subject.objective(data)

@@ -153,7 +153,11 @@ def describe_measures(surface: xr.Dataset) -> list[str]:
         _barrier_in_words(found["barrier"]),
     ]
     lines = [line for line in lines if line]
-    return lines + ([f"these of {loss_label(surface)}"] if lines and held.attrs.get("of") == "loss" else [])
+    return (
+        _curvatures_in_words(surface)
+        + lines
+        + ([f"these of {loss_label(surface)}"] if lines and held.attrs.get("of") == "loss" else [])
+    )
 
 
 def _width_in_words(surface: xr.Dataset, found: Mapping[str, _Measure]) -> list[str]:
@@ -168,6 +172,18 @@ def _width_in_words(surface: xr.Dataset, found: Mapping[str, _Measure]) -> list[
     after = f" ({'; '.join(about)})" if about else ""
     line = found["width"].words("width >= " if ended > 0 else "width ", after)
     return [line, "width beyond the range" if ended == 1 else ""]
+
+
+def _curvatures_in_words(surface: xr.Dataset) -> list[str]:
+    """Along eigenvectors: v^T H v over the surface's own examples beside the eigenvalue, which may be of others."""
+    if "direction_curvature" not in surface:
+        return []
+    rows = zip(
+        "xy",
+        *(surface[f"direction_{name}"].values for name in ("curvature", "curvature_sem", "eigenvalue")),
+        strict=False,
+    )
+    return [f"v^T H v along {axis} {_with_error(own, sem)} (eigenvalue {of:.3g})" for axis, own, sem, of in rows]
 
 
 def _barrier_in_words(barrier: _Measure) -> str:

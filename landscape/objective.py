@@ -297,6 +297,11 @@ class Objective:
         return {name: parameters[name] for name in self._decayed}
 
     @property
+    def fold(self) -> np.ndarray:
+        """The fold of each example, integers (N,)."""
+        return self._fold
+
+    @property
     def folds(self) -> int:
         """In how many folds `evaluate` gives the NLL too."""
         return int(self._fold.max()) + 1

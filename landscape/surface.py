@@ -111,9 +111,10 @@ def evaluate_surface(
 
     Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
     loss (nll + penalty), accuracy, done; nll_fold with a leading dim fold; measure, of the NLL, as
-    `landscape.measures.measure` has it; along ray what `landscape.rays.search_width` has; what else was asked; and of
-    an adaptive one interpolated and nll_error. A diverged point is inf or NaN and done; a point not computed is NaN and
-    not done.
+    `landscape.measures.measure` has it; along ray what `landscape.rays.search_width` has; over eigenvectors
+    direction_curvature (axis), v^T H v of these examples, with direction_curvature_sem and direction_eigenvalue, that
+    of the plane; what else was asked; and of an adaptive one interpolated and nll_error. A diverged point is inf or NaN
+    and done; a point not computed is NaN and not done.
     Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
     """
     if plane.dims not in (1, 2):
@@ -203,6 +204,8 @@ def evaluate_surface(
     else:
         refine(result, run, adaptive)
         _exact_penalty(result, objective, moves, at)
+    if plane.config.get("kind") == "eigenvectors" and "direction_curvature" not in result:
+        result = result.assign(_direction_curvatures(objective, plane))
     if rays:
         grid_done = result
         with true_float32():
@@ -218,6 +221,33 @@ def evaluate_surface(
     if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
         result = result.assign(_checked(result, objective, moves, at, checks, batchnorm))
     return result
+
+
+def _direction_curvatures(objective: Objective, plane: Plane) -> dict[str, Any]:
+    """v^T H v of this objective along each direction, which a plane of other examples does not know, with its standard
+    error over folds of the examples; beside them the eigenvalues that the plane was made with.
+    """
+    H = Curvature(objective)
+    V = torch.stack([
+        torch.cat([d[name].reshape(-1).to(p) if name in d else torch.zeros_like(p).reshape(-1)
+                   for name, p in H.parameters.items()])
+        for d in plane.directions
+    ])  # fmt: skip
+    at_once = len(objective.batches[0][1])
+    folds = [
+        torch.as_tensor(np.flatnonzero(objective.fold == f), device=objective.device) for f in range(objective.folds)
+    ]
+    each = np.array([
+        (V * Curvature(objective, objective.x[i], objective.y[i], chunk_size=at_once)(V)).sum(1).tolist() for i in folds
+    ])  # fmt: skip
+    whole = np.average(each, axis=0, weights=[len(i) for i in folds])
+    sem = each.std(axis=0, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.full(len(V), np.nan)
+    return {
+        "direction_curvature": (("axis",), whole, {"long_name": "v^T H v of the loss over these examples"}),
+        "direction_curvature_sem": (("axis",), sem, {"long_name": "standard error of direction_curvature"}),
+        "direction_eigenvalue": (("axis",), np.array(plane.config["eigenvalues"], float), {
+            "long_name": "eigenvalue that the plane was made with"}),
+    }  # fmt: skip
 
 
 def _moves(plane: Plane) -> list[Direction]:

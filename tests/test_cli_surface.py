@@ -59,6 +59,21 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
     assert out.read_bytes() == again
 
 
+def test_eigenvectors_and_the_surface_over_them_are_of_the_same_examples(trained, tmp_path):
+    """Of all 1442: the eigenvectors were of 256 of them, the surface of all."""
+    out = tmp_path / "r8.h5"
+    result = invoke("surface", trained, "--out", out, "--points", 3, "--rays", 0, "--directions", "eigenvectors")
+    assert result.returncode == 0, result.stderr
+    surface, plane = (ls.load(out)[name] for name in ("surface_eigenvectors", "plane_eigenvectors"))
+    assert surface.attrs["config"]["objective"]["data_sha256"] == plane.attrs["config"]["objective"]["data_sha256"]
+    np.testing.assert_allclose(surface["direction_curvature"], plane.attrs["config"]["eigenvalues"], rtol=1e-2)
+    assert "v^T H v along x" in result.stdout
+    asked = ("--directions", "eigenvectors", "--precision", 0.1, "--samples", 64)
+    refused(
+        invoke("surface", trained, "--out", tmp_path / "y.h5", *asked), "--precision 0.1", "give --samples for both"
+    )
+
+
 def test_the_same_plane_serves_another_checkpoint(checkpoints, tmp_path):
     end, first, _ = checkpoints
     assert invoke("surface", end, "--out", tmp_path / "a.h5", *FEW).returncode == 0

@@ -8,6 +8,7 @@ from torch import nn
 
 import landscape as ls
 from landscape.directions import Plane
+from landscape.measures import describe_measures
 from landscape.parameters import displaced, flatten
 from landscape.planes import eigenvector_plane, pca_plane, plane_through, with_trajectory
 from landscape.surface import grid
@@ -129,6 +130,33 @@ def test_along_an_eigenvector_the_surface_curves_by_its_eigenvalue(mlp, points, 
     for row, place in ((f[1], places[0]), (f[:, 1], places[1])):
         assert (row[0] - 2 * row[1] + row[2]) / 1e-6 == pytest.approx(truth[place], abs=1e-5)
     np.testing.assert_allclose(plane.config["eigenvalues"], truth[list(places)], rtol=1e-6)
+
+
+def test_the_curvature_of_the_surfaces_own_examples_is_stored_and_drawn(mlp, points):
+    """The plane is of the first ten examples, the curves of all fifty: they bend by v^T H v over the fifty."""
+    x, y = (torch.cat([batch[i] for batch in points]) for i in (0, 1))
+    few = ls.Objective(mlp, [(x[:10], y[:10])], dtype=torch.float64)
+    objective = ls.Objective(mlp, points, dtype=torch.float64)
+    plane = eigenvector_plane(few, which="BE", tol=1e-8)
+    surface = ls.evaluate_surface(objective, plane, points=3, span=1e-3, rays=0)
+    H = dense_hessian(objective)
+    f, own = surface["nll"].values, surface["direction_curvature"].values
+    for k, row in enumerate((f[1], f[:, 1])):
+        v = flatten(plane.directions[k]).double().numpy()
+        assert own[k] == pytest.approx(v @ H @ v, rel=1e-6)
+        assert (row[0] - 2 * row[1] + row[2]) / 1e-6 == pytest.approx(own[k], abs=1e-5)
+    np.testing.assert_allclose(surface["direction_eigenvalue"], plane.config["eigenvalues"])
+    assert abs(own - plane.config["eigenvalues"]).max() > 0.01
+    folds = [
+        dense_hessian(objective, *(t.double() if t.is_floating_point() else t for t in (x[i::20], y[i::20])))
+        for i in range(20)
+    ]
+    v = flatten(plane.directions[0]).double().numpy()
+    spread = np.std([v @ fold @ v for fold in folds], ddof=1) / np.sqrt(20)
+    assert surface["direction_curvature_sem"].values[0] == pytest.approx(spread, rel=0.2)
+    lines = describe_measures(surface)
+    assert lines[0].startswith(f"v^T H v along x {own[0]:.3g} +- ")
+    assert lines[0].endswith(f"(eigenvalue {plane.config['eigenvalues'][0]:.3g})")
 
 
 def test_projections_of_known_points_are_exact(mlp):
