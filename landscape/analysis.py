@@ -21,11 +21,12 @@ from landscape.checkpoints import load_checkpoint
 from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError, a_few
 from landscape.files import alone
-from landscape.fitting import ARGUMENTS, best_reading, closest, fitting
+from landscape.fitting import ARGUMENTS, Fit, best_reading, closest, fitting
 from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.penalty import formula, in_heights, in_trace, loss_label
 from landscape.resumable import Save, refuse_other
+from landscape.stated import stated, stated_network
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
@@ -87,11 +88,13 @@ def open_subject(
     penalty: str = "l2",
     recipe: Mapping[str, Any] | None = None,
     root: str | None = None,
+    download: bool = True,
     progress: bool = False,
 ) -> Subject:
     """Load the network, and settle each setting: as asked, else as the checkpoint's metadata has it, else the default.
 
     recipe: auto_augment, mixup, cutmix and smoothing, None where not asked.
+    download: whether data that are not here may be fetched.
     weight_decay: of a penalty to study with the loss. The recipe's is not taken over: a decoupled one, as of AdamW,
         belongs to no loss that was ever minimised.
 
@@ -104,7 +107,7 @@ def open_subject(
     )
     metadata = provenance["metadata"]
     asked = {"mean": mean, "std": std, **{key: (recipe or {}).get(key) for key in RECIPE}}
-    settled = {key: value if value is not None else metadata.get(key) for key, value in asked.items()}
+    settled = {key: value if value is not None else stated(metadata, key, checkpoint) for key, value in asked.items()}
     data_settings = {
         **{key: value for key, value in settled.items() if value not in (None, "none", "")},
         "image_size": provenance["image_size"] or image_size,
@@ -113,9 +116,11 @@ def open_subject(
         "batch_size": eval_batch_size,
         "seed": seed,
         "root": root,
+        "download": download,
     }
     objective_settings = {"weight_decay": weight_decay, "penalty": penalty, "device": device}
-    part = {"fraction": metadata.get("fraction", 1.0), "fraction_seed": metadata.get("seed", 0)}
+    fraction, drawn = (stated(metadata, key, checkpoint) for key in ("fraction", "seed"))
+    part = {"fraction": 1.0 if fraction is None else fraction, "fraction_seed": drawn or 0}
     return Subject(network, provenance, data, data_settings, objective_settings, part, progress)
 
 
@@ -355,13 +360,20 @@ def _hint(key: str, value: Any) -> str:
 
 def _describe_fits(checkpoint: Checkpoint) -> str:
     fits = fitting(checkpoint.state)
-    named = checkpoint.metadata.get("model")
-    if named is not None and ".py:" not in named:  # the user's own code does not run for the sake of a look
-        asked = {k: checkpoint.metadata.get(k) for k in ARGUMENTS}
-        build, name = builder(named, checkpoint.metadata.get("settings"))
+    try:
+        named = stated_network(checkpoint.metadata, "the file")
+        asked = {k: stated(checkpoint.metadata, k, "the file") for k in ARGUMENTS}
+    except UserError as e:
+        return f"{_describe_closest(checkpoint, fits)}; {e}"
+    if named is not None:
+        build, name = builder(*named)
         fit = best_reading(build, name, checkpoint.spellings, asked)
         if fit is not None and not fit.differing:
             fits = [fit, *(other for other in fits if other.model != name)]
+    return _describe_closest(checkpoint, fits)
+
+
+def _describe_closest(checkpoint: Checkpoint, fits: list[Fit]) -> str:
     if fits:
         return "fits the networks: " + ", ".join(map(str, fits))
     near = closest(checkpoint.state)

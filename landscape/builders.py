@@ -75,12 +75,15 @@ def _from_timm(name: str, own: Mapping[str, Any]) -> Build:
         named = (("num_classes", "num_classes"), ("in_chans", "in_channels"))
         settings = {**own, **{k: given[v] for k, v in named if v in given}}
         size = given.get("image_size")
-        if size is not None:
+        if size is not None and "img_size" not in settings:
             try:
                 return timm.create_model(name, img_size=size, **settings)
             except TypeError:  # a network for every image size takes none
                 pass
-        return timm.create_model(name, **settings)
+        try:
+            return timm.create_model(name, **settings)
+        except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as e:
+            raise UserError(f"cannot make timm:{name}: {e}") from e
 
     return build
 

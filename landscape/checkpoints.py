@@ -13,6 +13,7 @@ from torch import nn
 from landscape.builders import Build, builder
 from landscape.errors import UserError, a_few
 from landscape.fitting import Fit, best_reading, fitting, hint, shapes_in
+from landscape.stated import stated, stated_network
 from landscape.weights import SUFFIXES, Checkpoint, read_checkpoint, save_checkpoint
 
 __all__ = ["SUFFIXES", "builder", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
@@ -37,24 +38,31 @@ def load_checkpoint(
         for the parameters of our networks are translated (`landscape.dialects`).
     model: a name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a
         callable; the function is called with those of num_classes, image_size and in_channels that it takes. None
-        where the checkpoint's own metadata names it, or its keys and shapes are those of one of our networks alone.
+        where the checkpoint's own metadata names it (one of landscape.models or of timm, with the settings that
+        `landscape.stated` lets through), or its keys and shapes are those of one of our networks alone.
     num_classes, image_size, in_channels: inferred from the shapes of the weights where they are None and can be.
 
     provenance: file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any
     serves), in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
 
-    Raises UserError for a missing file, one that is no checkpoint or asks to run code, an unknown model, and for keys
-    that are missing, left over or of another shape.
+    Raises UserError for a missing file, one that is no checkpoint or asks to run code, an unknown model,
+    metadata that name code or are out of range where they are needed, and for keys that are missing, left over or of
+    another shape.
     """
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata
-    model = model if model is not None else metadata.get("model")
+    settings: dict[str, Any] = {}
+    if model is None or (model == metadata.get("model") and ".py:" not in str(model)):
+        named, settings = stated_network(metadata, path) or (None, {})
+        model = model if model is not None else named
     if model is None:
         model = _recognised(checkpoint, path).model
-    build, name = builder(model, metadata.get("settings", {}) if model == metadata.get("model") else {})
+    build, name = builder(model, settings)
     given = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
-    asked = {k: v if v is not None else metadata.get(k) for k, v in given.items()}
+    asked = {k: v if v is not None else stated(metadata, k, path) for k, v in given.items()}
     fit = best_reading(build, name, checkpoint.spellings, asked)
+    if fit is not None and fit.differing:  # before memory is taken for a network of whatever size
+        raise _misfit(fit, checkpoint, path)
     arguments = fit.arguments if fit else asked
     network = build(**arguments)
     wanted = network.state_dict()
@@ -63,8 +71,7 @@ def load_checkpoint(
         fit = Fit(name, None, state, arguments, {}, prefix)
     fit = replace(fit, wanted=shapes_in(wanted))
     if fit.differing:
-        elsewhere = hint(checkpoint.state, but=fit.model)
-        raise UserError(f"{path} does not fit {name}: {fit.differences()}{elsewhere and '; ' + elsewhere}")
+        raise _misfit(fit, checkpoint, path)
     state = {
         k: fit.state.get(k, t) for k, t in wanted.items()
     }  # BatchNorm's counters alone may be missing or left over
@@ -88,6 +95,11 @@ def load_checkpoint(
         "metadata": {**_input_of(network), **metadata},
     }
     return network.to(device).eval(), provenance
+
+
+def _misfit(fit: Fit, checkpoint: Checkpoint, path: object) -> UserError:
+    elsewhere = hint(checkpoint.state, but=fit.model)
+    return UserError(f"{path} does not fit {fit.model}: {fit.differences()}{elsewhere and '; ' + elsewhere}")
 
 
 def _recognised(checkpoint: Checkpoint, path: object) -> Fit:

@@ -413,7 +413,9 @@ def train(
             network = build(
                 num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels
             )
-        except TypeError as e:
+        except (TypeError, UserError) as e:
+            if not settled.drop_path:
+                raise
             raise UserError(f"cannot make {model}: {' '.join(str(e).split())}; --drop-path 0 asks for none") from e
 
     named = {"model": model, "recipe": recipe, **described(source, settled, inputs)}
@@ -435,7 +437,7 @@ def train(
     save_checkpoint(out, trained.model, {**named, **trained.metadata})
     state.unlink(missing_ok=True)
     if not quiet:
-        subject = open_subject(out, None, data, device=chosen, seed=seed, root=root, progress=True)
+        subject = open_subject(out, model, data, device=chosen, seed=seed, root=root, progress=True)
         test = evaluate_test(subject)
         found = f"test accuracy {percent(test)}" if test is not None else "no test split found"
         print(f"wrote {out}: training loss {trained.metadata['training_loss'][-1]:.4g}, {found}")

@@ -26,6 +26,7 @@ from landscape.errors import UserError
 from landscape.objective import Objective
 from landscape.planes import eigenvector_plane, plane_through
 from landscape.spectrum import hessian_spectrum, hessian_top
+from landscape.stated import stated
 from landscape.surface import evaluate_surface, samples_for
 
 SAMPLES_AT_MOST = 5000
@@ -160,8 +161,9 @@ class Run:
         quiet: Quiet = False,
     ) -> None:
         distributed.start()
+        named = data is not None
         if data is None:
-            data = read_checkpoint(checkpoint).metadata.get("data")
+            data = stated(read_checkpoint(checkpoint).metadata, "data", checkpoint)
         if data is None:
             raise UserError(f"{checkpoint} does not name the data it was trained on; say which with --data")
         recipe = {"auto_augment": auto_augment, "mixup": mixup, "cutmix": cutmix, "smoothing": smoothing}
@@ -184,6 +186,7 @@ class Run:
             penalty=penalty,
             recipe=recipe,
             root=root,
+            download=named,
             progress=not quiet,
         )
 

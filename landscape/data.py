@@ -113,6 +113,7 @@ def load_data(
     smoothing: float = 0.0,
     num_classes: int | None = None,
     root: str | Path | None = None,
+    download: bool = True,
     workers: int = 0,
     progress: bool = False,
 ) -> FrozenData:
@@ -132,12 +133,12 @@ def load_data(
         the three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1
         are mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch;
         the two are one of `clusters`. An odd last example stays unmixed.
-    root: where torch/ data sets are kept and downloaded to.
+    root: where torch/ data sets are kept and downloaded to. download: whether one that is not here may be fetched.
 
     Raises UserError for an unknown name, an empty or missing split, more samples than there are, images of
     different sizes without `image_size`, or a label that is no class.
     """
-    source = balanced(open_source(name, split, root), fraction, fraction_seed)
+    source = balanced(open_source(name, split, root, download), fraction, fraction_seed)
     if samples is not None and not 1 <= samples <= len(source):
         raise UserError(
             f"samples={samples}: the {source.split} split of {name} has {len(source)} examples; "
@@ -187,14 +188,19 @@ def load_data(
     return FrozenData(x, y, batch_size, num_classes, config, clusters)
 
 
-def open_source(name: str, split: str = "train", root: str | Path | None = None) -> Source:
-    """The split of a data set, by name. Raises UserError where there is none, or it is empty."""
+def open_source(name: str, split: str = "train", root: str | Path | None = None, download: bool = True) -> Source:
+    """The split of a data set, by name. download: whether one that is not here may be fetched.
+
+    Raises UserError where there is none, or it is empty.
+    """
     prefix, _, rest = name.partition("/")
     if name == "digits":
         source = _digits(split)
     elif prefix == "torch":
-        source = _torch_dataset(name, rest, split, root)
+        source = _torch_dataset(name, rest, split, root, download)
     elif prefix == "hfds":
+        if not download and not Path(rest).expanduser().is_dir():
+            raise UserError(f"{name} is not a folder here, and would be fetched; if you want that, give it with --data")
         source = _hugging_face(name, split)
     elif Path(name).is_dir():
         source = _image_folder(name, split)
@@ -234,7 +240,7 @@ def _digits(split: str) -> Source:
     return Source("digits", canonical, _Digits(np.flatnonzero(test == (canonical == "test"))), 10, mirror=False)
 
 
-def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None) -> Source:
+def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None, download: bool) -> Source:
     if rest not in TORCH_NAMES:
         raise UserError(f"unknown data set {name!r}; {near_matches(rest, TORCH_NAMES)}")
     folder = Path(root) if root is not None else Path.home() / ".cache" / "landscape" / "data"
@@ -243,11 +249,12 @@ def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None) ->
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.rank() != 0:  # the first process downloads, the others find it there
             distributed.gathered(None)
-        images = create_dataset(name, root=str(folder), split=canonical, download=True)
+        images = create_dataset(name, root=str(folder), split=canonical, download=download)
         if distributed.rank() == 0:
             distributed.gathered(None)
     except (OSError, RuntimeError, ValueError) as e:
-        raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}") from e
+        fetch = "" if download else "; to have it fetched, give it with --data"
+        raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}{fetch}") from e
     return Source(name, split, images, len(getattr(images, "classes", ())), mirror="mnist" not in rest)
 
 
