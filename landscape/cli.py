@@ -414,9 +414,8 @@ def train(
                 num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels
             )
         except (TypeError, UserError) as e:
-            if not settled.drop_path:
-                raise
-            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}; --drop-path 0 asks for none") from e
+            hint = "; --drop-path 0 asks for none" if settled.drop_path else ""
+            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
 
     named = {"model": model, "recipe": recipe, **described(source, settled, inputs)}
     if distributed.rank() == 0 and not out.exists():  # a place that cannot be written is better known before than after
