@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,11 @@ class Evaluation:
         return asdict(self)
 
 
+def _is_decayed(name: str, p: Tensor, skipped: Iterable[str]) -> bool:
+    """timm's rule, `param_groups_weight_decay`, of a parameter that requires a gradient."""
+    return p.ndim >= 2 and not name.endswith(".bias") and not any(fnmatchcase(name, pattern) for pattern in skipped)
+
+
 class Objective:
     """L(theta) = (1/N) sum_i l(f_theta(x_i), y_i) + penalty(theta), N counted in examples, in eval mode.
 
@@ -84,9 +90,10 @@ class Objective:
         as one, and no two mini-batches share one.
     weight_decay: lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the
         network was trained with. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's
-        rule those of two or more dimensions that the model's `no_weight_decay()` does not name, or with decay="all"
-        every one. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, as the code of Park & Kim has
-        it.
+        rule those that require a gradient, have two or more dimensions, and are neither called bias nor named by the
+        model's `no_weight_decay()`; or with decay="all" every one that requires a gradient, as torch's optimisers
+        decay. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, frozen ones too, as the code of
+        Park & Kim has it.
     loss: per-example loss, from (logits, y) to (n,); the default is cross-entropy.
     dtype: float32 or float64, of parameters and inputs alike.
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
@@ -155,7 +162,7 @@ class Objective:
         self._decayed = [
             name
             for name, p in self.model.named_parameters()
-            if penalty == "norm-sum" or decay == "all" or (p.ndim >= 2 and name not in skipped)
+            if penalty == "norm-sum" or (p.requires_grad and (decay == "all" or _is_decayed(name, p, skipped)))
         ]
 
     def in_this_thread(self) -> Objective:

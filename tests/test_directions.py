@@ -68,13 +68,13 @@ def test_orthogonal_and_normalised_at_once(model, normalize, biases):
         return
     for d in plane.directions:
         for name, p in model.named_parameters():
-            if name in d and p.ndim >= 2:
+            if name in d and p.ndim >= 2 and (normalize != "column" or p.shape[0] > 1):
                 torch.testing.assert_close(norms(d[name], normalize), norms(p.detach(), normalize), rtol=1e-6, atol=0)
 
 
 def test_too_few_weights_to_be_orthogonal_and_normalised():
     with pytest.raises(ls.UserError, match="cannot be both orthogonal and filter-normalised"):
-        ls.random_plane(nn.Linear(1, 3, bias=False), orthogonal=True, dims=2)
+        ls.random_plane(nn.Linear(1, 3, bias=False), orthogonal=True, dims=4)
 
 
 def test_biases_move_by_draws_of_their_own_each_as_one_filter(model):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import unchanged
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 import landscape as ls
@@ -174,3 +175,38 @@ def test_no_fold_and_no_mini_batch_parts_a_cluster():
         objective.minibatches(4)
     with pytest.raises(ls.UserError, match=r"clusters of shape \(3,\) and type int64 for 80 examples"):
         ls.Objective(nn.Linear(1, 1), Clustered(torch.zeros(80, 1), loss, clusters[:3]), loss=as_given)
+
+
+def test_frozen_parameters_are_not_penalised(mlp, points):
+    """By timm's rule, which skips them, and as torch's optimisers, which see no gradient; norm-sum is over all."""
+    mlp[0].requires_grad_(False)
+    norms = {name: p.norm().item() for name, p in mlp.named_parameters()}
+    last = 0.5 * norms["3.weight"] ** 2
+    for options, penalty in (
+        ({}, last),
+        ({"decay": "all"}, last + 0.5 * norms["3.bias"] ** 2),
+        ({"penalty": "norm-sum"}, sum(norms.values())),
+    ):
+        objective = ls.Objective(mlp, points, weight_decay=0.1, dtype=torch.float64, **options)
+        assert objective.evaluate().penalty == pytest.approx(0.1 * penalty, rel=1e-6)
+
+
+def test_the_penalised_are_those_that_timm_decays(points):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fixed, self.head = nn.LayerNorm((2, 3)), nn.Linear(6, 2), nn.Linear(2, 2)
+            self.token = nn.Parameter(torch.randn(1, 6))
+            self.fixed.requires_grad_(False)
+            nn.init.normal_(self.norm.bias)
+
+        def no_weight_decay(self):
+            return {"tok*"}
+
+        def forward(self, x):
+            return self.head(self.fixed(self.norm(x.view(-1, 2, 3)).flatten(1) + self.token))
+
+    network = Network()
+    decayed = param_groups_weight_decay(network, 0.1, no_weight_decay_list=network.no_weight_decay())[1]["params"]
+    truth = 0.05 * sum(p.square().sum().item() for p in decayed)
+    assert ls.Objective(network, points, weight_decay=0.1).evaluate().penalty == pytest.approx(truth, rel=1e-6)
