@@ -327,7 +327,7 @@ def series(
 ) -> None:
     """The per-mini-batch spectrum over a series of checkpoints, such as those of one training.
 
-    Example: landscape series epoch1.safetensors epoch9.safetensors --data digits --out series.h5 --batches 16
+    Example: landscape series epochs/ --data digits --out series.h5 --batches 16
     """
     labels = by_name([run.checkpoint for run in runs])
     pairs = {label: run.minibatches(batch_size, batches) for label, run in zip(labels, runs, strict=True)}
@@ -424,7 +424,8 @@ def train(
 
     def keep(epoch: int, now: nn.Module) -> None:
         assert trajectory is not None
-        save_checkpoint(trajectory / f"epoch{epoch}.safetensors", now, named)
+        width = len(str(settled.epochs))  # of one width, for whatever sorts them by name
+        save_checkpoint(trajectory / f"epoch{epoch:0{width}d}.safetensors", now, named)
 
     state = out.with_name(out.name + ".training")
     trained = run_training(

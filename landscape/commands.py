@@ -231,10 +231,10 @@ class Run:
 
     def trajectory(self, folder: Path) -> Mapping[str, Mapping[str, Tensor]]:
         """The checkpoints of a folder, in the order of the numbers in their names; each is read when asked for."""
-        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
+        found = _checkpoints_in(folder)
         if not found:
             raise UserError(f"--trajectory {folder} is not a folder of checkpoints ({', '.join(SUFFIXES)})")
-        return self._states(sorted(found, key=lambda path: _natural(path.stem)))
+        return self._states(found)
 
     def stored_plane(self, file: Path) -> Plane:
         """The plane of a results file, FILE.h5, or one of several, FILE.h5:GROUP."""
@@ -382,6 +382,30 @@ def by_name(paths: Sequence[Path]) -> dict[str, Path]:
     }
 
 
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """The checkpoints of a series, by the numbers in their names; as given where a name has none.
+
+    A folder stands for the checkpoints in it, unless it is one itself, of Hugging Face. Raises UserError for one
+    without any.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir() and not (path / "config.json").exists():
+            inside = _checkpoints_in(path)
+            if not inside:
+                raise UserError(f"{path} is not a folder of checkpoints ({', '.join(SUFFIXES)})")
+            found += inside
+        else:
+            found.append(path)
+    numbered = all(re.search(r"\d", path.stem) for path in found)
+    return sorted(found, key=lambda path: _natural(path.stem)) if numbered else found
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
+    return sorted(found, key=lambda path: _natural(path.stem))
+
+
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
@@ -395,7 +419,9 @@ def analysing(command: Callable[..., None]) -> Callable[..., None]:
     first, *own = inspect.signature(command, eval_str=True).parameters.values()
     several = first.name == "runs"
     if several:
-        many = Annotated[list[Path], typer.Argument(help="Weights, in the order of the series.")]
+        many = Annotated[
+            list[Path], typer.Argument(help="Weights, or a folder of them; by the numbers in their names.")
+        ]
         shared["checkpoint"] = shared["checkpoint"].replace(name="checkpoint", annotation=many)
     required = [p for p in shared.values() if p.default is p.empty]
     optional = [p for p in shared.values() if p.default is not p.empty]
@@ -404,7 +430,7 @@ def analysing(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(**options: Any) -> None:
         common = {name: options.pop(name) for name in shared}
         if several:
-            command([Run(**{**common, "checkpoint": path}) for path in common["checkpoint"]], **options)
+            command([Run(**{**common, "checkpoint": path}) for path in in_order(common["checkpoint"])], **options)
         else:
             run = Run(**common)
             run.refuse_another_checkpoint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -301,9 +302,13 @@ def _with_penalty(note: str, penalty: str) -> str:
 
 
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
-    """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside."""
+    """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside.
+
+    Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order.
+    """
+    series, what = _by_number(series)
     names = [str(name) for name in series["checkpoint"].values]
-    at = np.arange(len(names))
+    at = series["number"].values if what is not None else np.arange(len(names))
     summary = series["summary"].transpose("checkpoint", "statistic", "bound")
     ax.set(ylabel="eigenvalue (median over mini-batches)", title=title or "Hessian eigenvalues over checkpoints")
     if _symlog(ax, series["eigenvalue"].values, axis="y") is None:
@@ -313,7 +318,11 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
         bars = np.abs(np.array([estimate - low, high - estimate]))
         ax.errorbar(at, estimate, yerr=bars, **style(i), marker="o", capsize=3, label=statistic)
     ax.axhline(0, color="0.3", lw=0.8)
-    _name_ticks(ax, names)
+    if what is None:
+        _name_ticks(ax, names)
+    else:
+        ax.set_xlabel(what or "number of the checkpoint")
+        ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     share = ax.twinx()
     estimate, low, high = 100 * summary.sel(statistic="nep").values.T
     share.errorbar(at, estimate, yerr=np.abs(np.array([estimate - low, high - estimate])), **style(3), marker="s",
@@ -332,6 +341,7 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     """
     share = statistic == "nep"
     for i, (label, one) in enumerate(series.items()):
+        one, _ = _by_number(one)
         values = one["summary"].transpose("checkpoint", "statistic", "bound").sel(statistic=statistic).values
         estimate, low, high = values.T * (100 if share else 1)
         bars = np.abs(np.array([estimate - low, high - estimate]))
@@ -357,6 +367,21 @@ def _log_axis(ax: Axes, axis: str) -> None:
     which.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     which.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     which.set_minor_locator(NullLocator())
+
+
+def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
+    """A series in the order of the one number in which its checkpoints' names differ, as the coordinate `number`, and
+    what stands before it; as it is, and None, where they do not differ in one number alone.
+    """
+    split = [re.split(r"(\d+)", str(name)) for name in series["checkpoint"].values]
+    if len(split) < 2 or len({(len(parts), *parts[::2]) for parts in split}) != 1:
+        return series, None
+    columns = np.array([[int(n) for n in parts[1::2]] for parts in split], dtype=float)
+    differing = np.flatnonzero((columns != columns[:1]).any(axis=0))
+    if len(differing) != 1 or len(set(columns[:, differing[0]])) != len(split):
+        return series, None
+    k = int(differing[0])
+    return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), split[0][2 * k].strip(" _-.=")
 
 
 def _name_ticks(ax: Axes, names: Sequence[str]) -> None:

@@ -273,3 +273,26 @@ def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
 def test_mistakes_in_asking_for_curvature(trained, tmp_path, options, words):
     command, *rest = options
     refused(invoke(command, trained, "--samples", 32, "--out", tmp_path / "x.h5", *rest), words)
+
+
+def test_a_series_takes_a_folder_and_the_order_of_its_numbers(trained, tmp_path):
+    folder = tmp_path / "epochs"
+    folder.mkdir()
+    for n in (0, 1, 10, 2):
+        (folder / f"epoch{n}.safetensors").write_bytes(trained.read_bytes())
+    few = ("--samples", 32, "--batches", 2, "--top", 1)
+    right = ["epoch0", "epoch1", "epoch2", "epoch10"]
+    asked = {"folder": [folder], "shell": sorted(folder.iterdir())}
+    for name, paths in asked.items():
+        result = invoke("series", *paths, "--out", tmp_path / f"{name}.h5", *few)
+        assert result.returncode == 0, result.stderr
+        assert ls.load(tmp_path / f"{name}.h5")["series"]["checkpoint"].values.tolist() == right
+    (tmp_path / "empty").mkdir()
+    refused(invoke("series", tmp_path / "empty", "--out", tmp_path / "x.h5"), "not a folder of checkpoints")
+
+
+def test_a_trajectory_of_ten_epochs_sorts_by_name(tmp_path):
+    options = ("--model", "resnet8", "--data", "digits", "--fraction", 0.03, "--epochs", 10, "--quiet")
+    made = invoke("train", *options, "--trajectory", tmp_path / "epochs", "--out", tmp_path / "x.safetensors")
+    assert made.returncode == 0, made.stderr
+    assert sorted(p.stem for p in (tmp_path / "epochs").iterdir()) == [f"epoch{n:02d}" for n in range(11)]

@@ -212,3 +212,18 @@ def test_series_of_several_files_are_drawn_against_their_losses():
             np.testing.assert_allclose(bars.lines[0].get_ydata(), unit * estimate)
             ends = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])
             np.testing.assert_allclose(ends, unit * np.stack([low, high], axis=1))
+
+
+def test_a_series_is_drawn_by_the_numbers_in_its_names():
+    """In the shell's order 0, 1, 10, 11, 2 a line would go back; epochs 1 and 10 are nine apart."""
+    epochs = [0, 1, 10, 11, 2]
+    one = xr.concat([spectrum(np.full((9, 2), 2.0 + n)) for n in epochs], "checkpoint")
+    group = one.assign_coords(checkpoint=[f"epoch{n}" for n in epochs]).assign_attrs(config={"analysis": "series"})
+    ax = plots.draw({"series": group})["series"].axes[0]
+    for bars in ax.containers[:2]:
+        assert bars.lines[0].get_xdata().tolist() == [0, 1, 2, 10, 11]
+        np.testing.assert_allclose(bars.lines[0].get_ydata(), [2, 3, 4, 12, 13])
+    assert ax.get_xlabel() == "epoch"
+    named = group.assign_coords(checkpoint=["start", "b", "c", "d", "end"])
+    ax = plots.draw({"series": named})["series"].axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["start", "b", "c", "d", "end"]

@@ -13,8 +13,8 @@ one() { # name, model, share of the training images, epochs; a 12th of them warm
         --warmup-epochs $(($4 / 12)) --precision bfloat16 --trajectory "$epochs" --out "$checkpoint" --quiet
     landscape test "$checkpoint" --data "$DATA" --out "$HERE/$stem.h5" --quiet
     landscape spectrum "$checkpoint" --data "$DATA" --samples 512 --batches 32 --weight-decay 0.05 --out "$HERE/$stem.h5" --quiet
-    landscape series "$epochs"/epoch{$(($4 / 24)),$(($4 / 8)),$(($4 / 4)),$(($4 / 2)),$4}.safetensors --data "$DATA" \
-        --samples 256 --batches 16 --weight-decay 0.05 --out "$HERE/$stem-epochs.h5" --quiet
+    landscape series $(printf "$epochs/epoch%0${#4}d.safetensors " $(($4 / 24)) $(($4 / 8)) $(($4 / 4)) $(($4 / 2)) "$4") \
+        --data "$DATA" --samples 256 --batches 16 --weight-decay 0.05 --out "$HERE/$stem-epochs.h5" --quiet
 }
 export -f one
 
