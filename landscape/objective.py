@@ -339,15 +339,15 @@ class Objective:
             logits = logits.to(self.dtype)
             losses.append(self.loss(logits, y).double())
             hits.append(self._hits(logits, y))
-        loss = torch.cat(losses).cpu().numpy()
+        known = [h.double() for h in hits if h is not None]
+        found = torch.cat([*losses, *known, self.penalty()[None]]).cpu().numpy()  # one copy from the device
+        loss, right, penalty = np.split(found, [sum(map(len, losses)), len(found) - 1])
         nll, sem = mean_and_sem(loss, self.clusters)
         accuracy = accuracy_sem = math.nan
-        known = [h for h in hits if h is not None]
         if len(known) == len(hits):
-            accuracy, accuracy_sem = mean_and_sem(torch.cat(known).cpu().numpy(), self.clusters)
-        penalty = float(self.penalty())
+            accuracy, accuracy_sem = mean_and_sem(right, self.clusters)
         fold = tuple((np.bincount(self._fold, weights=loss) / np.bincount(self._fold)).tolist())
-        return Evaluation(nll, sem, penalty, nll + penalty, accuracy, accuracy_sem, len(loss), fold)
+        return Evaluation(nll, sem, float(penalty[0]), nll + float(penalty[0]), accuracy, accuracy_sem, len(loss), fold)
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers: loss, penalty, data and weights, the last two by content."""

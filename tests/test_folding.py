@@ -9,6 +9,7 @@ from torch import nn
 
 import landscape as ls
 from landscape.folding import FoldedConv2d, accelerate
+from landscape.precision import true_float32
 
 
 def folded(model):
@@ -41,6 +42,30 @@ def test_same_outputs_and_gradients(name, expected):
         *(torch.autograd.grad(m(x).square().sum(), list(m.parameters())) for m in (fast, model)), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8 * float(b.abs().max()) + 1e-12)
+
+
+def in_tf32(t):
+    """Rounded to 10 bits of mantissa, as an NVIDIA GPU's tensor cores take their inputs."""
+    return ((t.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_batchnorms_are_folded_where_the_caller_has_tf32(monkeypatch):
+    """Emulated: the convolutions obey torch's setting as a GPU's do. TF32 differs by more than folding may."""
+    exact = nn.functional.conv2d
+
+    def conv2d(x, weight, *rest):
+        if torch.backends.cudnn.conv.fp32_precision == "tf32":
+            x, weight = in_tf32(x), in_tf32(weight)
+        return exact(x, weight, *rest)
+
+    monkeypatch.setattr(nn.functional, "conv2d", conv2d)
+    model = with_statistics(ls.create_model("resnet20", 10, 16, 3))
+    x, y = torch.randn(4, 3, 16, 16), torch.arange(4)
+    with torch.no_grad():
+        rounded = model(x)
+        with true_float32():
+            assert not torch.allclose(rounded, model(x), rtol=1e-4, atol=1e-4 * float(rounded.abs().max()))
+    assert folded(ls.Objective(model, [(x, y)]).model) == 19
 
 
 def test_a_copy_of_a_folded_network_stands_alone():

@@ -7,6 +7,7 @@ import torch
 from conftest import unchanged
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import landscape as ls
 
@@ -210,3 +211,23 @@ def test_the_penalised_are_those_that_timm_decays(points):
     decayed = param_groups_weight_decay(network, 0.1, no_weight_decay_list=network.no_weight_decay())[1]["params"]
     truth = 0.05 * sum(p.square().sum().item() for p in decayed)
     assert ls.Objective(network, points, weight_decay=0.1).evaluate().penalty == pytest.approx(truth, rel=1e-6)
+
+
+class Copies(TorchFunctionMode):
+    """Counts what would copy from a GPU, and wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        waits = ("cpu", "item", "tolist", "__float__", "__int__", "__bool__")
+        self.count += getattr(func, "__name__", "") in waits
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_point_waits_for_the_device_once(mlp, points):
+    objective = ls.Objective(mlp, points, weight_decay=0.1)
+    with Copies() as copies:
+        objective.evaluate()
+    assert copies.count == 1

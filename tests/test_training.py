@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CIFAR10, ROOT, invoke, needs_shared, refused, unchanged
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import landscape as ls
 from landscape.data import InputSettings, balanced, open_source
@@ -331,3 +332,19 @@ def test_a_network_with_parameters_of_five_dimensions(digits):
         trained = train(model, digits, replace(SHORT, epochs=1, warmup_epochs=0))
     assert not torch.equal(trained.model[2].weight, model[2].weight)
     assert all(p.is_contiguous() for p in trained.model.parameters())
+
+
+def test_steps_do_not_wait_for_the_device(vit, digits):
+    """The losses stay where they are until the epoch is over: what would copy one is counted."""
+    copied = []
+
+    class Copies(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if getattr(func, "__name__", "") in ("__float__", "item", "cpu", "tolist") and args[0].grad_fn is None:
+                copied.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Copies():
+        train(vit, digits, replace(SHORT, optimizer="sgd", epochs=2))
+    losses = copied.count("__float__")
+    assert losses == 2
