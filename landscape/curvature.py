@@ -7,6 +7,7 @@ closed form.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,10 +114,10 @@ class Curvature:
         every trainable one.
     chunk_size: examples differentiated at once, which bounds the memory and does not change the product beyond
         rounding; None for one batch whole, and for the frozen data as they were batched. Where everything is one
-        chunk, its graph is built once and kept.
+        chunk, its graph is built once and kept. Where a GPU's memory runs out, it is halved, down to 1.
 
-    `products` counts the vectors multiplied. Raises UserError for an unknown kind, a chunk_size below 1, or where
-    no parameter is left.
+    `products` counts the vectors multiplied. Raises UserError for an unknown kind, a chunk_size below 1, where no
+    parameter is left, or for a network without second derivatives, or of one example whose graph the memory holds not.
     """
 
     def __init__(
@@ -155,22 +156,19 @@ class Curvature:
         """The products, of the shape of V: (n,) or (b, n)."""
         if V.ndim == 1:
             return self(V[None])[0]
-        out = torch.zeros_like(V)
-        totals, parts = ([self._parts(row) for row in rows] for rows in (out, V))
-        with exact_arithmetic(), second_derivatives():
-            for local, kept in self._local():
-                for i, v in enumerate(parts):
-                    _accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
+        parts = [self._parts(row) for row in V]
+
+        def add(totals: Sequence[Parts], local: _Local, kept: bool) -> None:
+            for i, v in enumerate(parts):
+                _accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
+
+        out = self._summed(V, add)
         self.products += len(V)
         return _with_penalty(self, V, out)
 
     def gradient(self) -> Tensor:
         """The gradient (n,) of the mean NLL, the penalty's left out."""
-        out = self.zeros()
-        with exact_arithmetic():
-            for local, _ in self._local():
-                _accumulate(self._parts(out), local.gradient)
-        return out
+        return self._summed(self.zeros()[None], lambda totals, local, _: _accumulate(totals[0], local.gradient))[0]
 
     def linear_operator(self) -> LinearOperator:
         """The same operator for scipy, which multiplies columns (n,) or (n, b)."""
@@ -185,6 +183,24 @@ class Curvature:
 
         shape = (self.n, self.n)
         return LinearOperator(shape, matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=like.numpy().dtype)
+
+    def _summed(self, like: Tensor, add: Callable[[Sequence[Parts], _Local, bool], None]) -> Tensor:
+        """Rows like those of `like`, to which `add` has added the share of each chunk; of smaller ones if need be."""
+        while True:
+            out = torch.zeros_like(like)
+            totals = [self._parts(row) for row in out]
+            try:
+                with exact_arithmetic(), second_derivatives():
+                    for local, kept in self._local():
+                        add(totals, local, kept)
+                return out
+            except torch.OutOfMemoryError as e:
+                largest = max(len(y) for _, y in self._chunks)
+                if largest == 1:
+                    raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
+            self._kept = None  # here, where nothing holds the graph that failed any more
+            size = largest // 2
+            self._chunks = [part for x, y in self._chunks for part in zip(x.split(size), y.split(size), strict=True)]
 
     def _local(self) -> Iterator[tuple[_Local, bool]]:
         form, parameters = _FORMS[self.kind], list(self.parameters.values())
@@ -209,7 +225,9 @@ class MiniBatchCurvatures:
     """The curvature of G mini-batches of one size, each times a vector of its own, in one vectorised product.
 
     Forward over reverse under vmap. On a GPU it replaces G products bound by the time to launch them; on a CPU the kept
-    graph of `Curvature` is faster.
+    graph of `Curvature` is faster. Where a network's code does not go through vmap (checkpointing, a GRU, writes into
+    fresh zeros), which the first product shows, `vectorised` turns False, a warning says so, and the mini-batches are
+    multiplied one at a time, without a kept graph.
 
     x, y: (G, b, ...), a mini-batch a row. kind, parameters: as in `Curvature`.
     """
@@ -225,9 +243,31 @@ class MiniBatchCurvatures:
     ) -> None:
         self.objective, self.kind, self.x, self.y = objective, _known(kind), x, y
         self.parameters = chosen(objective.model, parameters)
+        self.vectorised = True
 
     def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
         """The products (G', n) of the mini-batches `members` with the rows of V (G', n)."""
+        if self.vectorised:
+            try:
+                return _with_penalty(self, V, self._together(V, members))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as e:  # whatever the network's own code does under vmap
+                self.vectorised = False
+                why = str(e).split("\n", 1)[0]
+            warnings.warn(
+                f"the network's code cannot be vectorised over mini-batches ({why}); they are multiplied one at a time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        names = list(self.parameters)
+        rows = [
+            Curvature(self.objective, self.x[i], self.y[i], kind=self.kind, parameters=names)(v)
+            for i, v in zip(members, V, strict=True)
+        ]
+        return torch.stack(rows)
+
+    def _together(self, V: Tensor, members: Sequence[int]) -> Tensor:
         rows = torch.as_tensor(list(members), device=self.x.device)
         sizes = [p.numel() for p in self.parameters.values()]
         parts = {
@@ -236,8 +276,7 @@ class MiniBatchCurvatures:
         }
         with exact_arithmetic(), torch.no_grad():
             products = vmap(self._product)(parts, self.x[rows], self.y[rows])
-        flat = torch.cat([p.reshape(len(V), -1) for p in products.values()], dim=1)
-        return _with_penalty(self, V, flat)
+        return torch.cat([p.reshape(len(V), -1) for p in products.values()], dim=1)
 
     def _product(self, v: Named, x: Tensor, y: Tensor) -> Named:
         theta = {name: p.detach() for name, p in self.parameters.items()}

@@ -197,6 +197,84 @@ def test_many_mini_batches_at_once(name, kind):
     torch.testing.assert_close(together(V[[3, 1]], [3, 1]) / scale, one_by_one[[3, 1]] / scale, rtol=1e-9, atol=1e-11)
 
 
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Recurrent(nn.GRU):
+    def forward(self, x):
+        return super().forward(x[:, None])[0][:, 0]
+
+
+class IntoZeros(nn.Linear):
+    def forward(self, x):
+        y = torch.zeros(len(x), self.out_features, dtype=x.dtype)
+        y[:] = super().forward(x)
+        return y
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(Checkpointed(6, 5), Recurrent(6, 5, batch_first=True), IntoZeros(6, 5)),
+        nn.Sequential(nn.Linear(6, 5), nn.RReLU()),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_cannot_be_vectorised_is_multiplied_one_at_a_time(layer, kind, points):
+    torch.manual_seed(0)
+    model = nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 2))
+    objective = ls.Objective(model, points, weight_decay=0.1, dtype=torch.float64)
+    batches = objective.minibatches(10, 3)
+    x, y = (torch.stack([b[j] for b in batches]) for j in (0, 1))
+    together = MiniBatchCurvatures(objective, x, y, kind=kind)
+    V = torch.randn(2, sum(p.numel() for p in together.parameters.values()), dtype=torch.float64)
+    with pytest.warns(RuntimeWarning, match="cannot be vectorised .* one at a time") as said:
+        first, second = together(V, [2, 0]), together(V, [2, 0])
+    assert len([w for w in said if w.category is RuntimeWarning]) == 1
+    assert not together.vectorised
+    one_by_one = torch.stack([Curvature(objective, *batches[i], kind=kind)(v) for i, v in zip((2, 0), V, strict=True)])
+    assert torch.equal(first, one_by_one)
+    assert torch.equal(second, one_by_one)
+
+
+class LittleMemory(nn.Module):
+    """Runs out of memory, as a GPU does, by more than `most` examples whose graph is to be kept."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and len(x) > self.most:
+            raise torch.OutOfMemoryError(f"CUDA out of memory by {len(x)} examples")
+        return self.network(x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("most", [1, 3, 40])
+def test_the_chunk_is_halved_where_the_memory_runs_out(mlp, points, kind, most):
+    truth = Curvature(ls.Objective(mlp, points, weight_decay=0.3, dtype=torch.float64), kind=kind)
+    little = ls.Objective(LittleMemory(mlp, most), points, weight_decay=0.3, dtype=torch.float64)
+    V = torch.randn(2, 65, dtype=torch.float64)
+    H = Curvature(little, kind=kind)
+    torch.testing.assert_close(H(V), truth(V), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(H.gradient(), truth.gradient(), rtol=1e-12, atol=1e-13)
+    assert H.products == 2
+    batch = little.minibatches(16)[1]
+    expected = Curvature(truth.objective, *batch, kind=kind)(V)
+    torch.testing.assert_close(Curvature(little, *batch, kind=kind)(V), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_no_memory_for_a_single_example(mlp, points):
+    objective = ls.Objective(LittleMemory(mlp, 1), points)
+    objective.model.most = 0
+    with pytest.raises(ls.UserError, match=r"does not hold the graph of a single example .*by 1 examples"):
+        Curvature(objective).gradient()
+
+
 def test_parts_of():
     resnet = [n for n, _ in ls.create_model("resnet20", 10, 32, 3).named_parameters()]
     vit = [n for n, _ in ls.create_model("vit_xs", 10, 8, 1).named_parameters()]
