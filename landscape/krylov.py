@@ -202,6 +202,15 @@ class Lanczos:
         self.members = [self.members[place] for place in places]
 
 
+def rows_held(most: int) -> int:
+    """The most rows that `Lanczos` holds memory for at once: those that it grows out of stand beside the new ones."""
+    held = have = most if most <= 64 else 16
+    while have < most:
+        after = min(2 * have, most)
+        held, have = have + after, after
+    return held
+
+
 def _project(Q: Tensor, W: Tensor) -> Tensor:
     """Q W^T, (G, m, b). Of one operator as a plain product of matrices: the batched one took 19 times as long."""
     return (Q[0] @ W[0].T)[None] if len(Q) == 1 else Q @ W.mT

@@ -166,7 +166,7 @@ def eigenpairs_in_lockstep(
     if most < min(k + b + 1, n):
         raise UserError(f"max_basis={max_basis} is too small for k={k} by blocks of {b}; take {k + b + 1} or more")
     rounding = ROUNDING * torch.finfo(start.dtype).eps
-    lanczos = Lanczos(matvec, start, most)
+    lanczos = Lanczos(matvec, start, min(most, max(max_products, b)))
     found: dict[int, RitzPairs] = {}
     before_fresh: dict[int, np.ndarray] = {}
     checked = 0

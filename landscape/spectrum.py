@@ -14,6 +14,7 @@ from landscape import distributed
 from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
 from landscape.draws import gaussian, unit_seed
 from landscape.errors import UserError, a_few
+from landscape.krylov import rows_held
 from landscape.lanczos import RitzPairs, eigenpairs, eigenpairs_in_lockstep
 from landscape.objective import Objective
 from landscape.parameters import chosen
@@ -101,7 +102,9 @@ def hessian_spectrum(
     result = begin(_empty_spectrum(list(parts) if per else None, len(minibatches), k, split), config, partial)
     settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}
     if lockstep is None:
-        lockstep = min(distributed.gathered(_group_size(objective, batch_size))) if method == "lanczos" else 1
+        rows = max_products if max_basis is None else min(max_basis, max_products)
+        fitting = _group_size(objective, batch_size, k, rows, kind, parameters) if method == "lanczos" else 1
+        lockstep = min(distributed.gathered(fitting))
     if workers is None:
         workers = _worker_count(objective, minibatches, kind) if method == "lanczos" and lockstep == 1 else 1
 
@@ -393,21 +396,33 @@ def _worker_count(objective: Objective, minibatches: Sequence[tuple[torch.Tensor
     return int(max(1, min(most, GRAPH_BYTES // max(1, sum(saved.values())))))
 
 
-def _group_size(objective: Objective, batch_size: int) -> int:
-    """Mini-batches that fill half of a GPU's free memory, from the memory that one takes; 1 elsewhere."""
+def _group_size(
+    objective: Objective, batch_size: int, k: int, rows: int, kind: str, parameters: str | Sequence[str] | None
+) -> int:
+    """Mini-batches that fill half of a GPU's free memory, from what a product and a basis of `rows` take; 1 elsewhere,
+    and where the network cannot be vectorised: one at a time, the kept graph is faster.
+    """
     if objective.device.type != "cuda":
         return 1
-    x, y = objective.x[None, :batch_size], objective.y[None, :batch_size]
-    H = MiniBatchCurvatures(objective, x, y)
+    H = MiniBatchCurvatures(
+        objective, objective.x[None, :batch_size], objective.y[None, :batch_size], kind=kind, parameters=parameters
+    )
     n = sum(p.numel() for p in H.parameters.values())
     v = torch.ones(1, n, dtype=objective.dtype, device=objective.device)
     torch.cuda.reset_peak_memory_stats(objective.device)
     before = torch.cuda.memory_allocated(objective.device)
     H(v, [0])
     product = torch.cuda.max_memory_allocated(objective.device) - before
-    basis = 32 * v.numel() * v.element_size()
     free, _ = torch.cuda.mem_get_info(objective.device)
-    return int(max(1, min(64, free // 2 // (product + basis))))
+    return that_fit(free // 2, product, k, rows, v) if H.vectorised else 1
+
+
+def that_fit(memory: int, product: int, k: int, rows: int, v: torch.Tensor) -> int:
+    """How many mini-batches `memory` bytes hold, 1 to 64: each with the bytes of a product, and vectors like v, of a
+    Krylov basis of up to `rows`, grown from few, and of k eigenvectors and the four that a step works with.
+    """
+    vectors = rows_held(min(rows, v.numel())) + k + 4
+    return int(max(1, min(64, memory // (product + vectors * v.numel() * v.element_size()))))
 
 
 def _record(result: xr.Dataset, pairs: RitzPairs, index: Index) -> None:

@@ -1,13 +1,16 @@
 """Lanczos against matrices whose spectra are prescribed."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from landscape.errors import UserError
-from landscape.krylov import Lanczos
+from landscape.krylov import Lanczos, rows_held
 from landscape.lanczos import eigenpairs, eigenpairs_in_lockstep, quadrature
 
 
@@ -285,3 +288,28 @@ def test_in_lockstep_one_that_is_not_finite_leaves_the_others_alone():
     assert np.isnan(found[1].values).all()
     np.testing.assert_allclose(found[2].values[0], 18, rtol=1e-9)
     assert found[1].products == 1
+
+
+class Bases(TorchFunctionMode):
+    """The most elements of basis that were held at once."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.n, self.alive, self.most = n, [], 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "new_empty" and out.numel() > 4 * self.n:
+            self.alive = [ref for ref in self.alive if ref() is not None] + [weakref.ref(out)]
+            self.most = max(self.most, sum(ref().numel() for ref in self.alive))
+        return out
+
+
+@pytest.mark.parametrize("max_products", [40, 100, 200])
+def test_the_memory_of_a_basis_is_what_is_reckoned(max_products):
+    n = 1000
+    diagonal = torch.linspace(0.01, 1, n, dtype=torch.float64)
+    with Bases(n) as bases:
+        pairs = eigenpairs(lambda v: diagonal * v, start(n), 5, which="SA", tol=0.0, max_products=max_products)
+    assert pairs.products == max_products
+    assert bases.most == rows_held(max_products) * n

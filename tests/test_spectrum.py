@@ -10,6 +10,7 @@ from conftest import dense_hessian, raising, unchanged
 
 import landscape as ls
 from landscape.curvature import Curvature
+from landscape.spectrum import that_fit
 
 
 @pytest.fixture
@@ -253,3 +254,15 @@ def test_a_loss_that_is_not_finite_gives_nan(mlp, points):
 def test_bad_requests(objective):
     with pytest.raises(ls.UserError, match="50 frozen examples make 3"):
         ls.hessian_spectrum(objective, batches=4)
+
+
+def test_how_many_mini_batches_a_gpus_memory_holds():
+    """A ResNet-50 with 200 products: a basis of 200 rows beside 128 that it grew out of: one in half of 80 GB."""
+    v = torch.empty(25_557_032, device="meta")
+    gigabyte, rows = 2**30, 200 + 128
+    for memory, k, product in ((40, 5, 2), (200, 5, 2), (2000, 20, 8)):
+        count = that_fit(memory * gigabyte, product * gigabyte, k, 200, v)
+        each = product * gigabyte + (rows + k) * v.numel() * 4
+        assert count == 1 or count * each <= memory * gigabyte
+        assert (count + 1) * each > 0.9 * memory * gigabyte
+    assert that_fit(40 * gigabyte, 2 * gigabyte, 5, 20, v) > 5 * that_fit(40 * gigabyte, 2 * gigabyte, 5, 200, v)
