@@ -22,7 +22,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup, create
 from timm.data.mixup import mixup_target
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from torchvision.transforms import RandomCrop
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomCrop, Resize
 from tqdm import tqdm
 
 from landscape import distributed
@@ -125,9 +125,10 @@ def load_data(
     samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's
         own order.
     fraction: of the split, the same share of each class, by `fraction_seed`: what a network was trained on with it.
-    transform: "eval" resizes and normalises; "train" also augments as the recipe does: a random crop (padded by an
-        eighth of the side below 128 px, random-resized from there on), a mirror image where that keeps the class,
-        and `auto_augment` (timm's notation, such as "rand-m9-n2-mstd1.0").
+    transform: "eval" resizes the shorter side, crops to the centre and normalises; "train" also augments as the recipe
+        does: a random crop (of the same square, padded by an eighth of the side, below 128 px; random-resized from
+        there on), a mirror image where that keeps the class, and `auto_augment` (timm's notation, such as
+        "rand-m9-n2-mstd1.0").
     mean, std: per channel, of the recipe; by default the data set's own where known, else ImageNet's.
     mixup, cutmix: the alphas of their Beta distributions, 0 for off, with smoothing as timm's Mixup has it; any of
         the three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1
@@ -334,7 +335,11 @@ def _statistics(
 def make_transform(
     settings: InputSettings, *, training: bool, mirror: bool = True, auto_augment: str | None = None
 ) -> Callable[[Image.Image], Tensor]:
-    """timm's transform for training or evaluation; below 128 px images are neither resized nor centre-cropped."""
+    """timm's transform for training or evaluation.
+
+    Below 128 px both see the same square: an image of that size as it is, any other resized by its shorter side and
+    cropped to the centre. From 128 px on training crops and resizes at random, and evaluation has timm's margin.
+    """
     image_size, in_channels = settings.image_size, settings.in_channels
     small = image_size < 128
     try:
@@ -356,12 +361,12 @@ def make_transform(
     mode = {1: "L", 3: "RGB"}.get(in_channels)
     if mode is None:
         raise UserError(f"in_channels={in_channels}: images have 1 or 3 channels")
-    resize = training and small
+    square = Compose([Resize(image_size, InterpolationMode.BICUBIC), CenterCrop(image_size)])
 
     def apply(image: Image.Image) -> Tensor:
         image = image.convert(mode)
-        if resize and image.size != (image_size, image_size):
-            image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+        if small and image.size != (image_size, image_size):
+            image = square(image)
         return transform(image)
 
     return apply

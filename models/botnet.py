@@ -59,6 +59,8 @@ class BoTNet(Staged):
                     spatial = BottleneckAttn(
                         width, width, (side, side), stride, heads, dim_head=width // heads, scale_pos_embed=True
                     )
+                    if stride == 2:  # of a map of odd side the last row is kept, as the shortcut's convolution keeps it
+                        spatial.pool = nn.AvgPool2d(2, 2, ceil_mode=True)
                 stages[s].append(PostBlock(channels, width, stride, EXPANSION, next(rates), spatial))
                 channels, side = width * EXPANSION, -(-side // stride)
         first = stem_layers(in_channels, widths[0], stem, pre_activation=False)

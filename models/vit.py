@@ -6,6 +6,7 @@ and the query-key-value projection has no bias, as in Park & Kim (2022) for CIFA
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def default_patch(image_size: int, grid: int) -> int:
-    """The largest divisor of `image_size` that leaves at least `grid` patches a side."""
-    return max(p for p in range(1, image_size + 1) if image_size % p == 0 and (p == 1 or image_size // p >= grid))
+def default_patch(image_size: int, grid: float) -> int:
+    """The divisor of `image_size` that leaves about `grid` patches a side: nearest in ratio."""
+    divisors = [p for p in range(1, image_size + 1) if image_size % p == 0]
+    return min(divisors, key=lambda p: abs(math.log(image_size / p / grid)))
 
 
 def vit(
@@ -36,8 +38,9 @@ def vit(
     norm_eps: float = 1e-6,
     **overrides: Any,
 ) -> VisionTransformer:
-    """A ViT of a named size. patch_size: by default 16 from 128 px on; below, 16 patches a side; for vit_xs
-        patches of 4 px, or 4 a side where that is more.
+    """A ViT of a named size. patch_size: by default 16 from 128 px on; below, the divisor of image_size nearest to
+        16 patches a side (28 px: 14 patches of 2 px); for vit_xs nearest to patches of 4 px, or to 4 a side where that
+        is more.
 
     local: attention only inside the window of local x local patches around each (`local_window`).
     norm_eps: of the layer norms; transformers' ViTs have 1e-12.
@@ -47,7 +50,7 @@ def vit(
     """
     if patch_size is None:
         patch_size = (
-            16 if image_size >= 128 else default_patch(image_size, max(4, image_size // 4) if size == "vit_xs" else 16)
+            16 if image_size >= 128 else default_patch(image_size, max(4, image_size / 4) if size == "vit_xs" else 16)
         )
     settings = {**SIZES[size], "qkv_bias": image_size >= 128, **overrides}
     settings.setdefault("class_token", settings.get("global_pool", "token") == "token")

@@ -10,7 +10,7 @@ from timm.data import Mixup
 from torch import nn
 
 import landscape as ls
-from landscape.data import MIX_BLOCK, FrozenData, mixed
+from landscape.data import MIX_BLOCK, FrozenData, InputSettings, make_transform, mixed
 
 
 def test_digits_splits_are_the_whole_and_disjoint():
@@ -180,3 +180,18 @@ def test_hugging_face_folder():
 def test_bad_requests(name, settings, message):
     with pytest.raises(ls.UserError, match=message):
         ls.load_data(name, **settings)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 16), (12, 8), (8, 20), (30, 16)])
+def test_training_and_evaluation_see_the_same_square(shape):
+    """Bars across the long side: neither squashed nor cropped elsewhere, but for the pad of the random crop."""
+    width, height = shape
+    image = Image.fromarray(np.add.outer(5 * np.arange(height), 7 * np.arange(width)).astype(np.uint8))
+    settings = InputSettings(8, 1, (0.0,), (1.0,))
+    seen = make_transform(settings, training=False)(image)[0]
+    train = make_transform(settings, training=True, mirror=False)
+    padded = torch.nn.functional.pad(seen, (1, 1, 1, 1))
+    windows = padded.unfold(0, 8, 1).unfold(1, 8, 1).reshape(-1, 8, 8)
+    for _ in range(20):
+        assert (windows == train(image)[0]).all(dim=(1, 2)).any()
+    assert windows.shape == (9, 8, 8)

@@ -197,6 +197,27 @@ def test_build_up(attention):
     assert [b.kind for b in ls.blocks(model) if b.stage == 4][-1] == "attention"
 
 
+@pytest.mark.parametrize("image_size", [28, 33, 37, 56, 97])
+def test_botnet_at_sizes_whose_maps_have_an_odd_side(image_size):
+    model = small("botnet_50", image_size=image_size).eval()
+    x = torch.randn(2, 1, image_size, image_size, requires_grad=True)
+    logits = model(x)
+    assert logits.shape == (2, 4)
+    logits.sum().backward()
+    assert x.grad[:, :, -1].any()  # the last row is seen
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch", "patch_xs"),
+    [(8, 1, 2), (16, 1, 4), (24, 2, 4), (28, 2, 4), (32, 2, 4), (33, 3, 3), (37, 1, 1), (64, 4, 4), (96, 6, 4)],
+)
+def test_patches_of_small_images_are_as_near_to_16_a_side_as_they_divide(image_size, patch, patch_xs):
+    for name, size in (("vit_ti", patch), ("vit_xs", patch_xs)):
+        model = ls.create_model(name, 4, image_size, 1, depth=1)
+        assert model.patch_embed.patch_size == (size, size)
+        assert model(torch.randn(1, 1, image_size, image_size)).shape == (1, 4)
+
+
 def test_botnet_attends_by_content_and_position():
     """Logits q k^T + q (r_rows + r_columns)^T with scaled q, written out, and the average pooling after."""
     torch.manual_seed(0)
