@@ -26,6 +26,7 @@ from landscape.precision import true_float32
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = ("l2", "norm-sum")
 FOLDS = 20
+LOOKED_AT = 8  # examples evaluated twice when an objective is made
 SHARES = 1e-3  # what the rounding of half precision leaves of a sum of soft labels
 CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 takes a tenth less time than by 256
 
@@ -99,8 +100,8 @@ class Objective:
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
     Raises UserError for an empty data set, a label that the network has no output for, soft labels that do not sum to
-    1, a BatchNorm without running statistics, whose loss would depend on the batches, a model that cannot be copied,
-    that fails on the first example, or that returns anything else than one tensor.
+    1, a BatchNorm without running statistics, whose loss would depend on the batches, a loss that draws random numbers,
+    a model that cannot be copied, that fails on the first example, or that returns anything else than one tensor.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Objective:
         self._fold = fold_of(self.clusters, FOLDS)
         self._soft_classes = self.y.is_floating_point() and self.y.ndim == 2 and bool(_distributions(self.y).all())
         self._check_labels(first_outputs.shape[-1])
+        self._check_repeatable()
         self._thread, self._replica = threading.get_ident(), threading.local()
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
         self._decayed = [
@@ -208,6 +210,18 @@ class Objective:
             raise UserError(
                 f"label {bad} is out of range for a network of {classes} outputs (0 to {classes - 1}); "
                 "is this the data set that it was trained on?"
+            )
+
+    def _check_repeatable(self) -> None:
+        x, y = self.x[:LOOKED_AT], self.y[:LOOKED_AT]
+        with torch.inference_mode(), true_float32():
+            once, again = (self.loss(self.model(x), y) for _ in range(2))
+        near = torch.finfo(self.dtype).eps ** 0.5  # on a GPU, sums are rounded differently each time
+        if not torch.allclose(once, again, rtol=near, atol=near, equal_nan=True):
+            raise UserError(
+                f"the loss of the same examples is {float(once.mean()):.4g} once and {float(again.mean()):.4g} again: "
+                "the network or the loss draws random numbers in eval mode, as F.dropout(x, p) does; "
+                "give it training=self.training"
             )
 
     def minibatches(self, size: int, count: int | None = None) -> list[tuple[Tensor, Tensor]]:

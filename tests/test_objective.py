@@ -231,3 +231,26 @@ def test_a_point_waits_for_the_device_once(mlp, points):
     with Copies() as copies:
         objective.evaluate()
     assert copies.count == 1
+
+
+class AlwaysDropping(nn.Module):
+    """Functional dropout as people forget it: eval mode does not turn it off."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return nn.functional.dropout(self.network(x), 0.3)
+
+
+@pytest.mark.parametrize("where", ["network", "loss"])
+def test_a_loss_that_draws_random_numbers_is_refused(mlp, points, where):
+    def noisy(logits, y):
+        return nn.functional.cross_entropy(nn.functional.dropout(logits), y, reduction="none")
+
+    with pytest.raises(ls.UserError, match=r"once and .* again: .*random numbers in eval mode.*training=self.training"):
+        if where == "network":
+            ls.Objective(AlwaysDropping(mlp), points)
+        else:
+            ls.Objective(mlp, points, loss=noisy)

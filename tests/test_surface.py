@@ -74,7 +74,7 @@ def test_divergence_is_kept_and_done(mlp, objective):
 def test_interrupted_and_resumed_equals_uninterrupted(mlp, points, objective):
     plane = ls.random_plane(mlp)
     whole = ls.evaluate_surface(objective, plane, points=4)
-    broken = ls.Objective(raising(mlp, after=12), points, weight_decay=0.2, dtype=torch.float64)
+    broken = ls.Objective(raising(mlp, after=14), points, weight_decay=0.2, dtype=torch.float64)
     kept = []
     with pytest.raises(RuntimeError, match="broke"):
         ls.evaluate_surface(broken, plane, points=4, save=lambda d: kept.append(d.copy(deep=True)))
