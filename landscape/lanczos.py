@@ -17,6 +17,7 @@ from landscape.krylov import ROUNDING, Lanczos, ManyMatvec
 
 Matvec = Callable[[Tensor], Tensor]
 WHICH = ("LM", "LA", "SA", "BE")
+OF_VALUE = 300  # in units of eps: a network's forward pass rounds too, which scales eigenvalues. ResNet-20: up to 66
 SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; at 1, 3 of 90 spectra of a ViT missed one
 
 
@@ -25,7 +26,11 @@ class RitzPairs:
     """k Ritz pairs, in the order of `which`: by magnitude for LM, descending for LA and BE, ascending for SA.
 
     residuals[i] is ||A u_i - values[i] u_i||: a true eigenvalue lies within it of values[i]. It comes from the
-    Lanczos relation, or where `verified` from a product with u_i itself. Pairs that the search did not reach are NaN.
+    Lanczos relation, or where `verified` from a product with u_i itself, and is never less than the operator's own
+    rounding. That is `rounding`, by which a product may be wrong (ROUNDING * eps * ||A||, or where it is more, what
+    products that should agree were seen to differ by), and OF_VALUE * eps * |values[i]|.
+    converged[i]: the residual is at most tol * |values[i]|, or value and residual are 0 to rounding. Pairs that the
+    search did not reach are NaN.
     `vectors` (k, n) has the u_i as rows. `complete`: no other Ritz pair could still turn into a wanted one by
     its residual. `products` counts every vector that the operator was applied to.
     """
@@ -37,6 +42,7 @@ class RitzPairs:
     vectors: Tensor | None
     products: int
     verified: bool = False
+    rounding: float = 0.0
 
 
 def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
@@ -53,6 +59,30 @@ def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
         high, low = k - k // 2, k // 2
         return np.concatenate([np.arange(m)[::-1][:high], np.arange(low)[::-1]])
     raise UserError(f"which={which!r} is not one of {', '.join(WHICH)}")
+
+
+def _converged(values: np.ndarray, residuals: np.ndarray, tol: float, rounding: float) -> np.ndarray:
+    return residuals <= np.where(np.abs(values) <= rounding, rounding, tol * np.abs(values))
+
+
+def _floored(residuals: np.ndarray, values: np.ndarray, rounding: float, dtype: torch.dtype) -> np.ndarray:
+    return np.maximum(residuals, np.maximum(rounding, OF_VALUE * torch.finfo(dtype).eps * np.abs(values)))
+
+
+def _rounding(lanczos: Lanczos, place: int, theta: np.ndarray) -> float:
+    """What a product of this operator of the group may be wrong by.
+
+    Raises UserError for one that is not symmetric: neither Ritz values nor residuals say anything of it.
+    """
+    norm, asymmetry = float(np.abs(theta).max()), float(lanczos.asymmetry[place])
+    eps = torch.finfo(lanczos.dtype).eps
+    if asymmetry > eps**0.5 * norm:
+        raise UserError(
+            f"the operator is not symmetric: <u, A v> and <v, A u> differ by {asymmetry:.2g} where its largest "
+            f"eigenvalue is about {norm:.2g}; a Hessian is not where a second derivative is wrong, as torch's of "
+            "weight_norm is, or the loss draws random numbers, as dropout that is always on: take that out"
+        )
+    return max(ROUNDING * eps * norm, asymmetry)
 
 
 def _nothing_missed(theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, which: str, tol: float) -> bool:
@@ -96,9 +126,9 @@ def eigenpairs(
 ) -> RitzPairs:
     """k eigenpairs of a symmetric operator, by thick-restart Lanczos with full reorthogonalisation.
 
-    Stops when each of the k wanted residuals is at most tol * |value| (or ten roundings of the largest value, for
-    eigenvalues near 0) and the next Ritz pair at each end has converged, or could not be a wanted one by twice its
-    residual; when the whole space is spanned; or after `max_products` products: then what has not converged is marked.
+    Stops when each of the k wanted residuals is at most tol * |value| (or no more than rounding) and the next Ritz pair
+    at each end has converged, or could not be a wanted one by twice its residual; when the whole space is spanned; or
+    after `max_products` products: then what has not converged is marked.
     The error of a converged value is of the order of residual^2 / gap, far below its residual.
 
     matvec: maps a vector (n,) to (n,), or where `start` is a block (b, n), rows (b, n) to rows (b, n).
@@ -108,7 +138,8 @@ def eigenpairs(
     max_basis: vectors held at once; beyond it, the basis is cut down to the best Ritz vectors (thick restart).
     verify: spend k more products on the true residuals ||A u - value u||.
 
-    Raises UserError for a k outside 1..n, an unknown `which`, or a max_basis below k + b + 1.
+    Raises UserError for a k outside 1..n, an unknown `which`, a max_basis below k + b + 1, or an operator that turns
+    out not to be symmetric.
     """
     single = start.ndim == 1
     block = start[None] if single else start
@@ -132,9 +163,12 @@ def eigenpairs(
             (matvec(row) if single else matvec(row[None])[0]) - value * row
             for value, row in zip(pairs.values.tolist(), u, strict=True)
         )
+        lengths = np.array([float(torch.linalg.vector_norm(r, dtype=torch.float64)) for r in remainders])
+        residuals = _floored(lengths, pairs.values, pairs.rounding, start.dtype)
         pairs = replace(
             pairs,
-            residuals=np.array([float(torch.linalg.vector_norm(r, dtype=torch.float64)) for r in remainders]),
+            residuals=residuals,
+            converged=_converged(pairs.values, residuals, tol, pairs.rounding),
             vectors=u if vectors else None,
             products=pairs.products + k,
             verified=True,
@@ -165,7 +199,6 @@ def eigenpairs_in_lockstep(
     most = n if max_basis is None else max_basis
     if most < min(k + b + 1, n):
         raise UserError(f"max_basis={max_basis} is too small for k={k} by blocks of {b}; take {k + b + 1} or more")
-    rounding = ROUNDING * torch.finfo(start.dtype).eps
     lanczos = Lanczos(matvec, start, min(most, max(max_products, b)))
     found: dict[int, RitzPairs] = {}
     before_fresh: dict[int, np.ndarray] = {}
@@ -190,22 +223,27 @@ def eigenpairs_in_lockstep(
                 continue
             t, r = theta[place], residuals[place]
             picked = wanted(t, k, which)
-            slack = np.maximum(tol * np.abs(t[picked]), rounding * np.abs(t).max())
-            converged = r[picked] <= slack
+            rounding = ROUNDING * torch.finfo(start.dtype).eps * np.abs(t).max()
+            slack = np.maximum(tol * np.abs(t[picked]), rounding)
+            reached = r[picked] <= slack  # what is less than rounding is no longer known
             complete = len(picked) == k and _nothing_missed(t, r, picked, which, tol)
             if complete and lanczos.broken[place]:  # what the fresh direction holds is not known before a step with it
                 known = before_fresh.get(member)
                 before_fresh[member] = t[picked]
                 complete = known is not None and bool((np.abs(t[picked] - known) <= slack).all())
-            if last or (complete and bool(converged.all())):
+            if last or (complete and bool(reached.all())):
+                rounding = _rounding(lanczos, place, t)
+                values = _padded(t[picked], k)
+                r = _padded(_floored(r[picked], t[picked], rounding, start.dtype), k)
                 u = _vectors(lanczos.Q[place], S[place][:, picked], k) if vectors and G > 1 else None
                 found[member] = RitzPairs(
-                    _padded(t[picked], k),
-                    _padded(r[picked], k),
-                    np.pad(converged, (0, k - len(picked)), constant_values=False),
+                    values,
+                    r,
+                    _converged(values, r, tol, rounding),
                     complete or lanczos.exhausted,
                     u,
                     lanczos.products,
+                    rounding=rounding,
                 )
                 finished.append(place)
                 if vectors and G == 1:  # in place: k eigenvectors never need more than the basis did
@@ -247,7 +285,7 @@ def quadrature(matvec: Matvec, probe: Tensor, steps: int) -> tuple[np.ndarray, n
 
     sum_i w_i f(t_i) equals v^T f(A) v for v = probe / ||probe|| and every polynomial f of degree below 2 * steps
     (Golub & Meurant, th. 6.4). Where the Krylov space of the probe is exhausted earlier, the remaining entries are
-    NaN nodes of weight 0.
+    NaN nodes of weight 0. Raises UserError for an operator that turns out not to be symmetric.
     """
     lanczos = Lanczos(lambda X, _: matvec(X[0, 0])[None, None], probe[None, None])
     for _ in range(min(steps, probe.numel())):
@@ -257,6 +295,7 @@ def quadrature(matvec: Matvec, probe: Tensor, steps: int) -> tuple[np.ndarray, n
     nodes, weights = np.full(steps, np.nan), np.zeros(steps)
     if lanczos.finite.all():
         theta, S, _ = lanczos.ritz()
+        _rounding(lanczos, 0, theta[0])
         nodes[: lanczos.m], weights[: lanczos.m] = theta[0], S[0, 0] ** 2
     else:
         weights[:] = np.nan

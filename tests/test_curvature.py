@@ -5,13 +5,13 @@ import gc
 import numpy as np
 import pytest
 import torch
-from conftest import dense_hessian, needs_shared, raising, unchanged
+from conftest import dense_hessian, needs_shared, raising, small, unchanged
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
 import landscape as ls
 from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
-from landscape.lanczos import eigenpairs
+from landscape.lanczos import eigenpairs, eigenpairs_in_lockstep, quadrature
 from landscape.parameters import displaced, unflatten
 
 
@@ -317,9 +317,9 @@ def test_settings_are_restored():
 
 
 def test_a_network_that_raises_leaves_the_caller_as_it_was(mlp, points):
-    broken = raising(mlp, after=2)
+    broken = raising(mlp, after=4)
     with unchanged(broken):
-        objective = ls.Objective(broken, points)  # one pass, to see the outputs
+        objective = ls.Objective(broken, points)  # three passes: to see the outputs, and whether they repeat
         with pytest.raises(RuntimeError, match="broke"):
             Curvature(objective)(torch.ones(Curvature(objective).n))
 
@@ -385,3 +385,53 @@ def test_resnet20_product_agrees_with_curvlinops(resnet20, cifar):
     H = Curvature(objective)
     v = torch.randn(H.n, dtype=torch.float64)
     torch.testing.assert_close(H(v), theirs @ v, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vit_xs", "alternet_xs"])
+def test_a_networks_products_are_symmetric_to_rounding_in_float32(name):
+    """In one vector or a block, through thick restarts, in lockstep and in quadrature: none is refused."""
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 4, (8,))
+    objective = ls.Objective(small(name), [(x, y)])
+    H = Curvature(objective)
+    v = torch.randn(2, H.n)
+    roundings = [eigenpairs(H, v, 3, max_products=16).rounding]
+    roundings.append(eigenpairs(H, v[0], 3, max_basis=8, tol=1e-7, max_products=24).rounding)
+    together = MiniBatchCurvatures(objective, x.unflatten(0, (2, 4)), y.unflatten(0, (2, 4)))
+    found = eigenpairs_in_lockstep(lambda X, m: together(X[:, 0], m)[:, None], v[:, None], 3, max_products=10)
+    norms = [float(np.abs(pairs.values[0])) for pairs in (eigenpairs(H, v[0], 1), *found)]
+    for rounding, norm in zip([*roundings, *(pairs.rounding for pairs in found)], [norms[0], *norms], strict=True):
+        assert rounding < 1e-5 * norm  # a thirtieth of what is refused
+    quadrature(H, v[0], 10)
+
+
+@pytest.mark.parametrize("kind", ["utils", "parametrizations"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_wrong_second_derivative_of_weight_norm_is_refused(kind, dtype):
+    wrap = nn.utils.weight_norm if kind == "utils" else nn.utils.parametrizations.weight_norm
+    torch.manual_seed(0)
+    model = nn.Sequential(wrap(nn.Linear(6, 7)), nn.Tanh(), nn.Linear(7, 3))
+    x, y = torch.randn(16, 6), torch.arange(16) % 3
+    with torch.no_grad():
+        model(x)  # utils' weight is the product of its last pass, which can be copied where it has no graph
+    objective = ls.Objective(model, [(x, y)], dtype=dtype)
+    with pytest.raises(ls.UserError, match=r"not symmetric: .* weight_norm"):
+        ls.hessian_spectrum(objective, batch_size=16)
+    with pytest.raises(ls.UserError, match="not symmetric"):
+        ls.hessian_top(objective, k=3)
+    with pytest.raises(ls.UserError, match="not symmetric"):
+        ls.spectral_density(objective, probes=1, steps=10)
+
+
+@needs_shared
+def test_a_true_eigenvalue_of_a_resnet20_lies_within_each_residual(resnet20, cifar):
+    """The eigenvalues of float64 are the truth for those of float32."""
+    x, y = next(iter(cifar))
+    batch = [(x[:8], y[:8])]
+    H, exact = (Curvature(ls.Objective(resnet20[0], batch, dtype=dtype)) for dtype in (torch.float32, torch.float64))
+    v = torch.randn(H.n, generator=torch.Generator().manual_seed(0))
+    found = eigenpairs(H, v, 4, tol=1e-2, max_products=30)
+    truth = eigenpairs(exact, v.double(), 6, tol=1e-3, max_products=30)
+    distance = np.abs(truth.values[truth.converged][:, None] - found.values).min(axis=0)
+    assert (distance <= found.residuals).all()
+    assert (distance > 10 * torch.finfo(torch.float32).eps * found.values).any()  # products round the spectrum itself

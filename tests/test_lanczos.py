@@ -187,7 +187,7 @@ def check_found(eigenvalues, which, k, seed, max_basis):
     k, b = min(k, n), min(4, n)
     A = matrix(eigenvalues, seed)
     pairs = eigenpairs(
-        lambda V: V @ A, start((b, n), seed), k, which=which, tol=1e-9, max_products=2000, max_basis=max_basis,
+        lambda V: V @ A, start((b, n), seed), k, which=which, tol=1e-8, max_products=2000, max_basis=max_basis,
         vectors=True,
     )  # fmt: skip
     scale = max(np.abs(eigenvalues).max(), 1)
@@ -313,3 +313,84 @@ def test_the_memory_of_a_basis_is_what_is_reckoned(max_products):
         pairs = eigenpairs(lambda v: diagonal * v, start(n), 5, which="SA", tol=0.0, max_products=max_products)
     assert pairs.products == max_products
     assert bases.most == rows_held(max_products) * n
+
+
+def test_the_residual_is_no_less_than_rounding():
+    """In float32 a true eigenvalue lies within each residual too, however far the search went."""
+    within = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        eigenvalues = np.concatenate([rng.normal(size=6) * 50, rng.normal(size=150)])
+        A = matrix(eigenvalues, seed).float()
+        truth = np.linalg.eigvalsh(A.double().numpy())
+        for tol in (1e-2, 1e-7):
+            pairs = eigenpairs(lambda v, A=A: A @ v, start(len(A), seed).float(), 8, tol=tol, max_products=60)
+            distance = np.abs(truth[:, None] - pairs.values).min(axis=0)
+            within.append(distance <= pairs.residuals)
+            strict = pairs.residuals <= tol * np.abs(pairs.values)
+            np.testing.assert_array_equal(pairs.converged, strict)
+    assert np.all(within)
+
+
+def test_verified_pairs_have_converged_by_their_true_residuals():
+    """A tolerance below what float32 resolves is not met, whatever the Lanczos relation says."""
+    A = matrix(np.concatenate([[50, -30, 20, -9], np.linspace(-1, 1, 200)])).float()
+    pairs = eigenpairs(lambda v: A @ v, start(len(A)).float(), 4, tol=1e-7, max_products=150, verify=True, vectors=True)
+    true = np.array([float((A @ u - value * u).norm()) for value, u in zip(pairs.values, pairs.vectors, strict=True)])
+    assert (true > 1e-7 * np.abs(pairs.values)).any()
+    assert (pairs.residuals >= true - 1e-9).all()
+    np.testing.assert_array_equal(pairs.converged, pairs.residuals <= 1e-7 * np.abs(pairs.values))
+    zero = eigenpairs(lambda v: v * torch.tensor([3.0, 2, 0, 0]), start(4).float(), 2, which="SA", verify=True)
+    assert zero.converged.all()
+
+
+@pytest.mark.parametrize("size", [0.03, 0.3])
+@pytest.mark.parametrize(("block", "max_basis"), [(1, None), (1, 9), (2, None), (2, 11)])
+def test_an_operator_that_is_not_symmetric_is_refused(size, block, max_basis):
+    n = 200
+    S = matrix(np.concatenate([[5, -4, 3], np.linspace(-1, 1, n - 3)]))
+    K = torch.as_tensor(np.random.default_rng(1).normal(size=(n, n))) * size / n**0.5
+    A = (S + (K - K.T)).float()
+    settings = {"max_basis": max_basis, "max_products": 80}
+    with pytest.raises(UserError, match=r"not symmetric: .* differ by .* weight_norm"):
+        eigenpairs(lambda V: V @ A, start((block, n)).float(), 4, **settings)
+    with pytest.raises(UserError, match="not symmetric"):
+        eigenpairs_in_lockstep(lambda X, _: torch.cat([X[:1] @ S.float(), X[1:] @ A]), start((2, block, n)).float(), 4)
+    with pytest.raises(UserError, match="not symmetric"):
+        quadrature(lambda v: A @ v, start(n).float(), 20)
+    found = eigenpairs(lambda V: V @ S.float(), start((block, n)).float(), 4, **settings)
+    assert found.rounding < 1e-5
+
+
+class DeviceReads(TorchFunctionMode):
+    """Counts what would wait for a device and copy from it, wherever the tensors are."""
+
+    WAITS = (torch.Tensor.cpu, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.__float__,
+             torch.Tensor.__int__, torch.Tensor.nonzero, torch.nonzero, torch.equal, torch.allclose)  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += function in self.WAITS
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("group", "block"), [(1, 1), (3, 1), (1, 3)])
+def test_a_step_waits_for_the_device_once(group, block):
+    eigenvalues = np.concatenate([[50, -30, 20, -9, 7], np.linspace(-1, 1, 300)])
+    A = matrix(eigenvalues).float()
+    lanczos = Lanczos(rows(A), start((group, block, len(A))).float())
+    reads = []
+    for i in range(30):
+        if lanczos.m >= 20:
+            theta, S, _ = lanczos.ritz()
+            lanczos.restart(theta[:, -6:], S[:, :, -6:])
+        with DeviceReads() as counted:
+            lanczos.step()
+        reads.append(counted.count)
+        if i == 20:
+            lanczos.keep([0])
+    assert max(reads) <= 2
+    assert np.mean(reads) < 1.2

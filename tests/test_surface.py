@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(mlp, points, objective):
 
 
 def test_a_loss_of_exactly_0_and_one_of_nan_are_done_and_not_computed_again(mlp, points):
-    values = iter([0.0, np.nan, 3.0, *[7.0] * 9])
+    values = iter([5.0, 5.0, 0.0, np.nan, 3.0, *[7.0] * 9])  # twice when it is made, to see that it repeats
     objective = ls.Objective(mlp, points[:1], loss=lambda f, y: torch.full((len(y),), next(values)))
     settings = {"points": (3, 1), "span": 0.5, "workers": 1}
     surface = ls.evaluate_surface(objective, ls.random_plane(mlp), **settings)
