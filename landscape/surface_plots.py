@@ -12,10 +12,10 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import AsinhNorm, BoundaryNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from landscape.canvas import COLORS, new_figure, new_row, note_above, note_below, style
@@ -33,15 +33,29 @@ from landscape.surface_marks import (
 )
 
 SURFACE_COLORS = "viridis"
+NEAREST = 25  # points of a grid: those within two steps of the lowest
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The values that share one colour scale: contour levels, and whether values above the last share its colour."""
+    """The values that share one colour scale: contour levels, and whether values above the last share its colour.
+
+    linear: where above 0, the scale is asinh(value / linear): linear up to it, and logarithmic beyond.
+    """
 
     levels: np.ndarray
     cut: bool
-    log: bool = False
+    linear: float = 0.0
+
+    @property
+    def log(self) -> bool:
+        return self.linear > 0
+
+    def height(self, values: Any) -> Any:
+        return np.arcsinh(np.asarray(values) / self.linear) if self.log else values
+
+    def label(self, quantity: str) -> str:
+        return f"{quantity}\nasinh scale: linear to {self.linear:.2g}, logarithmic beyond" if self.log else quantity
 
     @property
     def ceiling(self) -> float:
@@ -53,17 +67,24 @@ class Scale:
 
     @property
     def norm(self) -> Normalize:
-        return (LogNorm if self.log else Normalize)(float(self.levels[0]), self.ceiling)
+        ends = float(self.levels[0]), self.ceiling
+        return AsinhNorm(self.linear, *ends) if self.log else Normalize(*ends)
 
 
 def _has_walls(quantity: str) -> bool:
     return "accuracy" not in quantity  # bounded: nothing to cut
 
 
-def common_scale(values: Sequence[np.ndarray], levels: int = 16, *, walls: bool = True) -> Scale | None:
+def common_scale(
+    values: Sequence[np.ndarray], levels: int = 16, *, walls: bool = True, error: float = 0.0
+) -> Scale | None:
     """One scale for all arrays, None where nothing is finite: walls would hide the floor, so it ends at
-    floor + 4 (median - floor) of each array, whichever is highest. Logarithmic, in
-    steps of 1, 2, 5, where it spans more than two decades. Without walls neither.
+    floor + 4 (median - floor) of each array, whichever is highest. Without walls it does not.
+
+    Where that spans more than two decades above 0, it is that of asinh, in steps of 1, 2, 5. It is linear up to what
+    NEAREST points lie below, or one in twelve of a small grid: a logarithm would make a needle of the few that a grid
+    has near a minimum, as deep as chance has put one; and up to twice `error`, the standard error at the lowest. Where
+    less than a factor of 20 lies beyond, all of it is linear.
     """
     finite = [z[np.isfinite(z)] for z in values if np.isfinite(z).any()]
     if not finite:
@@ -74,11 +95,14 @@ def common_scale(values: Sequence[np.ndarray], levels: int = 16, *, walls: bool 
     least = 1e-9 * max(abs(floor), 1e-3)
     cut = walls and highest > ceiling + least
     end = max(ceiling if cut else highest, floor + least)
-    if walls and floor > 0 and end > 100 * floor:
-        decades = np.arange(np.floor(np.log10(floor)), np.ceil(np.log10(end)) + 1)
+    resolved = max(float(np.sort(z)[max(1, min(NEAREST, z.size // 12)) - 1]) for z in finite)
+    linear = max(resolved, 2 * error)
+    if walls and floor > 0 and end > 100 * floor and end > 20 * linear:
+        decades = np.arange(np.floor(np.log10(linear)), np.ceil(np.log10(end)) + 1)
         steps = np.outer(10.0**decades, [1, 2, 5]).ravel() if len(decades) <= levels // 2 else 10.0**decades
-        first, last = np.searchsorted(steps, floor, side="right") - 1, np.searchsorted(steps, end)
-        return Scale(steps[first : last + 1], cut, log=True)
+        first, last = np.searchsorted(steps, linear, side="right") - 1, np.searchsorted(steps, end)
+        below = [0.0] if steps[first] > floor else []
+        return Scale(np.array([*below, *steps[first : last + 1]]), cut, linear)
     return Scale(np.asarray(MaxNLocator(levels).tick_values(floor, end)), cut)
 
 
@@ -111,7 +135,7 @@ def plot_surface(
     """
     z, label = _values(surface, quantity) - above, _label(surface, quantity)
     x, y = surface["x"].values, surface["y"].values
-    scale = scale or common_scale([z], levels, walls=_has_walls(quantity))
+    scale = scale or common_scale([z], levels, walls=_has_walls(quantity), error=_error_at_lowest(surface, quantity))
     heights: list[Text] = []
     ax.set(xlabel=axis_label(surface, 0), ylabel=axis_label(surface, 1), title=title or "Loss surface")
     if min(z.shape) >= 2 and scale is not None:
@@ -121,7 +145,7 @@ def plot_surface(
         heights = ax.clabel(lines, fontsize=6.5, colors="black", inline=False, fmt=lambda v: f"{v:.4g}")
         if alone:
             assert ax.figure is not None
-            bar = ax.figure.colorbar(filled, ax=ax, label=label, shrink=0.9)
+            bar = ax.figure.colorbar(filled, ax=ax, label=scale.label(label), shrink=0.9)
             if scale.log:
                 bar.set_ticks(scale.levels[::every].tolist(), labels=[f"{level:g}" for level in scale.levels[::every]])
                 bar.minorticks_off()
@@ -165,7 +189,7 @@ def plot_surface_3d(
     """
     z, label = _values(surface, quantity) - above, _label(surface, quantity)
     x, y = surface["x"].values, surface["y"].values
-    scale = scale or common_scale([z], walls=_has_walls(quantity))
+    scale = scale or common_scale([z], walls=_has_walls(quantity), error=_error_at_lowest(surface, quantity))
     ax.set(xlabel=axis_label(surface, 0, short=True), ylabel=axis_label(surface, 1, short=True))
     ax.set_title(title or "Loss surface", y=0.97)
     if min(z.shape) >= 2 and scale is not None:
@@ -174,25 +198,24 @@ def plot_surface_3d(
         hole = np.isnan(relief).any() and bool((surface["done"] & ~np.isfinite(surface[quantity])).any())
         relief[relief > scale.ceiling] = np.nan
         colors = colormaps[SURFACE_COLORS](scale.norm(relief))
-        height, ends = relief, (float(scale.levels[0]), scale.ceiling)
-        if scale.log:
-            height, ends = np.log10(relief), (float(np.log10(ends[0])), float(np.log10(ends[1])))
+        height = scale.height(relief)
         ax.plot_surface(*np.meshgrid(xs, ys), height, facecolors=_shaded(colors, height, xs, ys), shade=False,
                         rcount=len(ys), ccount=len(xs), linewidth=0, antialiased=False)  # fmt: skip
-        ax.set_zlim(*ends)
+        ax.set_zlim(*scale.height(scale.levels[[0, -1]]).tolist())
         open_for = [f"above {scale.ceiling:.4g}" if scale.cut else "", "diverged" if hole else ""]
         notes = _penalty_note(surface, quantity, scale, above)
         notes += [f"open: {' or '.join(filter(None, open_for))}"] if any(open_for) else []
         if notes:
             ax.annotate("\n".join(notes), (0.0, -0.05), xycoords="axes fraction", va="top",
                         fontsize="x-small", color="0.35")  # fmt: skip
-    ax.set_zlabel(label, labelpad=6)
+    two_lines = scale is not None and scale.log
+    ax.set_zlabel(scale.label(label) if scale is not None else label, labelpad=14 if two_lines else 6)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_major_locator(MaxNLocator(4))
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
     if scale is not None and scale.log:
-        ax.zaxis.set_major_locator(MaxNLocator(4, integer=True))
-        ax.zaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{10**v:g}"))
+        shown = scale.levels[:: max(1, len(scale.levels) // 5)]
+        ax.set_zticks(scale.height(shown).tolist(), [f"{level:g}" for level in shown])
     ax.grid(False)
     ax.tick_params(labelsize="small", pad=1)
     ax.view_init(elev=24, azim=-62)
@@ -248,10 +271,13 @@ def plot_curve(
         error = surface[sem].values
         ax.fill_between(x, shown - error, shown + error, color=look["color"], alpha=0.25, linewidth=0)
         below.append("bands: one standard error over examples")
-    scale = common_scale([shown], walls=_has_walls(quantity))
+    scale = common_scale([shown], walls=_has_walls(quantity), error=_error_at_lowest(surface, quantity))
     below += _penalty_note(surface, quantity, scale)
     if scale is not None and scale.log:
-        ax.set_yscale("log")
+        ax.set_yscale("asinh", linear_width=scale.linear)
+        ticks = scale.levels[scale.levels <= np.nanmax(shown)]
+        ax.set_yticks(ticks.tolist(), [f"{level:g}" for level in ticks])
+        ax.set_ylabel(scale.label(_label(surface, quantity)))
     elif scale is not None and scale.cut:
         margin = 0.05 * (scale.ceiling - float(np.nanmin(shown)))
         ax.set_ylim(float(np.nanmin(shown)) - margin, scale.ceiling)
@@ -449,6 +475,20 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
 
 def _label(surface: xr.Dataset, quantity: str) -> str:
     return loss_label(surface) if quantity == "loss" else str(surface[quantity].attrs.get("long_name", quantity))
+
+
+def _error_at_lowest(surface: xr.Dataset, quantity: str) -> float:
+    """The standard error of the quantity where it is lowest, 0 where it is not known; the penalty has none."""
+    name = "nll_sem" if quantity in ("nll", "loss") else f"{quantity}_sem"
+    z = surface[quantity].values
+    if name not in surface or not np.isfinite(z).any():
+        return 0.0
+    error = float(
+        surface[name]
+        .transpose(*surface[quantity].dims)
+        .values.flat[int(np.nanargmin(np.where(np.isfinite(z), z, np.nan)))]
+    )
+    return error if np.isfinite(error) else 0.0
 
 
 def _penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above: float = 0.0) -> list[str]:

@@ -133,8 +133,33 @@ def test_a_scale_of_many_decades_is_logarithmic():
     ax, bar = figures["surface"].axes
     assert [t.get_text() for t in bar.get_yticklabels()] == [f"{v:g}" for v in bar.get_yticks()]
     low, high = figures["surface_3d"].axes[0].get_zlim()
-    assert 10**low <= float(group["nll"].min())
-    assert 10**high == pytest.approx(ax.collections[0].levels[-1])
+    scale = common_scale([group["nll"].values], error=0.1 * float(group["nll"].min()))
+    assert scale.linear * np.sinh(low) <= float(group["nll"].min())
+    assert scale.linear * np.sinh(high) == pytest.approx(ax.collections[0].levels[-1])
+
+
+def test_a_minimum_that_one_point_hits_is_no_needle():
+    """40 (x^2 + y^2) on a grid that has the minimum, of 1e-4: on a logarithmic scale one point has 60 % of it."""
+    c = np.linspace(-1, 1, 21)
+    z = 40 * np.add.outer(c**2, c**2) + 1e-4
+    for error in (0.0, 0.3):
+        group = surface(z).assign(nll_sem=(("y", "x"), np.full(z.shape, error)))
+        figures = draw_surface(group, "surface", quantity="nll")
+        ax, bar = figures["surface"].axes
+        relief = figures["surface_3d"].axes[0]
+        low, high = relief.get_zlim()
+        scale = common_scale([z], error=error)
+        assert scale.linear == pytest.approx(max(np.sort(z.ravel())[24], 2 * error))
+        lowest, next_to_it = scale.height(np.sort(z.ravel())[[0, 1]])
+        assert next_to_it - lowest < 0.25 * (high - low)
+        words = f"asinh scale: linear to {scale.linear:.2g}, logarithmic beyond"
+        assert words in bar.get_ylabel()
+        assert words in relief.get_zlabel()
+        ring = next(s for s in ax.collections if type(s).__name__ == "QuadContourSet").levels
+        assert not ((ring > 0) & (ring < scale.linear / 2.5)).any()
+    curve = draw_surface(surface(np.append(z[10], 900.0)), "curve", quantity="nll")["curve"].axes[0]
+    assert curve.get_yscale() == "asinh"
+    assert "asinh scale" in curve.get_ylabel()
 
 
 def test_accuracy_is_drawn_as_it_is():
