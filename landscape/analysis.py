@@ -26,6 +26,7 @@ from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.penalty import formula, in_heights, in_trace, loss_label
 from landscape.resumable import Save, refuse_other
+from landscape.spectrum_plots import with_sources
 from landscape.stated import stated, stated_network
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
@@ -315,9 +316,8 @@ def describe(name: str, group: xr.Dataset) -> str:
         source = config["source"]
         parts.append(f"imported from {source['file']}, {source['format']}, sha256 {source['sha256']}")
     if "trace" in group:
-        parts.append(f"trace {float(group['trace']):.4g} +- {float(group['trace_sem']):.2g}")
-        norm, sem = float(group["frobenius_squared"]), float(group["frobenius_squared_sem"])
-        parts.append(f"squared Frobenius norm {norm:.4g} +- {sem:.2g}")
+        parts.append(f"trace {with_sources(group, 'trace')}")
+        parts.append(f"squared Frobenius norm {with_sources(group, 'frobenius_squared')}")
     if name == "test":
         parts.append(f"accuracy {percent(group)} of {int(group['examples'])}")
     return f"{name}: " + "; ".join(p for p in parts if p)

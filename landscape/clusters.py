@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Members = NDArray[np.int64]
+LEAST_UNITS = 8  # clusters, folds or probes: of fewer, no standard error is given
 
 
 def numbered(clusters: ArrayLike) -> Members:
@@ -21,16 +22,31 @@ def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
 
     The variance of sum_c t_c / sum_c n_c, t_c and n_c a cluster's total and size, linearised:
     C / (C - 1) sum_c (t_c - n_c mean)^2 / N^2 (Cochran, Sampling Techniques, eq. 9A.12). Of clusters of one it is the
-    usual s^2 / N. NaN for a single cluster.
+    usual s^2 / N. NaN for fewer than LEAST_UNITS clusters.
     """
     values = np.asarray(values, float)
     with np.errstate(invalid="ignore", over="ignore"):
         mean = float(values.mean())
         apart = np.bincount(clusters, weights=values - mean)
         count = len(apart)
-        if count < 2:
+        if count < LEAST_UNITS:
             return mean, np.nan
         return mean, float(np.sqrt(count / (count - 1) * np.square(apart).sum()) / len(values))
+
+
+def sem_within(values: ArrayLike, groups: Members) -> float:
+    """The standard error of the mean of values (N,) that stems from what varies within groups: s_within / sqrt(N).
+
+    NaN where fewer than LEAST_UNITS values, or in several groups as few differences, tell of it.
+    """
+    values = np.asarray(values, float)
+    sizes = np.bincount(groups)
+    freedom = len(values) - len(sizes)
+    if freedom < LEAST_UNITS - 1:
+        return np.nan
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = values - (np.bincount(groups, weights=values) / sizes)[groups]
+        return float(np.sqrt(np.square(apart).sum() / freedom / len(values)))
 
 
 def fold_of(clusters: Members, most: int) -> Members:
@@ -60,11 +76,12 @@ def parted(clusters: Members, size: int) -> tuple[int, int] | None:
 def jackknife_sem(replicates: ArrayLike) -> NDArray[np.float64]:
     """The standard error by delete-one-fold jackknife, from the values (F, ...) without each of F equally large folds.
 
-    sqrt((F - 1) / F sum_f (value_f - their mean)^2) (Efron & Stein 1981). NaN for fewer than two, or one not finite.
+    sqrt((F - 1) / F sum_f (value_f - their mean)^2) (Efron & Stein 1981). NaN for fewer than LEAST_UNITS, or where one
+    is not finite.
     """
     replicates = np.asarray(replicates, float)
     count = len(replicates)
-    if count < 2:
+    if count < LEAST_UNITS:
         return np.full(replicates.shape[1:], np.nan)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.sqrt((count - 1) * replicates.var(axis=0))

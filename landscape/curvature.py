@@ -43,7 +43,7 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Local:
+class Local:
     """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
 
     gradient: Parts
@@ -67,15 +67,15 @@ def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bo
     )
 
 
-def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
     """grad^2 of scale * sum_i l(f(x_i), y_i): the gradient of <gradient, v>."""
     loss = objective.nll_sum(x, y) * scale
     gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
     refuse_differentiated_once(gradient)
-    return _Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
+    return Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
 
 
-def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
     """scale * sum_i J_i^T (grad_f^2 l_i) J_i, with J v as the derivative of w -> J^T w times v (a double backward)."""
     f = objective.model(x)
     at = f.detach().requires_grad_()
@@ -88,17 +88,17 @@ def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: f
         Jv = _backward(Jw, [w], v, keep=True)
         return _backward([f], parameters, _backward([df], [at], Jv, keep=keep), keep=keep)
 
-    return _Local(_backward([f], parameters, [df.detach()], keep=True), product)
+    return Local(_backward([f], parameters, [df.detach()], keep=True), product)
 
 
-def _residual(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> _Local:
+def _residual(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
     """H - G: sum over outputs of the loss's slope times the output's own curvature."""
     h, g = (form(objective, parameters, x, y, scale) for form in (_hessian, _ggn))
 
     def product(v: Parts, keep: bool) -> list[Tensor]:
         return [a - b for a, b in zip(h.product(v, keep), g.product(v, keep), strict=True)]
 
-    return _Local(h.gradient, product)
+    return Local(h.gradient, product)
 
 
 _FORMS = {"hessian": _hessian, "ggn": _ggn, "residual": _residual}
@@ -139,9 +139,11 @@ class Curvature:
             sizes: int | list[int] = chunk_size or [len(labels) for _, labels in objective.batches]
         else:
             sizes = chunk_size or len(y)
-        self._chunks = list(zip(x.split(sizes), y.split(sizes), strict=True))
+        chunks = list(zip(x.split(sizes), y.split(sizes), strict=True))
+        self._chunks: Iterable[tuple[Tensor, Tensor]] = chunks
+        self._keep = len(chunks) == 1
         self._scale = 1 / len(y)
-        self._kept: _Local | None = None
+        self._kept: list[Local] | None = None
         self.products = 0
 
     @property
@@ -158,17 +160,17 @@ class Curvature:
             return self(V[None])[0]
         parts = [self._parts(row) for row in V]
 
-        def add(totals: Sequence[Parts], local: _Local, kept: bool) -> None:
+        def add(totals: Sequence[Parts], local: Local, kept: bool, _: int) -> None:
             for i, v in enumerate(parts):
-                _accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
+                accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
 
         out = self._summed(V, add)
         self.products += len(V)
-        return _with_penalty(self, V, out)
+        return with_penalty(self, V, out)
 
     def gradient(self) -> Tensor:
         """The gradient (n,) of the mean NLL, the penalty's left out."""
-        return self._summed(self.zeros()[None], lambda totals, local, _: _accumulate(totals[0], local.gradient))[0]
+        return self._summed(self.zeros()[None], lambda totals, local, *_: accumulate(totals[0], local.gradient))[0]
 
     def linear_operator(self) -> LinearOperator:
         """The same operator for scipy, which multiplies columns (n,) or (n, b)."""
@@ -184,30 +186,35 @@ class Curvature:
         shape = (self.n, self.n)
         return LinearOperator(shape, matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=like.numpy().dtype)
 
-    def _summed(self, like: Tensor, add: Callable[[Sequence[Parts], _Local, bool], None]) -> Tensor:
-        """Rows like those of `like`, to which `add` has added the share of each chunk; of smaller ones if need be."""
+    def _summed(self, like: Tensor, add: Callable[[Sequence[Parts], Local, bool, int], None]) -> Tensor:
+        """Rows like those of `like`, to which `add` has added the share of each chunk, by number; of smaller
+        ones if need be.
+        """
         while True:
             out = torch.zeros_like(like)
             totals = [self._parts(row) for row in out]
             try:
                 with exact_arithmetic(), second_derivatives():
-                    for local, kept in self._local():
-                        add(totals, local, kept)
+                    for number, (local, kept) in enumerate(self._local()):
+                        add(totals, local, kept, number)
                 return out
             except torch.OutOfMemoryError as e:
                 largest = max(len(y) for _, y in self._chunks)
                 if largest == 1:
                     raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
-            self._kept = None  # here, where nothing holds the graph that failed any more
-            size = largest // 2
-            self._chunks = [part for x, y in self._chunks for part in zip(x.split(size), y.split(size), strict=True)]
+            self._cut(largest // 2)  # here, where nothing holds the graph that failed any more
 
-    def _local(self) -> Iterator[tuple[_Local, bool]]:
+    def _cut(self, size: int) -> None:
+        """Into chunks of at most `size` examples from now on, and no graph kept."""
+        self._keep, self._kept = False, None
+        self._chunks = [part for x, y in self._chunks for part in zip(x.split(size), y.split(size), strict=True)]
+
+    def _local(self) -> Iterator[tuple[Local, bool]]:
         form, parameters = _FORMS[self.kind], list(self.parameters.values())
-        if len(self._chunks) == 1:
+        if self._keep:
             if self._kept is None:
-                self._kept = form(self.objective, parameters, *self._chunks[0], self._scale)
-            yield self._kept, True
+                self._kept = [form(self.objective, parameters, x, y, self._scale) for x, y in self._chunks]
+            yield from ((local, True) for local in self._kept)
             return
         for x, y in self._chunks:
             yield form(self.objective, parameters, x, y, self._scale), False
@@ -216,7 +223,7 @@ class Curvature:
         return list(unflatten(v, self.parameters).values())
 
 
-def _accumulate(totals: Parts, parts: Parts) -> None:
+def accumulate(totals: Parts, parts: Parts) -> None:
     with torch.no_grad():
         torch._foreach_add_(list(totals), [part.detach() for part in parts])
 
@@ -249,7 +256,7 @@ class MiniBatchCurvatures:
         """The products (G', n) of the mini-batches `members` with the rows of V (G', n)."""
         if self.vectorised:
             try:
-                return _with_penalty(self, V, self._together(V, members))
+                return with_penalty(self, V, self._together(V, members))
             except torch.OutOfMemoryError:
                 raise
             except Exception as e:  # whatever the network's own code does under vmap
@@ -306,7 +313,7 @@ class MiniBatchCurvatures:
         return {name: H[name] - G[name] for name in H}
 
 
-def _with_penalty(operator: Curvature | MiniBatchCurvatures, V: Tensor, out: Tensor) -> Tensor:
+def with_penalty(operator: Curvature | MiniBatchCurvatures, V: Tensor, out: Tensor) -> Tensor:
     if operator.kind != "residual" and operator.objective.weight_decay:
         for v, o in zip(V, out, strict=True):
             total = unflatten(o, operator.parameters)

@@ -1,4 +1,8 @@
-"""Averages over the whole spectrum, by random probes: spectral density, trace, Frobenius norm, each with its error."""
+"""Averages over the whole spectrum, by random probes: spectral density, trace, Frobenius norm, each with its error.
+
+Errors have two sources: the probes, and the examples, of which others would have given another Hessian. That over
+examples is by jackknife, from the products of folds of the examples, none of which parts a cluster, with the probes.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,17 @@ import numpy as np
 import torch
 import xarray as xr
 
+from landscape.clusters import LEAST_UNITS, jackknife_sem, mean_and_sem, numbered, sem_within
 from landscape.curvature import Curvature
 from landscape.draws import rademacher
 from landscape.errors import UserError
+from landscape.jackknife import FoldedCurvature, Moments
 from landscape.lanczos import quadrature
 from landscape.objective import Objective
 from landscape.resumable import Index, Save, begin, each_not_done
 
 ESTIMATORS = ("hutchinson", "hutch++")
+MOMENTS = ("trace", "frobenius_squared")
 
 
 def spectral_density(
@@ -44,9 +51,11 @@ def spectral_density(
     chunk_size, kind: as in `Curvature`.
 
     Returns a Dataset with dims (probe, node): node, weight; (probe): mean_eigenvalue and mean_square_eigenvalue, the
-    first two moments, each exact for its probe, batch (-1 for the whole data) and done; scalars trace and
-    frobenius_squared with their standard errors across probes, trace_sem and frobenius_squared_sem; with a penalty
-    penalty_trace, its exact share in the trace.
+    first two moments, each exact for its probe, batch (-1 for the whole data) and done; (probe, fold), of the whole
+    data: trace_without_fold and frobenius_squared_without_fold, each probe's estimates without a fold of the examples;
+    scalars trace, frobenius_squared and their standard errors, as `hessian_trace` names them. Of mini-batches trace_sem
+    comes from the spread of their means, and its square less that of trace_sem_probes is the examples'; it is NaN for
+    fewer than 8 of them. With a penalty penalty_trace, its exact share in the trace.
     Raises UserError for fewer than one probe or step, or fewer probes than mini-batches.
     """
     if probes < 1 or steps < 1:
@@ -55,6 +64,8 @@ def spectral_density(
     if minibatches and probes < len(minibatches):
         raise UserError(f"probes={probes} cannot visit {len(minibatches)} mini-batches; take as many or more")
     whole = Curvature(objective, kind=kind, chunk_size=chunk_size)
+    # of a probe's products one is made by folds: the others are fewer launches on a GPU
+    folded = None if minibatches else FoldedCurvature(objective, kind=kind, chunk_size=chunk_size, keep=False)
     config = {
         "analysis": "density",
         "probes": probes,
@@ -66,17 +77,37 @@ def spectral_density(
         "parameters": whole.n,
         "objective": objective.config(),
     }
-    result = begin(_empty_density(probes, steps, len(minibatches or [])), config, partial)
+    empty = _empty_density(probes, steps, len(minibatches or []))
+    result = begin(empty if folded is None else empty.assign(_empty_folds(probes, folded.folds)), config, partial)
 
     def compute(indices: list[Index]) -> None:
         ((i,),) = indices
+        probe = rademacher(whole.zeros(), seed, i)
+        moments: Moments | None = None
+
+        def product(v: torch.Tensor) -> torch.Tensor:
+            nonlocal moments
+            if folded is None or moments is not None:
+                return H(v)
+            Hv, moments = folded.with_moments(v)  # of the probe itself, to unit length
+            return Hv
+
         H = whole
         if minibatches:
             H = Curvature(objective, *minibatches[i % len(minibatches)], kind=kind, chunk_size=chunk_size)
-        result["node"].values[i], result["weight"].values[i] = quadrature(H, rademacher(H.zeros(), seed, i), steps)
+        result["node"].values[i], result["weight"].values[i] = quadrature(product, probe, steps)
+        if moments is not None:
+            result["trace_without_fold"].values[i] = whole.n * moments.first_without
+            result["frobenius_squared_without_fold"].values[i] = whole.n * moments.second_without
 
     each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    return result.assign(_moments(result["node"], result["weight"], whole.n) | _penalty_trace(whole))
+    first, second = ((result["weight"] * result["node"].fillna(0) ** p).sum("node", skipna=False) for p in (1, 2))
+    found: dict[str, Any] = {"mean_eigenvalue": first, "mean_square_eigenvalue": second}
+    for name, moment in zip(MOMENTS, (first, second), strict=True):
+        estimates = whole.n * moment.values
+        found[name] = float(estimates.mean())
+        found |= _over_mini_batches(name, estimates, result) if minibatches else _errors(name, estimates, result)
+    return result.assign(found | _penalty_trace(whole))
 
 
 def hessian_trace(
@@ -98,21 +129,26 @@ def hessian_trace(
     "hutch++": a third of the products finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and
     ||H Q||_F^2 exactly, and probes estimate what is left, tr(P H P) and ||H P||_F^2 with P = I - Q Q^T (Meyer et al.,
     arXiv:2010.09649, alg. 1): far less variance where few eigenvalues carry the trace. Of a network's outliers that is
-    so; where the spectrum is flat, Hutchinson's more probes win. Both standard errors are across probes. Q is held: a
-    third of `products` vectors of the network's size.
+    so; where the spectrum is flat, Hutchinson's more probes win. Q is held: a third of `products` vectors of the
+    network's size, and ten more for the folds of the examples.
 
     Returns a Dataset with dims (probe): trace_estimate, frobenius_squared_estimate (each the exact part plus the
-    probe's) and done; scalars trace, trace_sem, frobenius_squared, frobenius_squared_sem, products; with a penalty
-    penalty_trace, its exact share in the trace.
+    probe's) and done; (probe, fold): trace_without_fold, frobenius_squared_without_fold, the same without a fold of the
+    examples; scalars products, trace and frobenius_squared, and for each its standard errors: trace_sem_probes, how far
+    other probes would have given another number; trace_sem_examples, how far other examples, whatever the
+    probes, by delete-one-fold jackknife with Q held; and trace_sem, the root of the sum of their squares. From fewer
+    than 8 probes or folds a standard error is NaN. With a penalty penalty_trace, its exact share in the trace.
     Raises UserError for an unknown estimator, or too few products for two probes.
     """
     if estimator not in ESTIMATORS:
         raise UserError(f"estimator={estimator!r} is not one of {', '.join(ESTIMATORS)}")
-    H = Curvature(objective, kind=kind, chunk_size=chunk_size)
+    H = FoldedCurvature(objective, kind=kind, chunk_size=chunk_size)
     rank = min(products // 3, H.n) if estimator == "hutch++" else 0
     probes = products - 2 * rank
     if probes < 2:
-        raise UserError(f"products={products} leave {max(probes, 0)} probes; a standard error needs 2 or more")
+        raise UserError(
+            f"products={products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
+        )
     config = {
         "analysis": "trace",
         "products": products,
@@ -122,24 +158,26 @@ def hessian_trace(
         "parameters": H.n,
         "objective": objective.config(),
     }
-    result = begin(_empty_trace(probes), config, partial)
+    result = begin(_empty_trace(probes).assign(_empty_folds(probes, H.folds)), config, partial)
     if not result["done"].all():
-        Q, trace, frobenius = _sketched(H, rank, seed)
+        Q, exact = _sketched(H, rank, seed)
 
         def compute(indices: list[Index]) -> None:
             ((i,),) = indices
             v = rademacher(H.zeros(), seed, 1, i)
             v = v - (Q @ v) @ Q
-            Hv = H(v)
-            result["trace_estimate"].values[i] = trace + float(torch.dot(v.double(), Hv.double()))
-            result["frobenius_squared_estimate"].values[i] = frobenius + float(Hv.double().square().sum())
+            moments = exact + H.with_moments(v)[1]
+            result["trace_estimate"].values[i] = moments.first
+            result["frobenius_squared_estimate"].values[i] = moments.second
+            result["trace_without_fold"].values[i] = moments.first_without
+            result["frobenius_squared_without_fold"].values[i] = moments.second_without
 
         each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
     found: dict[str, Any] = {"products": products}
-    for name in ("trace", "frobenius_squared"):
-        estimates = result[f"{name}_estimate"]
-        found[name] = float(estimates.mean(skipna=False))
-        found[f"{name}_sem"] = float(estimates.std(ddof=1, skipna=False)) / np.sqrt(probes)
+    for name in MOMENTS:
+        estimates = result[f"{name}_estimate"].values
+        found[name] = float(estimates.mean())
+        found |= _errors(name, estimates, result)
     return result.assign(found | _penalty_trace(H))
 
 
@@ -150,20 +188,52 @@ def _penalty_trace(H: Curvature) -> dict[str, float]:
     return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
 
 
-def _sketched(H: Curvature, rank: int, seed: int) -> tuple[torch.Tensor, float, float]:
+def _errors(name: str, estimates: np.ndarray, result: xr.Dataset) -> dict[str, float]:
+    """The errors of the mean of the probes' estimates (probe,): across probes, over examples, and of both.
+
+    The jackknife of the mean over P probes has in it 1/P of what examples change in each probe apart, which the spread
+    across probes has too: the difference between the jackknife of one probe and of the mean says how much that is.
+    """
+    probes, without = len(estimates), result[f"{name}_without_fold"].values
+    over_probes = sem_within(estimates, np.zeros(probes, np.int64))
+    of_mean, of_one = (float(np.mean(jackknife_sem(r) ** 2)) for r in (without.mean(axis=0), without.T))
+    over_examples = float(np.sqrt(np.maximum(of_mean - (of_one - of_mean) / max(probes - 1, 1), 0)))
+    return _named(name, float(np.hypot(over_probes, over_examples)), over_probes, over_examples)
+
+
+def _over_mini_batches(name: str, estimates: np.ndarray, result: xr.Dataset) -> dict[str, float]:
+    """The same of probes on mini-batches of their own, whose means are independent, and have both errors in them."""
+    batch = numbered(result["batch"].values)
+    _, total = mean_and_sem(estimates, batch)
+    over_probes = sem_within(estimates, batch)
+    return _named(name, total, over_probes, float(np.sqrt(np.maximum(total**2 - over_probes**2, 0))))
+
+
+def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
+    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": over_examples}
+
+
+def _sketched(H: FoldedCurvature, rank: int, seed: int) -> tuple[torch.Tensor, Moments]:
     """Q (rank, n) with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2."""
     Q = H.zeros().new_empty(rank, H.n)
     for i in range(rank):
         Q[i] = H(rademacher(H.zeros(), seed, 0, i))
     if not rank or not torch.isfinite(Q).all():
-        return Q[:0], 0.0, 0.0
+        return Q[:0], H.no_moments()
     Q = torch.linalg.qr(Q.T)[0].T.contiguous()
-    trace = frobenius = 0.0
-    for q in Q:
-        Hq = H(q)
-        trace += float(torch.dot(q.double(), Hq.double()))
-        frobenius += float(Hq.double().square().sum())
-    return Q, trace, frobenius
+    return Q, sum((H.with_moments(q)[1] for q in Q), H.no_moments())
+
+
+def _empty_folds(probes: int, folds: int) -> dict[str, Any]:
+    words = {"trace": "trace", "frobenius_squared": "squared Frobenius norm"}
+    return {
+        f"{name}_without_fold": (
+            ("probe", "fold"),
+            np.full((probes, folds), np.nan),
+            {"long_name": f"{text}, by one probe, without a fold of the examples"},
+        )
+        for name, text in words.items()
+    }
 
 
 def _empty_trace(probes: int) -> xr.Dataset:
@@ -201,20 +271,3 @@ def _empty_density(probes: int, steps: int, batches: int) -> xr.Dataset:
         },
         {"probe": np.arange(probes)},
     )
-
-
-def _moments(node: xr.DataArray, weight: xr.DataArray, n: int) -> dict[str, Any]:
-    first, second = ((weight * node**p).sum("node", skipna=True) for p in (1, 2))
-    probes = node.sizes["probe"]
-
-    def sem(moment: xr.DataArray) -> float:
-        return float(n * moment.std(ddof=1) / np.sqrt(probes)) if probes > 1 else np.nan
-
-    return {
-        "mean_eigenvalue": first,
-        "mean_square_eigenvalue": second,
-        "trace": float(n * first.mean()),
-        "trace_sem": sem(first),
-        "frobenius_squared": float(n * second.mean()),
-        "frobenius_squared_sem": sem(second),
-    }

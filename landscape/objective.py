@@ -20,7 +20,7 @@ from landscape.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.errors import UserError
 from landscape.folding import accelerate
 from landscape.networks import lacks_second_derivative, outputs, supply_second_derivative
-from landscape.parameters import fingerprint, trainable
+from landscape.parameters import fingerprint
 from landscape.precision import true_float32
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -251,20 +251,6 @@ class Objective:
     def nll_sum(self, x: Tensor, y: Tensor) -> Tensor:
         """sum_i l(f(x_i), y_i) on one batch, differentiable."""
         return self.loss(self.model(x), y).sum()
-
-    def gradient(self) -> dict[str, Tensor]:
-        """grad L where the private copy stands, the penalty's included, by name; batch by batch."""
-        parameters = trainable(self.model)
-        tensors = list(parameters.values())
-        total = [torch.zeros_like(p) for p in tensors]
-        for x, y in self.batches:
-            part = torch.autograd.grad(self.nll_sum(x, y) / self.examples, tensors, materialize_grads=True)
-            torch._foreach_add_(total, part)
-        if self.weight_decay:
-            penalty = self.penalty_of(dict(self.model.named_parameters()))
-            part = torch.autograd.grad(penalty, tensors, materialize_grads=True)
-            torch._foreach_add_(total, part)
-        return dict(zip(parameters, total, strict=True))
 
     def penalty(self) -> Tensor:
         """penalty(theta) where the private copy stands, a scalar in float64."""

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.canvas import COLORS, MARKERS, note_above, style
+from landscape.clusters import mean_and_sem, numbered
 from landscape.penalty import in_curvature, in_trace
 from landscape.smoothing import MANY, kernel_width, quadrature_cells, reflected_density
 
@@ -150,9 +151,9 @@ def _power(value: float, _: int | None = None) -> str:
 
 
 def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
-    """The spectral density on a log scale, the mean over probes, with a band of one standard error across them; and
-    every node as a dot (right), with its weight in eigenvalues: what a Lanczos run resolves, each probe sees at the
-    same place.
+    """The spectral density on a log scale, the mean over probes, with a band of one standard error across them, or of
+    mini-batches over these, where there are enough; and every node as a dot (right), with its weight in eigenvalues:
+    what a Lanczos run resolves, each probe sees at the same place.
 
     Steps, not a smooth curve: each node's weight is spread over its cell, as `landscape.smoothing.quadrature_cells`
     has it, so that the density ends at the extreme Ritz values, and its integral is 1.
@@ -168,6 +169,9 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     if linear is None:
         return
     node, weight = node[done], weight[done]
+    batch = density["batch"].values[done] if "batch" in density else np.full(len(node), -1)
+    by_batch = bool((batch >= 0).all())
+    unit = numbered(batch) if by_batch else np.arange(len(node))
     n = density.attrs.get("config", {}).get("parameters")
     width = float(np.ptp(_squeeze(node[np.isfinite(node)], linear)))
     widest, narrowest = width / WIDEST, width / NARROWEST
@@ -178,11 +182,13 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
                                    narrowest=narrowest)  # fmt: skip
         cells.append((_stretch(u, linear), mass))
     edges, per_probe = _steps(cells)
+    band = ""
     if len(edges):
         mean = per_probe.mean(axis=0)
         ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(mean, 2), color=COLORS[0], lw=1.2)
-        if len(per_probe) > 1:
-            sem = per_probe.std(axis=0, ddof=1) / np.sqrt(len(per_probe))
+        sem = np.array([mean_and_sem(column, unit)[1] for column in per_probe.T])
+        if np.isfinite(sem).all():
+            band = f"; band: standard error over {'mini-batches' if by_batch else 'probes'}"
             low, high = (np.append(end, end[-1]) for end in (np.maximum(mean - sem, 0), mean + sem))
             ax.fill_between(edges, low, high, step="post", color=COLORS[0], alpha=0.3, linewidth=0)
         ax.set_yscale("log", nonpositive="clip")
@@ -191,7 +197,7 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     ax.axvline(0, color="0.3", lw=0.8)
     ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
     note = (
-        f"{len(node)} probes of {node.shape[1]} steps; {ends}; band: standard error\n"
+        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}\n"
         f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
         f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %"
     )
@@ -275,7 +281,9 @@ def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> N
 
 
 def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
-    """The estimate of a `trace` group as its probes come in, with one standard error."""
+    """The estimate of a `trace` group as its probes come in, with one standard error over probes; at the end, where it
+    is known, that over probes and examples.
+    """
     estimates = trace["trace_estimate"].values
     count = np.arange(1, len(estimates) + 1)
     mean = np.cumsum(estimates) / count
@@ -283,18 +291,41 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
     ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
     ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")
-    ax.fill_between(count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error")
+    ax.fill_between(
+        count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error (probes)"
+    )
+    if "trace_sem_examples" in trace and np.isfinite(trace["trace_sem"]):
+        ax.errorbar(count[-1], float(trace["trace"]), yerr=float(trace["trace_sem"]), color=COLORS[0], capsize=4,
+                    label="standard error (probes and examples)")  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, fontsize="small")
     config = trace.attrs.get("config", {})
     note_above(
         ax,
         _with_penalty(
-            f"{float(trace['trace']):.4g} +- {float(trace['trace_sem']):.2g} by {config.get('estimator', 'probes')}, "
-            f"{int(trace['products'])} products",
+            f"{with_sources(trace, 'trace')}; {config.get('estimator', 'probes')}, {int(trace['products'])} products",
             in_trace(trace),
         ),
     )
+
+
+def with_sources(group: xr.Dataset, name: str) -> str:
+    """A number of a `trace` or `density` group with its standard error, and what of it stems from what, in words.
+
+    Where that over examples is not known, as in files of before it was computed, that over probes is given as such.
+    """
+
+    def known(variable: str) -> float:
+        return float(group[variable]) if variable in group else np.nan
+
+    value, total = known(name), known(f"{name}_sem")
+    over = {source: known(f"{name}_sem_{source}") for source in ("probes", "examples")}
+    if f"{name}_sem_probes" not in group:
+        total, over["probes"] = np.nan, total
+    named = [f"{sem:.2g} over {source}" for source, sem in over.items() if np.isfinite(sem)]
+    if np.isfinite(total):
+        return f"{value:.4g} +- {total:.2g}" + (f" ({', '.join(named)})" if named else "")
+    return f"{value:.4g}" + (f" +- {', '.join(named)}" if named else "")
 
 
 def _with_penalty(note: str, penalty: str) -> str:

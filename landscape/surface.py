@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from landscape.adaptive import refine
 from landscape.batchnorm import recalibrated
+from landscape.clusters import LEAST_UNITS
 from landscape.curvature import Curvature, exact_arithmetic
 from landscape.directions import Extent, Plane
 from landscape.draws import gaussian
 from landscape.errors import UserError
+from landscape.jackknife import gradient_norm as gradient_norm_of
 from landscape.lanczos import eigenpairs
 from landscape.measures import measure
 from landscape.objective import Objective
-from landscape.parameters import Direction, displaced, flatten
+from landscape.parameters import Direction, displaced
 from landscape.precision import true_float32
 from landscape.rays import RAY_VARIABLES, Point, search_width
 from landscape.resumable import Index, Save, begin, each_not_done
@@ -35,7 +37,10 @@ LABELS = {
     "accuracy": "accuracy",
     "accuracy_sem": "standard error of accuracy over examples",
 }
-GRADIENT_LABELS = {"gradient_norm": "norm of the gradient of the loss"}
+GRADIENT_LABELS = {
+    "gradient_norm": "norm of the gradient of the loss",
+    "gradient_norm_sem": "standard error of gradient_norm over examples",
+}
 EIGENVALUE_LABELS = {
     "eigenvalue_high": "largest Hessian eigenvalue",
     "eigenvalue_low": "smallest Hessian eigenvalue",
@@ -98,7 +103,7 @@ def evaluate_surface(
         point from the frozen data, batch by batch as they are cut, at the cost of one more pass.
     precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`
         points are computed in both, and kept in checked_at, checked_nll and checked_error.
-    gradient_norm: also ||grad L|| at each point.
+    gradient_norm: also ||grad L|| at each point, and its standard error over examples, gradient_norm_sem.
     eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
         residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products;
         converged_high, converged_low and complete say which, as in `hessian_spectrum`.
@@ -182,7 +187,7 @@ def evaluate_surface(
     def _values(mine: Objective) -> dict[str, Any]:
         values = mine.evaluate(autocast=PRECISIONS[precision]).asdict()
         if gradient_norm:
-            values["gradient_norm"] = float(torch.linalg.vector_norm(flatten(mine.gradient()).double()))
+            values["gradient_norm"], values["gradient_norm_sem"] = gradient_norm_of(mine)
         if eigenvalues:
             H = Curvature(mine)
             pairs = eigenpairs(H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=tol, max_products=max_products)
@@ -273,10 +278,15 @@ def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.
 
     From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
     corner of the range, and a fifth more, since a pilot knows a spread to some per cent only. batchnorm: as in
-    `evaluate_surface`. Raises UserError for an se that is not positive, or losses there that are not finite.
+    `evaluate_surface`. Raises UserError for an se that is not positive, too small a pilot, or losses there that are not
+    finite.
     """
     if not (np.isfinite(se) and se > 0):
         raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
+    if len(set(objective.clusters)) < LEAST_UNITS:
+        raise UserError(
+            f"a pilot of {objective.examples} examples does not tell how they spread; take {2 * LEAST_UNITS} or more"
+        )
     needed = 0.0
     for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in _ranges(span, plane.dims))):
         with _standing(objective, _moves(plane), at, batchnorm):

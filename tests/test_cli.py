@@ -267,7 +267,7 @@ def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
         (("top", "--max-basis", 3), "max_basis=3 is too small"),
         (("top", "--chunk-size", 0), "chunk_size=0"),
         (("trace", "--estimator", "diagonal"), "hutchinson, hutch++"),
-        (("trace", "--products", 1), "a standard error needs 2"),
+        (("trace", "--products", 1), "a standard error needs 8"),
     ],
 )
 def test_mistakes_in_asking_for_curvature(trained, tmp_path, options, words):

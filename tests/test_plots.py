@@ -182,6 +182,11 @@ def test_every_other_group_is_drawn(tmp_path):
     top = xr.Dataset({"eigenvalue": ("rank", [90.0, -3, np.nan]), "residual": ("rank", [0.1, 2, np.nan]),
                       "converged": ("rank", [True, False, False])}, attrs={"config": {"analysis": "top"}})  # fmt: skip
     trace = xr.Dataset({"trace_estimate": ("probe", [3.0, 5, 4]), "trace": 4.0, "trace_sem": 0.6, "products": 9})
+    both = trace.assign(trace_sem=1.0, trace_sem_probes=0.6, trace_sem_examples=0.8)
+    notes = {name: plots.draw({"trace": t})["trace"].axes[0].texts[-1].get_text() for name, t in
+             (("old", trace), ("new", both))}  # fmt: skip
+    assert notes["old"].startswith("4 +- 0.6 over probes; ")
+    assert notes["new"].startswith("4 +- 1 (0.6 over probes, 0.8 over examples); ")
     series = xr.concat([spectrum(one) for one in e], "checkpoint").assign_coords(checkpoint=["epoch 1", "epoch 20"])
     series.attrs["config"] = {"analysis": "series"}
     groups = {"spectrum_per_layer": parts, "top": top, "top_ggn": top, "trace": trace, "series": series}

@@ -252,3 +252,9 @@ def test_the_examples_needed_are_those_of_the_surface_itself(normalised, batchno
     near = ls.evaluate_surface(normalised, plane, points=3, span=(-0.25, 0.25), batchnorm=batchnorm)
     needed = 1.2 * normalised.examples * (float(near["nll_sem"].max()) / 0.1) ** 2
     assert abs(samples_for(normalised, plane, 0.1, (-1.0, 1.0), batchnorm=batchnorm) - needed) <= 1
+
+
+def test_a_pilot_of_few_examples_is_refused(mlp, points):
+    few = ls.Objective(mlp, [(points[0][0][:5], points[0][1][:5])])
+    with pytest.raises(ls.UserError, match=r"a pilot of 5 examples .* take 16 or more"):
+        samples_for(few, ls.random_plane(mlp), 0.1)
