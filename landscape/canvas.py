@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill, wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (8, 3)), (0, (1, 3)))
+LINE = 9.5  # points from one small line to the next
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -24,6 +26,17 @@ def note_above(ax: Axes, text: str) -> None:
         return
     ax.set_title(ax.get_title().rstrip("\n") + "\n" * (text.count("\n") + 1))
     ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+
+
+def notes_above(ax: Axes, title: str, lines: Iterable[str], caution: str = "") -> None:
+    """Small lines between the axes and their title, and over them what must not be overlooked; the title makes room."""
+    notes = [line for line in lines if line]
+    warned = wrap(caution, 100)
+    for i, line in enumerate([*reversed(notes), *reversed(warned)]):
+        look: dict[str, Any] = {"color": "0.35"} if i < len(notes) else {"color": COLORS[1], "weight": "bold"}
+        ax.annotate(line, (0, 1), xytext=(0, 3 + LINE * i), xycoords="axes fraction", textcoords="offset points",
+                    fontsize="x-small", **look)  # fmt: skip
+    ax.set_title(title, pad=6 + LINE * (len(notes) + len(warned)))
 
 
 def note_below(ax: Axes, lines: Iterable[str]) -> None:
@@ -44,3 +57,10 @@ def new_row(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     """The same with so many axes in a row."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def caution_over(figure: Figure, text: str) -> None:
+    """Over all axes, what must not be overlooked."""
+    if text:
+        lines = fill(text, int(12 * figure.get_figwidth()))
+        figure.suptitle(lines, color=COLORS[1], weight="bold", fontsize="medium")

@@ -464,6 +464,8 @@ def plot(
     if len(files) > 1:
         groups = {name: store.load(file) for name, file in named.items()}
         written += save_pictures(plots.compare(groups, quantity=quantity), out or files[0].parent, "all")
+        for line in plots.cautions(groups, quantity=quantity):
+            print(line, file=sys.stderr)
     for picture in written if not quiet else []:
         print(f"wrote {picture}")
 

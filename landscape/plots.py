@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import xarray as xr
 from matplotlib.figure import Figure
 
-from landscape.canvas import new_figure, new_row
+from landscape.canvas import caution_over, new_figure, new_row
+from landscape.comparable import caution, differences
 from landscape.spectrum_plots import (
     plot_density,
     plot_parts,
@@ -40,7 +41,7 @@ def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "n
             figures |= draw_surface(data, group, prefix, quantity=quantity)
         elif analysis == "spectrum":
             figures[group], ax = new_figure(6.4, 4.1)
-            plot_spectrum({name or "spectrum": data}, ax, title=spectrum_title(data, prefix) + "\n")
+            plot_spectrum({name or "spectrum": data}, ax, title=spectrum_title([data], prefix))
         elif analysis == "top":
             figures[group], ax = new_figure(5.6, 3.8)
             plot_top(data, ax, title=f"{prefix}top {variant} eigenvalues, whole data\n")
@@ -48,7 +49,7 @@ def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "n
             figures[group], ax = new_figure(6.4, 4.0)
             plot = plot_density if analysis == "density" else plot_trace
             what = "spectral density" if analysis == "density" else "trace"
-            plot(data, ax, title=f"{prefix}{what} of the {variant}\n")
+            plot(data, ax, title=f"{prefix}{what} of the {variant}" + "\n" * (analysis == "trace"))
         elif analysis == "series":
             figures[group], ax = new_figure(6.4, 4.0)
             plot_series(data, ax, title=f"{prefix}Hessian eigenvalues over checkpoints")
@@ -57,27 +58,45 @@ def draw(groups: Mapping[str, xr.Dataset], name: str = "", *, quantity: str = "n
 
 def compare(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "nll") -> dict[str, Figure]:
     """What several results files have in common, in one picture each: their spectra, NEP and APE of their series, and
-    their surfaces on one scale.
+    their surfaces on one scale. In what their settings differ is said beside each name, and a line on top says where
+    their numbers cannot be compared for it.
 
     files: the groups of each file, by its name. Only surfaces of two dimensions stand side by side.
     """
-    spectra = {name: groups["spectrum"] for name, groups in files.items() if "spectrum" in groups}
-    surfaces = {name: groups["surface"] for name, groups in files.items() if "y" in groups.get("surface", {})}
-    series = {name: groups["series"] for name, groups in files.items() if "summary" in groups.get("series", {})}
+    spectra, series, surfaces = (comparable_groups(files)[group] for group in ("spectrum", "series", "surface"))
     figures = {"spectra": overlay(spectra)} if spectra else {}
     if len(series) > 1:
         figures["series"], axes = new_row(12.0, 4.2, columns=2)
         for statistic, ax in zip(("nep", "ape"), axes, strict=True):
             plot_statistic(series, statistic, ax)
         figures["series"].legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+        caution_over(figures["series"], caution(differences(series)))
     if len(surfaces) > 1:
         figures["surfaces"] = side_by_side(surfaces, quantity=quantity)
         figures["surfaces_3d"] = side_by_side(surfaces, quantity=quantity, relief=True)
     return figures
 
 
+def cautions(files: Mapping[str, Mapping[str, xr.Dataset]], *, quantity: str = "loss") -> list[str]:
+    """The cautions that stand on the pictures of `compare`."""
+    found = {group: caution(differences(those, quantity=quantity)) for group, those in comparable_groups(files).items()}
+    return [f"{group}: {text}" for group, text in found.items() if text]
+
+
+def comparable_groups(files: Mapping[str, Mapping[str, xr.Dataset]]) -> dict[str, dict[str, xr.Dataset]]:
+    """What `compare` draws: the groups of each name, by the file they are in."""
+    wanted = {
+        "spectrum": lambda groups: "spectrum" in groups,
+        "series": lambda groups: "summary" in groups.get("series", {}),
+        "surface": lambda groups: "y" in groups.get("surface", {}),
+    }
+    return {
+        group: {name: groups[group] for name, groups in files.items() if has(groups)} for group, has in wanted.items()
+    }
+
+
 def overlay(spectra: Mapping[str, xr.Dataset]) -> Figure:
     """The spectra of several results files in one picture."""
     figure, ax = new_figure(6.4, 3.8 + 0.27 * len(spectra))
-    plot_spectrum(spectra, ax, title=spectrum_title(next(iter(spectra.values())), "") + "\n")
+    plot_spectrum(spectra, ax, title=spectrum_title(list(spectra.values())))
     return figure

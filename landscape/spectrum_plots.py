@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from landscape.canvas import COLORS, MARKERS, note_above, style
+from landscape.canvas import COLORS, MARKERS, note_above, notes_above, style
 from landscape.clusters import mean_and_sem, numbered
+from landscape.comparable import KINDS, caution, differences, distinctions, minibatches_of
 from landscape.penalty import in_curvature, in_trace
 from landscape.smoothing import MANY, kernel_width, quadrature_cells, reflected_density
 
@@ -30,7 +32,8 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     are shares. Negative eigenvalues and the others have a kernel density each, which ends at the smallest and the
     largest of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A
     side no wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every
-    eigenvalue; a cross, that its pair has not converged.
+    eigenvalue; a cross, that its pair has not converged. Labels say in what the groups' settings differ, and a line on
+    top, where their eigenvalues cannot be compared for it.
     """
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
@@ -38,11 +41,12 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     linear = _symlog(ax, finite, axis="x")
     if linear is None:
         return
+    found = differences(spectra)
     narrowest = float(np.subtract(*_squeeze(np.array(ax.get_xlim()), linear)[::-1])) / NARROWEST
     widths: list[float] = []
     narrow = False
     for i, (name, e) in enumerate(gathered.items()):
-        label = _spectrum_label(name, spectra[name])
+        label = _filled([_spectrum_label(name, spectra[name]), *distinctions(found, name)], 88)
         drawn = _plot_sides(ax, e[np.isfinite(e)], linear, narrowest, {**style(i), "label": label})
         narrow |= drawn.count(0.0) > 0
         widths += filter(None, drawn)
@@ -55,11 +59,9 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
     shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
     marks = ["lone line: eigenvalues close together" * narrow, f"x: not converged, {missed}" * (missed > 0)]
-    penalties = {name: in_curvature(spectrum) for name, spectrum in spectra.items()}
-    different = len(set(penalties.values())) > 1
-    named = dict.fromkeys(f"{name}: {text}" if different else text for name, text in penalties.items() if text)
+    penalties = {in_curvature(spectrum) for spectrum in spectra.values()}  # where they differ, the labels say it
     lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
-    note_above(ax, "\n".join(filter(None, [*lines, *named])))
+    notes_above(ax, title or "Hessian spectra", [*lines, *(penalties if len(penalties) == 1 else ())], caution(found))
 
 
 def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
@@ -116,6 +118,11 @@ def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
         return name
     nep = spectrum["summary"].sel(statistic="nep").values
     return f"{name}: {nep[0]:.0%} negative [{nep[1]:.0%}, {nep[2]:.0%}]"
+
+
+def _filled(phrases: Sequence[str], width: int) -> str:
+    """Phrases in lines of at most `width`, which break between them."""
+    return fill(", ".join(phrase.replace(" ", "\u00a0") for phrase in phrases), width)
 
 
 def _squeeze(e: np.ndarray, linear: float) -> np.ndarray:
@@ -196,12 +203,13 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     _plot_nodes(ax, node, weight, n)
     ax.axvline(0, color="0.3", lw=0.8)
     ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
-    note = (
-        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}\n"
+    lines = (
+        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}",
         f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
-        f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %"
+        f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %",
+        in_trace(density),
     )
-    note_above(ax, _with_penalty(note, in_trace(density)))
+    notes_above(ax, title or "Spectral density of the Hessian", lines)
 
 
 def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -371,8 +379,10 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     statistic: nep, drawn in per cent; or ape, on a logarithmic axis.
     """
     share = statistic == "nep"
-    for i, (label, one) in enumerate(series.items()):
+    found = differences(series)
+    for i, (name, one) in enumerate(series.items()):
         one, _ = _by_number(one)
+        label = _filled([name, *distinctions(found, name)], 32)
         values = one["summary"].transpose("checkpoint", "statistic", "bound").sel(statistic=statistic).values
         estimate, low, high = values.T * (100 if share else 1)
         bars = np.abs(np.array([estimate - low, high - estimate]))
@@ -455,14 +465,21 @@ def _examples_note(ax: Axes, group: xr.Dataset) -> None:
 
 
 def variant_of(group: xr.Dataset) -> str:
-    config = group.attrs.get("config", {})
-    kinds = {"ggn": "Gauss-Newton matrix", "residual": "Hessian minus Gauss-Newton"}
-    return kinds.get(config.get("kind", ""), "Hessian")
+    return KINDS.get(group.attrs.get("config", {}).get("kind", ""), "Hessian")
 
 
-def spectrum_title(spectrum: xr.Dataset, prefix: str) -> str:
-    config = spectrum.attrs.get("config", {})
-    k, which, size, n = (config.get(key) for key in ("k", "which", "batch_size", "batches"))
-    method = "PyHessian: " if config.get("method") == "pyhessian" else ""
-    kind = f"{method}top {k} ({which}) {variant_of(spectrum)} eigenvalues" if k else "Hessian eigenvalues"
-    return f"{prefix}{kind}" + (f" of {n} mini-batches of {size}" if n else "")
+def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
+    """What all of some `spectrum` groups are."""
+    configs = [spectrum.attrs.get("config", {}) for spectrum in spectra]
+
+    def shared(key: str) -> Any:
+        values = [config.get(key) for config in configs]
+        return values[0] if all(value == values[0] for value in values) else None
+
+    k, which, size = shared("k"), shared("which"), shared("batch_size")
+    variants, counts = {variant_of(spectrum) for spectrum in spectra}, {minibatches_of(s) for s in spectra}
+    words = ["PyHessian:" * (shared("method") == "pyhessian"), f"top {k}" if k else "", f"({which})" if which else "",
+             variants.pop() if len(variants) == 1 else "", "eigenvalues"]  # fmt: skip
+    if any(config.get("batches") for config in configs):
+        words += ["of", counts.pop() if len(counts) == 1 else "", "mini-batches", f"of {size}" if size else ""]
+    return prefix + " ".join(filter(None, words))

@@ -18,7 +18,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from landscape.canvas import COLORS, new_figure, new_row, note_above, note_below, style
+from landscape.canvas import COLORS, caution_over, new_figure, new_row, note_above, note_below, style
+from landscape.comparable import caution, differences, distinctions
 from landscape.errors import UserError
 from landscape.measures import describe_measures
 from landscape.penalty import formula, in_heights, loss_label
@@ -381,8 +382,8 @@ def side_by_side(
     """Several surfaces on one colour scale, as contours or in relief.
 
     Drawn is each quantity above its own lowest value, which the note gives: networks differ in their floor, shape is
-    what is compared. Accuracy is drawn as it is. Raises UserError where a surface has not two dimensions, or not the
-    quantity.
+    what is compared. Accuracy is drawn as it is. In what their settings differ is said over each, and on top, where
+    they cannot be compared for it. Raises UserError where a surface has not two dimensions, or not the quantity.
     """
     flat = [name for name, surface in surfaces.items() if "y" not in surface.dims]
     if flat or not surfaces:
@@ -391,19 +392,23 @@ def side_by_side(
     lowest = {name: float(np.nanmin(z)) if np.isfinite(z).any() else 0.0 for name, z in values.items()}
     base = lowest if _has_walls(quantity) else dict.fromkeys(lowest, 0.0)
     scale = common_scale([values[name] - base[name] for name in surfaces], walls=_has_walls(quantity))
+    found = differences(surfaces, quantity=quantity)
+    apart = {name: _packed(distinctions(found, name), 48) for name in surfaces}
     columns = min(per_row, len(surfaces))
     rows = -(-len(surfaces) // columns)
     height = 4.0 if relief else 5.7 if any("measure" in surface for surface in surfaces.values()) else 5.2
-    figure = Figure(figsize=(4.1 * columns + 0.9, height * rows), dpi=150, layout="constrained")
+    height = (height + 0.15 * max(map(len, apart.values()))) * rows + 0.25 * bool(caution(found))
+    figure = Figure(figsize=(4.1 * columns + 0.9, height), dpi=150, layout="constrained")
     axes = []
     for i, (name, surface) in enumerate(surfaces.items(), 1):
         ax: Any = figure.add_subplot(rows, columns, i, projection="3d" if relief else None)
-        note = f"{name}\nlowest {quantity}: {lowest[name]:.4g}"
+        note = "\n".join([name, f"lowest {quantity}: {lowest[name]:.4g}", *apart[name]])
         if relief:
             plot_surface_3d(surface, ax, quantity=quantity, title=note, scale=scale, above=base[name])
             ax.set_zlabel("")
         else:
             plot_surface(surface, ax, quantity=quantity, title=note, scale=scale, above=base[name], alone=False)
+        ax.title.set_fontsize("medium")
         axes.append(ax)
     if scale is not None:
         label = _label(next(iter(surfaces.values())), quantity) + (", above the lowest" if base == lowest else "")
@@ -411,6 +416,7 @@ def side_by_side(
         norm = scale.norm if relief else BoundaryNorm(scale.levels, shades.N, extend=scale.extend)
         figure.colorbar(ScalarMappable(norm, shades), ax=axes, shrink=0.7, extend=scale.extend if relief else None,
                         label=label)  # fmt: skip
+    caution_over(figure, caution(found))
     return figure
 
 
