@@ -220,6 +220,7 @@ class IntoZeros(nn.Linear):
     [
         *(Checkpointed(6, 5), Recurrent(6, 5, batch_first=True), IntoZeros(6, 5)),
         nn.Sequential(nn.Linear(6, 5), nn.RReLU()),
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)),
     ],
     ids=lambda layer: type(layer).__name__,
 )

@@ -334,6 +334,23 @@ def test_a_network_with_parameters_of_five_dimensions(digits):
     assert all(p.is_contiguous() for p in trained.model.parameters())
 
 
+def test_a_network_whose_view_needs_the_channels_first():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(144, 10)
+
+        def forward(self, x):
+            y = torch.relu(self.conv(x))
+            return self.head(y.view(len(y), -1))
+
+    settings = InputSettings(8, 3, (0.5,) * 3, (0.5,) * 3)
+    model = Viewing()
+    with unchanged(model):
+        trained = train(model, open_source("digits"), replace(SHORT, epochs=1, warmup_epochs=0), settings)
+    assert not torch.equal(trained.model.conv.weight, model.conv.weight)
+
+
 def test_steps_do_not_wait_for_the_device(vit, digits):
     """The losses stay where they are until the epoch is over: what would copy one is counted."""
     copied = []
