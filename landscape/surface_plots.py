@@ -502,7 +502,8 @@ def _penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above
     if quantity != "loss" or scale is None:
         return []
     note = in_heights(surface, scale.ceiling + above if scale.cut else np.inf)
-    return [note] if note else []
+    apart = note and "measure" in surface and surface["measure"].attrs.get("of") != "loss"
+    return [f"{note}; measures are of the NLL" if apart else note] if note else []
 
 
 def _of_the_loss(surface: xr.Dataset) -> str:

@@ -103,6 +103,10 @@ def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
     np.testing.assert_array_equal(*(figure.axes[0].collections[0].levels for figure in (unasked, nll)))
     curve = draw_surface(group.isel(y=0, drop=True), "s", quantity="loss")["s"].axes[0]
     assert "penalty: 67% of the variance" in texts(curve)
+    measured = group.merge(measure(group), combine_attrs="override")
+    of_nll = texts(draw_surface(measured, "s", quantity="loss")["s"].axes[0]).replace("\n", " ")
+    assert "measures are of the NLL" in of_nll
+    assert "measures are" not in texts(draw_surface(measured, "s")["s"].axes[0])
     both = side_by_side({"a": group, "b": group}, quantity="loss")
     assert all(words in texts(ax).replace("\n", " ") for ax in both.axes[:2])
 
