@@ -61,8 +61,10 @@ def _train(name: str, recipe: Recipe, path: Path, seed: int, effort: float, devi
     settings = input_settings(source)
     with seeded(seed):
         model = create_model(name, source.num_classes, settings.image_size, settings.in_channels)
-    trained = train(model, source, recipe, settings, device=device, progress=progress, label=name)
+    state = path.with_name(path.name + ".training")
+    trained = train(model, source, recipe, settings, device=device, state=state, progress=progress, label=name)
     save_checkpoint(path, trained.model, {"model": name, **trained.metadata})
+    state.unlink(missing_ok=True)
 
 
 def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str, progress: bool) -> None:

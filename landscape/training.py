@@ -10,9 +10,7 @@ since some of torch's kernels add in an order of their own.
 from __future__ import annotations
 
 import copy
-import json
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -35,12 +33,13 @@ from tqdm import tqdm
 from landscape import distributed
 from landscape.data import Drawn, InputSettings, Source, balanced, input_settings, make_transform, seeded
 from landscape.errors import UserError
-from landscape.files import replacing
 from landscape.folding import lay_out
+from landscape.interrupts import deferred, ignored
 from landscape.networks import outputs
 from landscape.parameters import fingerprint
 from landscape.recipes import RECIPES, Recipe
 from landscape.sam import ascended
+from landscape.standing import restored, set_random_states, store
 
 EachEpoch = Callable[[int, nn.Module], None]
 
@@ -77,8 +76,8 @@ def train(
     workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
         many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
         for them.
-    state: a file that keeps what is needed to go on, at the end of an epoch and every `save_every` seconds at most,
-        and at the end of all; found there, the training goes on. To be removed once the weights are safe.
+    state: a file that keeps what is needed to go on, every `save_every` seconds, within an epoch too, at Ctrl-C, and
+        at the end of all; found there, the training goes on. To be removed once the weights are safe.
     each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
 
     Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
@@ -106,49 +105,64 @@ def train(
         "processes": distributed.size(),
         "start": fingerprint(network.state_dict()),
     }
-    losses, rates = _restored(saved, network, optimizer, identity, device)
+    standing = restored(saved, network, optimizer, identity, device)
     draw = _Batches(source, recipe, settings, device, workers)
     first = distributed.rank() == 0
-    if each_epoch is not None and first and not losses:
+    if each_epoch is not None and first and not standing.losses and not standing.step:
         each_epoch(0, network)
-    last = time.monotonic()
     epochs = tqdm(
-        range(len(losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
-        initial=len(losses), total=recipe.epochs,
+        range(len(standing.losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
+        initial=len(standing.losses), total=recipe.epochs,
     )  # fmt: skip
-    for epoch in epochs:
-        schedule.step(epoch)
-        rates.append(optimizer.param_groups[0]["lr"])
-        total = torch.zeros((), dtype=torch.float64, device=device)  # there: a copy would wait for every step
-        examples, waited, began = 0, 0.0, time.perf_counter()
-        with _seeded(device, recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
-            batches = draw.epoch(epoch)
-            while True:
-                asked = time.perf_counter()
-                batch = next(batches, None)
-                waited += time.perf_counter() - asked
-                if batch is None:
-                    break
-                x, y = batch
-                if x.ndim == 4:
-                    x = x.contiguous(memory_format=layout)
-                loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
-                total += loss.double() * len(y)
-                examples += len(y)
-        losses.append(_mean(float(total), examples))
-        took = time.perf_counter() - began
-        epochs.set_postfix(
-            loss=f"{losses[-1]:.3f}", images_a_second=f"{examples / took:.0f}", waited=f"{waited / took:.0%}"
-        )
-        if not np.isfinite(losses[-1]):
-            raise UserError(f"the loss is {losses[-1]} in epoch {epoch + 1}; lower lr={recipe.lr}")
-        if each_epoch is not None and first:
-            each_epoch(epoch + 1, network)
-        due = time.monotonic() - last >= save_every or epoch + 1 == recipe.epochs
-        if saved is not None and first and due:
-            _save(saved, network, optimizer, identity, losses, rates)
-            last = time.monotonic()
-    metadata = {**described(source, recipe, settings), "training_loss": losses, "training_lr": rates}
+    with deferred() as interrupted:
+        clock = _Clock(save_every, interrupted)
+
+        def keep() -> None:
+            if saved is not None:
+                store(saved, network, optimizer, identity, standing, device)
+            if clock.stop:
+                raise KeyboardInterrupt
+            clock.last = time.monotonic()
+
+        for epoch in epochs:
+            schedule.step(epoch)
+            rate = optimizer.param_groups[0]["lr"]
+            total = torch.tensor(standing.total, dtype=torch.float64, device=device)  # a copy would wait for every step
+            seen, waited, began = 0, 0.0, time.perf_counter()
+            with _seeded(device, recipe.seed, epoch, *([distributed.rank()] if distributed.size() > 1 else [])):
+                if standing.draws is not None:
+                    set_random_states(standing.draws, device)
+                batches = draw.epoch(epoch, standing.step)
+                while True:
+                    asked = time.perf_counter()
+                    batch = next(batches, None)
+                    waited += time.perf_counter() - asked
+                    if batch is None:
+                        break
+                    x, y = batch
+                    if x.ndim == 4:
+                        x = x.contiguous(memory_format=layout)
+                    loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
+                    total += loss.double() * len(y)
+                    standing.examples += len(y)
+                    standing.step += 1
+                    seen += len(y)
+                    if clock.due(standing.step):
+                        standing.total = float(total)
+                        keep()
+            standing.total = float(total)
+            loss_of_epoch = standing.end_epoch(rate)
+            took = time.perf_counter() - began
+            epochs.set_postfix(
+                loss=f"{loss_of_epoch:.3f}", images_a_second=f"{seen / took:.0f}", waited=f"{waited / took:.0%}"
+            )
+            if not np.isfinite(loss_of_epoch):
+                raise UserError(f"the loss is {loss_of_epoch} in epoch {epoch + 1}; lower lr={recipe.lr}")
+            if each_epoch is not None and first:
+                each_epoch(epoch + 1, network)
+            if clock.due(0) or epoch + 1 == recipe.epochs:
+                keep()
+    metadata = {**described(source, recipe, settings), "training_loss": standing.losses, "training_lr": standing.rates}
     lay_out(network, torch.contiguous_format)
     return Trained(network.eval(), metadata)
 
@@ -208,6 +222,27 @@ def _step(
     return loss
 
 
+class _Clock:
+    """When to store: `save_every` seconds after the last time, and at Ctrl-C, on which the processes agree.
+
+    stop: whether it was Ctrl-C.
+    """
+
+    TOGETHER = 16  # steps from one agreement to the next
+
+    def __init__(self, save_every: float, interrupted: Callable[[], bool]) -> None:
+        self.save_every, self.interrupted = save_every, interrupted
+        self.last, self.stop = time.monotonic(), False
+
+    def due(self, step: int) -> bool:
+        if step % self.TOGETHER and distributed.size() > 1:
+            return False
+        late, self.stop = time.monotonic() - self.last >= self.save_every, self.interrupted()
+        if distributed.size() > 1:
+            late, self.stop = (any(answers) for answers in zip(*distributed.gathered((late, self.stop)), strict=True))
+        return late or self.stop
+
+
 class _Batches:
     """Augmented batches of an epoch, each process its share of every batch, mixed as the recipe says."""
 
@@ -231,7 +266,8 @@ class _Batches:
             workers = min(os.cpu_count() or 1, 16) if device.type == "cuda" else 0
         self.workers = workers
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, behind: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of an epoch after the first `behind`."""
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.source))
         size = distributed.size()
         steps = max(1, len(order) // (self.share * size))
@@ -241,10 +277,13 @@ class _Batches:
                 for part in np.array_split(order[: steps * self.share * size], steps)
             ]
         )
+        mine = mine[behind * self.share :]
+        if not len(mine):
+            return
         drawn = Drawn(self.source, mine, self.transform, self.recipe.seed, epoch)
         loader = DataLoader(
             drawn, self.share, num_workers=self.workers, drop_last=True, generator=torch.Generator(),
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.device.type == "cuda", worker_init_fn=ignored,
         )  # fmt: skip
         for x, y in loader:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
@@ -275,52 +314,3 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimize
         length = max(recipe.epochs - epochs, 2)
         schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
     return optimizer, schedule
-
-
-def _mean(total: float, examples: int) -> float:
-    shares = distributed.gathered((total, examples))
-    return sum(t for t, _ in shares) / sum(n for _, n in shares)
-
-
-def _save(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any],
-    losses: list[float], rates: list[float],
-) -> None:  # fmt: skip
-    held = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "identity": json.dumps(identity, sort_keys=True),
-        "losses": losses,
-        "rates": rates,
-    }
-    try:
-        with replacing(path) as part:
-            torch.save(held, part)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
-
-
-def _restored(
-    path: Path | None,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-    device: torch.device,
-) -> tuple[list[float], list[float]]:
-    """The losses and rates of the epochs behind; network and optimiser as they were after them."""
-    if path is None or not path.exists():
-        return [], []
-    try:
-        held = torch.load(path, map_location=device, weights_only=True)
-        there, asked = json.loads(held["identity"]), json.loads(json.dumps(identity))
-        if there != asked:
-            differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
-            raise UserError(
-                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to go on, "
-                "or remove it to begin anew"
-            )
-        network.load_state_dict(held["network"])
-        optimizer.load_state_dict(held["optimizer"])
-        return list(held["losses"]), list(held["rates"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError) as e:
-        raise UserError(f"{path} is not the state of such a training, or is damaged; remove it to begin anew") from e

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,72 @@ def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_
     assert resumed.metadata == whole.metadata
     again = train(vit, digits, settings, state=state, each_epoch=raising_epoch)  # what is finished is only read
     assert same_weights(again.model, whole.model)
+
+
+class Failing(Sequence):
+    """Images on a disk that fails at the `after`-th look."""
+
+    def __init__(self, images, after):
+        self.images, self.left = images, after
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped
+        return self.images[i]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("resnet8", {}), ("vit_xs", {"mixup": 1.0, "cutmix": 0.8, "drop_path": 0.3, "sam": 0.05})]
+)
+def test_stopped_within_an_epoch_it_goes_on_to_the_same_bits(digits, tmp_path, name, more):
+    """What the step leaves: weights, statistics, optimiser, random states, the loss so far; in the 1st and 3rd epoch."""
+    settings = replace(SHORT, **more)
+    torch.manual_seed(0)
+    network = ls.create_model(name, 10, 8, 1, drop_path_rate=settings.drop_path)
+    whole = train(network, digits, settings)
+    state, part = tmp_path / "w.training", balanced(digits, settings.fraction, settings.seed)
+    for after in (250, 500):
+        source = replace(part, images=Failing(part.images, after))
+        with pytest.raises(Stopped):
+            train(network, source, replace(settings, fraction=1.0), InputSettings(8, 1, (0.3055,), (0.3764,)),
+                  state=state, save_every=0)  # fmt: skip
+        held = torch.load(state, weights_only=True)
+        assert held["step"] > 0
+    resumed = train(network, part, replace(settings, fraction=1.0), InputSettings(8, 1, (0.3055,), (0.3764,)),
+                    state=state)  # fmt: skip
+    assert same_weights(resumed.model, whole.model)
+    assert resumed.metadata["training_loss"] == whole.metadata["training_loss"]
+    assert resumed.metadata["training_lr"] == whole.metadata["training_lr"]
+
+
+def test_an_interrupt_is_stored_and_gone_on_with_to_the_same_bytes(tmp_path):
+    """Ctrl-C in the first epoch of a real process; what it says is so."""
+    options = ["--model", "resnet8", "--data", "digits", "--epochs", "3", "--batch-size", "8", "--out"]
+    command = [sys.executable, "-c", "from landscape.cli import main; main()", "train", *options]
+    out, whole = tmp_path / "w.safetensors", tmp_path / "whole.safetensors"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, str(out)], cwd=ROOT, stderr=subprocess.PIPE, env=environment)
+    said = b""
+    while b"epoch" not in said:  # the bar of the first epoch
+        said += process.stderr.read1()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    said += process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert b"goes on from what was stored" in said
+    assert b"Traceback" not in said
+    assert not out.exists()
+    held = torch.load(tmp_path / "w.safetensors.training", weights_only=True)
+    assert len(held["losses"]) < 3
+    assert held["step"] > 0
+    for path in (out, whole):
+        subprocess.run([*command, str(path), "--quiet"], cwd=ROOT, check=True, env=environment)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "w.safetensors.training").exists()
 
 
 def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, tmp_path):
