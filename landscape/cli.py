@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,8 +64,9 @@ from landscape.commands import (
 )
 from landscape.data import input_settings, open_source, seeded
 from landscape.directions import Extent
-from landscape.errors import UserError, near_matches
+from landscape.errors import UserError, a_few, near_matches
 from landscape.exchange import export_surface, import_surface
+from landscape.files import alone
 from landscape.measures import measure
 from landscape.planes import pca_plane, with_trajectory
 from landscape.quickstart import quickstart as run_quickstart
@@ -71,7 +74,7 @@ from landscape.recipes import recipe as named_recipe
 from landscape.spectrum import hessian_series
 from landscape.training import described
 from landscape.training import train as run_training
-from landscape.weights import is_checkpoint
+from landscape.weights import is_checkpoint, read_checkpoint
 
 
 class Commands(TyperGroup):
@@ -378,6 +381,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Of the training examples, the same of each class.")] = None,
     trajectory: Annotated[Path | None, typer.Option(help="Folder for a checkpoint of every epoch.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the network of another training that --out has.")
+    ] = False,
     mean: Numbers = None,
     std: Numbers = None,
     image_size: Size = None,
@@ -418,29 +424,56 @@ def train(
             raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
 
     named = {"model": model, "recipe": recipe, **described(source, settled, inputs)}
-    if distributed.rank() == 0 and not out.exists():  # a place that cannot be written is better known before than after
-        save_checkpoint(out, network, named)
-        out.unlink()
+    first = distributed.rank() == 0
+    with alone(out, "training") if first else nullcontext():
+        state = out.with_name(out.name + ".training")
+        if distributed.from_first(first and not overwrite and _finished(out, named, settled.epochs)):
+            if first:
+                state.unlink(missing_ok=True)
+                if not quiet:
+                    print(f"{out} has this training, finished; nothing to do")
+            return
 
-    def keep(epoch: int, now: nn.Module) -> None:
-        assert trajectory is not None
-        width = len(str(settled.epochs))  # of one width, for whatever sorts them by name
-        save_checkpoint(trajectory / f"epoch{epoch:0{width}d}.safetensors", now, named)
+        def keep(epoch: int, now: nn.Module) -> None:
+            assert trajectory is not None
+            width = len(str(settled.epochs))  # of one width, for whatever sorts them by name
+            place = trajectory / f"epoch{epoch:0{width}d}.safetensors"
+            if not overwrite and place.exists() and read_checkpoint(place).metadata != json.loads(json.dumps(named)):
+                raise UserError(
+                    f"{place} is of another training; choose another --trajectory, or replace it with --overwrite"
+                )
+            save_checkpoint(place, now, named)
 
-    state = out.with_name(out.name + ".training")
-    trained = run_training(
-        network, source, settled, inputs, device=chosen, workers=workers, state=state,
-        each_epoch=keep if trajectory is not None else None, progress=not quiet, label=name,
-    )  # fmt: skip
-    if distributed.rank() != 0:
-        return
-    save_checkpoint(out, trained.model, {**named, **trained.metadata})
-    state.unlink(missing_ok=True)
+        trained = run_training(
+            network, source, settled, inputs, device=chosen, workers=workers, state=state,
+            each_epoch=keep if trajectory is not None else None, progress=not quiet, label=name,
+        )  # fmt: skip
+        if not first:
+            return
+        save_checkpoint(out, trained.model, {**named, **trained.metadata})
+        state.unlink(missing_ok=True)
     if not quiet:
         subject = open_subject(out, model, data, device=chosen, seed=seed, root=root, progress=True)
         test = evaluate_test(subject)
         found = f"test accuracy {percent(test)}" if test is not None else "no test split found"
         print(f"wrote {out}: training loss {trained.metadata['training_loss'][-1]:.4g}, {found}")
+
+
+def _finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
+    """Whether `out` has the network of the very training that is asked for, False where nothing is there.
+
+    Raises UserError where it has another.
+    """
+    if not out.exists():
+        return False
+    metadata = read_checkpoint(out).metadata
+    losses = metadata.get("training_loss")
+    asked = json.loads(json.dumps(named))  # as it was written
+    differing = [f"{k}: {metadata.get(k)} there, {v} asked" for k, v in asked.items() if metadata.get(k) != v]
+    if not differing and isinstance(losses, list) and len(losses) == epochs:
+        return True
+    why = a_few(differing) or "not by this command"
+    raise UserError(f"{out} has another network ({why}); choose another place, or replace it with --overwrite")
 
 
 @app.command()

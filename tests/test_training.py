@@ -94,7 +94,7 @@ class Failing(Sequence):
     ("name", "more"), [("resnet8", {}), ("vit_xs", {"mixup": 1.0, "cutmix": 0.8, "drop_path": 0.3, "sam": 0.05})]
 )
 def test_stopped_within_an_epoch_it_goes_on_to_the_same_bits(digits, tmp_path, name, more):
-    """What the step leaves: weights, statistics, optimiser, random states, the loss so far; in the 1st and 3rd epoch."""
+    """What the step leaves: weights, statistics, optimiser, random states, the loss so far; in two epochs."""
     settings = replace(SHORT, **more)
     torch.manual_seed(0)
     network = ls.create_model(name, 10, 8, 1, drop_path_rate=settings.drop_path)
@@ -340,6 +340,69 @@ def test_killed_on_the_command_line_it_goes_on_to_the_same_weights(tmp_path):
     for path in (killed, whole):
         subprocess.run([*command, str(path)], cwd=ROOT, check=True, env=environment)
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_a_quickstart_keeps_where_its_training_stood(tmp_path):
+    command = [sys.executable, "-c", "from landscape.cli import main; main()", "quickstart", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    said = b""
+    while b"epoch" not in said:
+        said += process.stderr.read1()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert b"Traceback" not in said + process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["resnet8.safetensors.training"]
+
+
+def test_a_finished_checkpoint_is_not_overwritten(tmp_path):
+    """The same training again ends at once and well; another is refused, unless it is to replace the first."""
+    out = tmp_path / "w.safetensors"
+    few = ("train", "--data", "digits", "--epochs", 1, "--fraction", 0.05, "--out", out)
+    assert invoke(*few, "--model", "resnet8", "--quiet").returncode == 0
+    before, written = out.read_bytes(), out.stat().st_mtime_ns
+    again = invoke(*few, "--model", "resnet8")
+    assert (again.returncode, out.stat().st_mtime_ns) == (0, written)
+    assert "has this training, finished" in again.stdout
+    refused(invoke(*few, "--model", "vit_xs"), "another network (model: resnet8 there, vit_xs asked)", "--overwrite")
+    refused(invoke(*few, "--model", "resnet8", "--lr", 0.1), "lr: 0.002 there, 0.1 asked")
+    ls.save_checkpoint(tmp_path / "theirs.safetensors", ls.create_model("resnet8", 10, 8, 1), {})
+    refused(invoke(*few[:-1], tmp_path / "theirs.safetensors", "--model", "resnet8"), "has another network")
+    assert out.read_bytes() == before
+    assert invoke(*few, "--model", "vit_xs", "--overwrite", "--quiet").returncode == 0
+    assert read_checkpoint(out).metadata["model"] == "vit_xs"
+
+
+def test_a_trajectory_of_another_training_is_not_overwritten(tmp_path):
+    few = ("train", "--data", "digits", "--epochs", 1, "--fraction", 0.05, "--trajectory", tmp_path / "epochs", "-q")
+    assert invoke(*few, "--model", "resnet8", "--out", tmp_path / "a.safetensors").returncode == 0
+    before = (tmp_path / "epochs" / "epoch0.safetensors").read_bytes()
+    refused(invoke(*few, "--model", "vit_xs", "--out", tmp_path / "b.safetensors"), "epoch0.safetensors is of another")
+    assert (tmp_path / "epochs" / "epoch0.safetensors").read_bytes() == before
+
+
+RENAMES = """
+import sys
+names = []
+sys.addaudithook(lambda event, args: names.append(str(args[1])) if event == "os.rename" else None)
+from landscape.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print(names)
+"""
+
+
+def test_no_untrained_weights_ever_stand_under_the_final_name(tmp_path):
+    """Every file that a training puts in its place, as the interpreter sees them: its state, then the weights, once."""
+    out = tmp_path / "w.safetensors"
+    few = ["train", "--data", "digits", "--model", "resnet8", "--epochs", "1", "--fraction", "0.05", "-q", "--out"]
+    run = subprocess.run([sys.executable, "-c", RENAMES, *few, out], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == f"{[f'{out}.training', str(out)]}\n", run.stderr
+    assert list(tmp_path.iterdir()) == [out]
+    (tmp_path / "file").write_text("")
+    refused(invoke(*few, tmp_path / "file" / "w.safetensors"), "cannot write")
 
 
 def test_two_processes_train_as_one(tmp_path):
