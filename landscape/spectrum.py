@@ -408,7 +408,7 @@ def _group_size(
         objective, objective.x[None, :batch_size], objective.y[None, :batch_size], kind=kind, parameters=parameters
     )
     n = sum(p.numel() for p in H.parameters.values())
-    v = torch.ones(1, n, dtype=objective.dtype, device=objective.device)
+    v = next(iter(H.parameters.values())).new_ones(1, n)
     torch.cuda.reset_peak_memory_stats(objective.device)
     before = torch.cuda.memory_allocated(objective.device)
     H(v, [0])

@@ -10,7 +10,7 @@ from conftest import dense_hessian, raising, unchanged
 
 import landscape as ls
 from landscape.curvature import Curvature
-from landscape.spectrum import that_fit
+from landscape.spectrum import _group_size, that_fit
 
 
 @pytest.fixture
@@ -266,3 +266,29 @@ def test_how_many_mini_batches_a_gpus_memory_holds():
         assert count == 1 or count * each <= memory * gigabyte
         assert (count + 1) * each > 0.9 * memory * gigabyte
     assert that_fit(40 * gigabyte, 2 * gigabyte, 5, 20, v) > 5 * that_fit(40 * gigabyte, 2 * gigabyte, 5, 200, v)
+
+
+def test_the_group_on_a_gpu(monkeypatch, objective, points):
+    """Emulated: what torch.cuda reports of a GPU with 4 MiB free, of which a product takes 16 KiB."""
+    reported = iter(range(0, 1 << 20, 1 << 14))
+    for name, value in {
+        "reset_peak_memory_stats": lambda _: None,
+        "memory_allocated": lambda _: next(reported),
+        "max_memory_allocated": lambda _: next(reported),
+        "mem_get_info": lambda _: (1 << 22, 1 << 23),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    class IntoZeros(torch.nn.Linear):
+        def forward(self, x):
+            y = torch.zeros(len(x), self.out_features, dtype=x.dtype)
+            y[:] = super().forward(x)
+            return y
+
+    kept_apart = ls.Objective(IntoZeros(6, 2), points)
+    for one in (objective, kept_apart):
+        one.device = torch.device("cuda")
+    short, long = (_group_size(objective, 10, 3, rows, "hessian", None) for rows in (5, 60))
+    assert short == that_fit(1 << 21, 1 << 14, 3, 5, torch.empty(65, dtype=torch.float64)) > long > 1
+    with pytest.warns(RuntimeWarning, match="one at a time"):
+        assert _group_size(kept_apart, 10, 3, 5, "hessian", None) == 1
