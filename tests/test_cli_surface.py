@@ -52,8 +52,15 @@ def test_every_kind_of_plane(checkpoints, tmp_path):
     assert line["checkpoint"].values.tolist() == ["epoch10", "epoch1"]
     assert line["x"].values[0] < 0 < 1 < line["x"].values[-1]
     assert {0.0, 1.0} <= set(line["x"].values)
+    barrier, sem = line["measure"].sel(quantity="barrier").values[:2]
+    between = line["nll"].sel(x=slice(0, 1))
+    ends = between["x"] * float(between[-1]) + (1 - between["x"]) * float(between[0])
+    assert barrier == pytest.approx(float((between - ends).max()))
+    assert barrier > 0
+    assert sem > 0
     shown = invoke("show", out).stdout
     assert "surface_pca" in shown
+    assert f"barrier {barrier:.3g} +- " in shown
     again = out.read_bytes()
     assert invoke("surface", end, "--out", out, *FEW, *commands["surface_eigenvectors"]).returncode == 0
     assert out.read_bytes() == again
