@@ -22,12 +22,14 @@ from landscape.data import FrozenData, MissingSplit, load_data
 from landscape.errors import UserError, a_few
 from landscape.files import alone
 from landscape.fitting import ARGUMENTS, Fit, best_reading, closest, fitting
+from landscape.intervals import LEAST_UNITS, standard_error
 from landscape.measures import describe_measures
 from landscape.objective import Objective
 from landscape.penalty import formula, in_heights, in_trace, loss_label
 from landscape.resumable import Save, refuse_other
 from landscape.spectrum_plots import with_sources
 from landscape.stated import stated, stated_network
+from landscape.summaries import statistics_of
 from landscape.weights import Checkpoint, is_checkpoint, read_checkpoint
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
@@ -217,41 +219,53 @@ def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
     """One row a results file: parameters, test accuracy, NLL of the mini-batches, median largest and smallest
     eigenvalue per batch, NEP, APE; and one a checkpoint of a series.
 
-    Accuracy with its standard error over examples, the NLL over mini-batches, the others with their bootstrap intervals
-    over mini-batches; "-" where a file does not have it.
+    Accuracy with its standard error over examples, the NLL over mini-batches, the others with their intervals over
+    mini-batches, as `summarize` gives them; "-" where a file does not have it, and no error below LEAST_UNITS
+    mini-batches. A star marks statistics of eigenvalues not all of which have converged; lines below say so.
     """
-    rows = [HEADINGS, *(row for name, groups in files.items() for row in _rows(name, groups))]
+    notes: dict[str, None] = {}
+    rows = [HEADINGS, *(row for name, groups in files.items() for row in _rows(name, groups, notes))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *notes])
 
 
-def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterator[tuple[str, ...]]:
+def _rows(name: str, groups: Mapping[str, xr.Dataset], notes: dict[str, None]) -> Iterator[tuple[str, ...]]:
     parameters = next((p for g in groups.values() if (p := _provenance(g).get("parameters"))), None)
     size = f"{parameters:,}" if parameters else "-"
     series = groups.get("series", xr.Dataset())
     if "test" in groups or "spectrum" in groups or "summary" not in series:
         accuracy = percent(groups["test"]) if "test" in groups else "-"
-        yield name, size, accuracy, *_statistics(groups.get("spectrum", xr.Dataset()))
+        yield name, size, accuracy, *_statistics(name, groups.get("spectrum", xr.Dataset()), notes)
     if "summary" in series:
         for label in series["checkpoint"].values:
-            yield f"{name}: {label}", size, "-", *_statistics(series.sel(checkpoint=label))
+            row = f"{name}: {label}"
+            yield row, size, "-", *_statistics(row, series.sel(checkpoint=label), notes)
 
 
-def _statistics(spectrum: xr.Dataset) -> Iterator[str]:
+def _statistics(name: str, spectrum: xr.Dataset, notes: dict[str, None]) -> Iterator[str]:
     if "nll" in spectrum:
         nll = spectrum["nll"].values[spectrum["done"].values]
-        error = f" +- {np.std(nll, ddof=1) / np.sqrt(len(nll)):.2g}" if len(nll) > 1 else ""
+        error = f" +- {standard_error(nll):.2g}" if len(nll) >= LEAST_UNITS else ""
         yield f"{nll.mean():.3g}{error}" if len(nll) else "-"
     else:
         yield "-"
+    statistics = statistics_of(spectrum)
+    if statistics is None:
+        yield from ["-"] * 4
+        return
+    star = "*" if statistics["unconverged"] > 0 else ""
+    if star:
+        share = f"{float(statistics['unconverged']):.1%}"
+        notes[
+            f"* {name}: {share} of these eigenvalues have not converged, and the intervals do not know their error"
+        ] = None
+    if statistics["summarized"] < LEAST_UNITS:
+        notes[f"no interval and no standard error is given for fewer than {LEAST_UNITS} mini-batches"] = None
     for statistic, form in (("largest", ".3g"), ("smallest", ".3g"), ("nep", ".1%"), ("ape", ".3g")):
-        if "summary" not in spectrum:
-            yield "-"
-            continue
-        estimate, low, high = spectrum["summary"].sel(statistic=statistic).values
-        yield f"{estimate:{form}} [{low:{form}}, {high:{form}}]"
+        estimate, low, high = statistics["summary"].sel(statistic=statistic).values
+        interval = f" [{low:{form}}, {high:{form}}]" if np.isfinite(low) else ""
+        yield f"{estimate:{form}}{star}{interval}" if np.isfinite(estimate) else "-"
 
 
 def percent(test: xr.Dataset) -> str:
@@ -287,7 +301,8 @@ def describe(name: str, group: xr.Dataset) -> str:
         parts.append(f"{done.sum()} of {done.size} done")
     if "converged" in group:
         pairs = group["converged"].values[np.isfinite(group["eigenvalue"].values)]
-        parts.append(f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged")
+        marked = ", and every statistic of them is marked *" if "summary" in group and not pairs.all() else ""
+        parts.append(f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged{marked}")
         if "complete" in group and config.get("method") != "pyhessian":
             unsure = int((group["done"] & ~group["complete"]).sum())
             parts.append(f"{unsure} searches stopped before nothing could be missing" if unsure else "")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy.stats import bootstrap
 
 from landscape import distributed
 from landscape.curvature import Curvature, MiniBatchCurvatures, exact_arithmetic, parts_of
@@ -20,6 +19,7 @@ from landscape.objective import Objective
 from landscape.parameters import chosen
 from landscape.power_iteration import pyhessian_eigenpairs
 from landscape.resumable import Index, Save, begin, each_not_done
+from landscape.summaries import ADDED, summarize
 from landscape.workers import stop_if_asked
 
 METHODS = ("lanczos", "pyhessian")
@@ -132,13 +132,8 @@ def hessian_spectrum(
         each_not_done(
             result, compute, together=lockstep, workers=workers, save=save, save_every=save_every, progress=progress
         )
-    result = result.drop_vars(("summary", "statistic", "bound"), errors="ignore")
-    # A part of fewer parameters than k has as many eigenvalues, and is summarized by these.
-    ranks = [slice(sum(sizes[name] for name in part)) for part in parts.values()]
-    if per is None:
-        return result.assign(summarize(result.isel(rank=ranks[0]), seed=seed))
-    summaries = [summarize(result.isel(part=i, rank=own), seed=seed) for i, own in enumerate(ranks)]
-    return result.assign(xr.concat(summaries, "part"))
+    result = result.drop_vars(ADDED, errors="ignore")
+    return result.assign(summarize(result))
 
 
 def minibatch_eigenpairs(
@@ -281,9 +276,11 @@ def hessian_series(objectives: Mapping[str, Objective], **settings: Any) -> xr.D
 
 
 def _joined(spectra: Sequence[xr.Dataset], labels: Sequence[str]) -> xr.Dataset:
-    if not all("summary" in one for one in spectra):  # the last of an unfinished series has none yet
-        spectra = [one.drop_vars(("summary", "statistic", "bound"), errors="ignore") for one in spectra]
+    finished = all("summary" in one for one in spectra)  # the last of an unfinished series has none yet
+    spectra = [one.drop_vars(ADDED, errors="ignore") for one in spectra]
     joined = xr.concat(spectra, "checkpoint", join="outer", combine_attrs="drop").assign_coords(checkpoint=list(labels))
+    if finished:
+        joined = joined.assign(summarize(joined))
     first = spectra[0].attrs["config"]
     joined.attrs["config"] = {
         **first,
@@ -291,80 +288,6 @@ def _joined(spectra: Sequence[xr.Dataset], labels: Sequence[str]) -> xr.Dataset:
         "each": {label: one.attrs["config"] for label, one in zip(labels, spectra, strict=True)},
     }
     return joined
-
-
-def summarize(spectrum: xr.Dataset, *, seed: int = 0, confidence: float = 0.95) -> xr.Dataset:
-    """Statistics of a per-mini-batch spectrum, with bootstrap intervals over mini-batches.
-
-    nep: share of the gathered eigenvalues that are negative. ape: mean of the positive ones (NaN without one).
-    largest, smallest: medians over mini-batches of the extreme gathered eigenvalues. Mini-batches with an eigenvalue
-    that is not a number are left out. Intervals are BCa (scipy.stats.bootstrap), 2000 resamples; one over
-    mini-batches that all agree has no width, one over a single mini-batch is NaN.
-
-    Returns a Dataset with summary (statistic, bound), bound being estimate, low, high.
-    """
-    eigenvalue = spectrum["eigenvalue"].values
-    eigenvalue = eigenvalue[np.isfinite(eigenvalue).all(axis=1)]
-    rows = {name: _interval(statistic, eigenvalue, seed, confidence) for name, statistic in _STATISTICS.items()}
-    return xr.Dataset(
-        {
-            "summary": (
-                ("statistic", "bound"),
-                np.array(list(rows.values())),
-                {"long_name": f"statistics with {confidence:.0%} bootstrap intervals over mini-batches"},
-            )
-        },
-        {"statistic": list(rows), "bound": ["estimate", "low", "high"]},
-    )
-
-
-def _nep(e: np.ndarray) -> float:
-    return float((e < 0).mean())
-
-
-def _ape(e: np.ndarray) -> float:
-    return float(e[e > 0].mean()) if (e > 0).any() else np.nan
-
-
-def _largest(e: np.ndarray) -> float:
-    return float(np.median(e.max(axis=1)))
-
-
-def _smallest(e: np.ndarray) -> float:
-    return float(np.median(e.min(axis=1)))
-
-
-_STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
-    "nep": _nep,
-    "ape": _ape,
-    "largest": _largest,
-    "smallest": _smallest,
-}
-
-
-def _interval(
-    statistic: Callable[[np.ndarray], float], eigenvalue: np.ndarray, seed: int, confidence: float
-) -> tuple[float, float, float]:
-    if len(eigenvalue) == 0:
-        return np.nan, np.nan, np.nan
-    estimate = statistic(eigenvalue)
-    if len(eigenvalue) == 1 or np.isnan(estimate):
-        return estimate, np.nan, np.nan
-    jackknife = [statistic(np.delete(eigenvalue, i, axis=0)) for i in range(len(eigenvalue))]
-    if np.ptp(jackknife) == 0 and all(statistic(e[None]) == estimate for e in eigenvalue):
-        return estimate, estimate, estimate
-    # BCa divides by the spread of the jackknife; a median can have none, and then the percentiles serve.
-    method = "BCa" if np.ptp(jackknife) > 0 else "percentile"
-    interval = bootstrap(
-        (np.arange(len(eigenvalue)),),
-        lambda index: statistic(eigenvalue[index]),
-        vectorized=False,
-        n_resamples=2000,
-        confidence_level=confidence,
-        method=method,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return estimate, float(interval.low), float(interval.high)
 
 
 def _start(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:

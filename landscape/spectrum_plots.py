@@ -18,6 +18,7 @@ from landscape.clusters import mean_and_sem, numbered
 from landscape.comparable import KINDS, caution, differences, distinctions, minibatches_of
 from landscape.penalty import in_curvature, in_trace
 from landscape.smoothing import MANY, kernel_width, quadrature_cells, reflected_density
+from landscape.summaries import statistics_of
 
 RUG = 7.0  # points that a row of ticks under the axis takes
 NARROWEST = 60  # a kernel is no narrower than the axis divided by this
@@ -58,7 +59,10 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     _legend_below(ax, RUG * len(gathered))
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
     shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
-    marks = ["lone line: eigenvalues close together" * narrow, f"x: not converged, {missed}" * (missed > 0)]
+    marks = [
+        "lone line: eigenvalues close together" * narrow,
+        f"x: not converged, {missed}; *: with such" * (missed > 0),
+    ]
     penalties = {in_curvature(spectrum) for spectrum in spectra.values()}  # where they differ, the labels say it
     lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
     notes_above(ax, title or "Hessian spectra", [*lines, *(penalties if len(penalties) == 1 else ())], caution(found))
@@ -114,10 +118,13 @@ def _legend_below(ax: Axes, points: float) -> None:
 
 
 def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
-    if "summary" not in spectrum:
+    statistics = statistics_of(spectrum)
+    if statistics is None:
         return name
-    nep = spectrum["summary"].sel(statistic="nep").values
-    return f"{name}: {nep[0]:.0%} negative [{nep[1]:.0%}, {nep[2]:.0%}]"
+    estimate, low, high = statistics["summary"].sel(statistic="nep").values
+    star = " *" if statistics["unconverged"] > 0 else ""
+    interval = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
+    return f"{name}: {estimate:.0%} negative{interval}{star}"
 
 
 def _filled(phrases: Sequence[str], width: int) -> str:
@@ -274,9 +281,10 @@ def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> N
     ax.set(xlabel="eigenvalue", title=title or "Hessian eigenvalues by part")
     if _symlog(ax, e, axis="x") is None:
         return
+    statistics = statistics_of(spectrum)
     for row, (values, ok) in enumerate(zip(e, converged, strict=True)):
-        if "summary" in spectrum:
-            ends = spectrum["summary"].isel(part=row).sel(statistic=["smallest", "largest"], bound="estimate")
+        if statistics is not None:
+            ends = statistics["summary"].isel(part=row).sel(statistic=["smallest", "largest"], bound="estimate")
             ax.plot(ends, [row, row], color=COLORS[0], lw=5, alpha=0.3, solid_capstyle="butt")
         for mask, alpha in ((ok, 0.7), (~ok & np.isfinite(values), 0.25)):
             ax.plot(values[mask], np.full(mask.sum(), row), "|", color=COLORS[0], alpha=alpha, markersize=9)
@@ -343,19 +351,21 @@ def _with_penalty(note: str, penalty: str) -> str:
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
     """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside.
 
-    Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order.
+    Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order. A point is
+    hollow where some of the checkpoint's eigenvalues have not converged.
     """
     series, what = _by_number(series)
     names = [str(name) for name in series["checkpoint"].values]
     at = series["number"].values if what is not None else np.arange(len(names))
-    summary = series["summary"].transpose("checkpoint", "statistic", "bound")
+    statistics = statistics_of(series)
+    assert statistics is not None
+    summary, unsure = statistics["summary"], statistics["unconverged"].values > 0
     ax.set(ylabel="eigenvalue (median over mini-batches)", title=title or "Hessian eigenvalues over checkpoints")
     if _symlog(ax, series["eigenvalue"].values, axis="y") is None:
         return
     for i, statistic in enumerate(("largest", "smallest")):
-        estimate, low, high = summary.sel(statistic=statistic).values.T
-        bars = np.abs(np.array([estimate - low, high - estimate]))
-        ax.errorbar(at, estimate, yerr=bars, **style(i), marker="o", capsize=3, label=statistic)
+        values = summary.sel(statistic=statistic).values.T
+        _errorbars(ax, at, values, unsure, **style(i), marker="o", capsize=3, label=statistic)
     ax.axhline(0, color="0.3", lw=0.8)
     if what is None:
         _name_ticks(ax, names)
@@ -363,31 +373,33 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
         ax.set_xlabel(what or "number of the checkpoint")
         ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     share = ax.twinx()
-    estimate, low, high = 100 * summary.sel(statistic="nep").values.T
-    share.errorbar(at, estimate, yerr=np.abs(np.array([estimate - low, high - estimate])), **style(3), marker="s",
-                   capsize=3, label="NEP (right)")  # fmt: skip
-    share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(high, initial=0)))))
+    values = 100 * summary.sel(statistic="nep").values.T
+    _errorbars(share, at, values, unsure, **style(3), marker="s", capsize=3, label="NEP (right)")
+    share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(values, initial=0)))))
     handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
     ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
-    note_above(ax, in_curvature(series))
+    note_above(ax, "\n".join(filter(None, [in_curvature(series), _hollow_note(unsure)])))
 
 
 def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> None:
     """One statistic of the summaries of several `series` groups, with its intervals, against the NLL of their
-    mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints.
+    mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints; a point is hollow
+    where some of its eigenvalues have not converged.
 
     statistic: nep, drawn in per cent; or ape, on a logarithmic axis.
     """
     share = statistic == "nep"
     found = differences(series)
+    unsure: list[np.ndarray] = []
     for i, (name, one) in enumerate(series.items()):
         one, _ = _by_number(one)
         label = _filled([name, *distinctions(found, name)], 32)
-        values = one["summary"].transpose("checkpoint", "statistic", "bound").sel(statistic=statistic).values
-        estimate, low, high = values.T * (100 if share else 1)
-        bars = np.abs(np.array([estimate - low, high - estimate]))
-        ax.errorbar(one["nll"].mean("batch").values, estimate, yerr=bars, **style(i), marker=MARKERS[i % len(MARKERS)],
-                    markersize=5, capsize=2, lw=1.4, label=label)  # fmt: skip
+        statistics = statistics_of(one)
+        assert statistics is not None
+        values = statistics["summary"].sel(statistic=statistic).values.T * (100 if share else 1)
+        unsure.append(statistics["unconverged"].values > 0)
+        _errorbars(ax, one["nll"].mean("batch").values, values, unsure[-1], **style(i),
+                   marker=MARKERS[i % len(MARKERS)], markersize=5, capsize=2, lw=1.4, label=label)  # fmt: skip
     ax.set(xlabel="NLL of the mini-batches (falling)")
     _log_axis(ax, "x")
     ax.xaxis.set_inverted(True)
@@ -398,7 +410,20 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
         ax.set(ylabel="APE: mean of the positive eigenvalues")
         _log_axis(ax, "y")
     ax.set_title(title or ("Negative eigenvalues" if share else "Positive eigenvalues"))
-    note_above(ax, " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values())))))
+    penalties = " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values()))))
+    note_above(ax, "\n".join(filter(None, [penalties, _hollow_note(np.concatenate(unsure))])))
+
+
+def _errorbars(ax: Axes, x: np.ndarray, values: np.ndarray, hollow: np.ndarray, **look: Any) -> None:
+    """Estimates with intervals, values (bound, point); no bar where a bound is NaN."""
+    estimate, low, high = values
+    ax.errorbar(x, estimate, yerr=np.abs(np.array([estimate - low, high - estimate])), **look)
+    ax.plot(x[hollow], estimate[hollow], look["marker"], color=look["color"], markerfacecolor="white", zorder=3,
+            markersize=look.get("markersize"))  # fmt: skip
+
+
+def _hollow_note(hollow: np.ndarray) -> str:
+    return "hollow: with eigenvalues that have not converged" if hollow.any() else ""
 
 
 def _log_axis(ax: Axes, axis: str) -> None:

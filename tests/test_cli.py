@@ -79,7 +79,9 @@ def test_show_and_plot(analysed, trained, tmp_path):
     again = tmp_path / "again.h5"
     again.write_bytes(analysed[0].read_bytes())
     several = invoke("show", analysed[0], again)
-    assert [line.split()[0] for line in several.stdout.splitlines()] == ["network", "r8", "again"]
+    *table, note = several.stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["network", "r8", "again"]
+    assert note == "no interval and no standard error is given for fewer than 8 mini-batches"
     shown = cli("show", trained)
     assert "fits the networks: resnet8" in shown.stdout
     drawn = cli("plot", analysed[0], analysed[0], "--out", tmp_path / "pictures")
@@ -168,10 +170,10 @@ def test_quickstart_is_deterministic_and_goes_on(tmp_path):
     for out in outs:
         result = cli("quickstart", "--effort", 0.05, "--out", out, "--seed", 3)
         assert result.returncode == 0, result.stderr
-        tables.append(result.stdout.splitlines()[-4:])
+        tables.append(result.stdout.splitlines()[-5:])  # the last says that so few mini-batches have no interval
         assert (out / "all-spectra.png").exists()
     assert tables[0] == tables[1]
-    assert [line.split()[0] for line in tables[0]] == ["network", "resnet8", "vit_xs", "alternet_xs"]
+    assert [line.split()[0] for line in tables[0]] == ["network", "resnet8", "vit_xs", "alternet_xs", "no"]
     for name in ("resnet8", "vit_xs", "alternet_xs"):
         one, two = (ls.load(out / f"{name}.h5") for out in outs)
         assert all(one[g].drop_attrs().identical(two[g].drop_attrs()) for g in one)
@@ -238,7 +240,7 @@ def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
         "spectrum_per_stage": ("spectrum", trained, *few, "--batches", 2, "--per", "stage", "--top", 2),
         "top": ("top", trained, *few, "--top", 2, "--which", "BE", "--max-basis", 12, "--chunk-size", 20),
         "trace": ("trace", trained, *few, "--products", 9),
-        "series": ("series", trained, trained.parent / "again.safetensors", *few, "--batches", 2),
+        "series": ("series", trained, trained.parent / "again.safetensors", *few, "--batch-size", 4),
     }
     (trained.parent / "again.safetensors").write_bytes(trained.read_bytes())
     for group, command in commands.items():

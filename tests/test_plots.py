@@ -199,6 +199,41 @@ def test_every_other_group_is_drawn(tmp_path):
     plots.draw({"top": nothing})["top"].savefig(tmp_path / "nothing.png")
 
 
+def test_statistics_with_eigenvalues_that_have_not_converged_are_marked():
+    e = np.random.default_rng(0).normal(1, 3, (2, 8, 5))
+    sure, unsure = (spectrum(one).assign(nll=("batch", np.linspace(1, 2, 8))) for one in e)
+    unsure["converged"].values[3, 4] = False
+    legend = [t.get_text() for t in plots.overlay({"a": sure, "b": unsure}).axes[0].get_legend().get_texts()]
+    assert [text.endswith("*") for text in legend] == [False, True]
+    series = xr.concat([sure, unsure], "checkpoint").assign_coords(checkpoint=["1", "2"])
+    series.attrs["config"] = {"analysis": "series"}
+    drawn = [
+        plots.draw({"series": series})["series"],
+        plots.compare({"a": {"series": series}, "b": {"series": series}})["series"],
+    ]
+    for figure in drawn:
+        axes = [ax for ax in figure.axes if ax.lines]
+        for ax in axes:
+            hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+            assert hollow
+            assert all(len(line.get_xdata()) == 1 for line in hollow)
+        assert any("hollow" in t.get_text() for t in axes[0].texts)
+    sure_only = xr.concat([sure, sure], "checkpoint").assign_coords(checkpoint=["1", "2"])
+    sure_only.attrs["config"] = {"analysis": "series"}
+    assert not any("hollow" in t.get_text() for t in plots.draw({"series": sure_only})["series"].axes[0].texts)
+
+
+def test_few_mini_batches_have_no_interval_in_pictures(tmp_path):
+    few = spectrum([[9.0, -2.0], [7.0, 1.0]])
+    figure = plots.overlay({"net": few})
+    (label,) = (t.get_text().replace("\u00a0", " ") for t in figure.axes[0].get_legend().get_texts())
+    assert label == "net: 25% negative"
+    series = xr.concat([few, few], "checkpoint").assign_coords(checkpoint=["1", "2"])
+    series.attrs["config"] = {"analysis": "series"}
+    plots.draw({"series": series})["series"].savefig(tmp_path / "series.png")
+    assert (tmp_path / "series.png").stat().st_size > 5000
+
+
 def test_series_of_several_files_are_drawn_against_their_losses():
     rng = np.random.default_rng(0)
 

@@ -9,8 +9,10 @@ import xarray as xr
 from conftest import dense_hessian, raising, unchanged
 
 import landscape as ls
+from landscape.analysis import describe, table
 from landscape.curvature import Curvature
 from landscape.spectrum import _group_size, that_fit
+from landscape.summaries import statistics_of
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_in_lockstep_as_one_by_one(objective, kind):
         ls.hessian_spectrum(objective, k=3, batch_size=10, kind=kind, tol=1e-7, lockstep=g, split=kind == "hessian")
         for g in (1, 2)
     )
-    for name in set(one.data_vars) - {"summary"}:  # a bootstrap of a median jumps at a rounding
+    for name in one.data_vars:
         if one[name].dtype.kind == "f":
             np.testing.assert_allclose(together[name], one[name], rtol=1e-5, atol=1e-10)
         else:
@@ -195,34 +197,87 @@ def gathered(eigenvalue):
 
 
 def test_summary_by_hand():
-    s = ls.summarize(gathered([[4, -1], [2, 1], [6, -3], [3, 1]]))["summary"]
-    assert s.sel(statistic="nep", bound="estimate") == 2 / 8
+    e = [[4, -1], [2, 1], [6, -3], [3, 1]] * 2
+    result = ls.summarize(gathered(e))
+    s = result["summary"]
+    assert s.sel(statistic="nep", bound="estimate") == 4 / 16
     assert s.sel(statistic="ape", bound="estimate") == pytest.approx((4 + 2 + 1 + 6 + 3 + 1) / 6)
     assert s.sel(statistic="largest", bound="estimate") == 3.5
     assert s.sel(statistic="smallest", bound="estimate") == 0
-    assert (s.sel(bound="low") <= s.sel(bound="estimate")).all()
-    assert (s.sel(bound="estimate") <= s.sel(bound="high")).all()
+    assert (s.sel(bound="low") < s.sel(bound="estimate")).all()
+    assert (s.sel(bound="estimate") < s.sel(bound="high")).all()
+    assert s.attrs["n_counts"] == "mini-batches"
+    assert result["summarized"] == 8
+    assert np.isnan(result["unconverged"])  # not said
 
 
-def test_intervals_cover():
-    """95 % intervals of NEP over 40 mini-batches cover the truth about as often as they say."""
+@pytest.mark.parametrize(("nep", "batches"), [(0.004, 16), (0.018, 16), (0.3, 40)])
+def test_intervals_cover(nep, batches):
+    """95 % intervals of NEP and APE, with a rare or frequent negative one and a heavy tail."""
     rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(60):
-        e = np.where(rng.random((40, 5)) < 0.3, -1.0, 1.0)
-        _, low, high = ls.summarize(gathered(e), seed=trial)["summary"].sel(statistic="nep").values
-        covered += low <= 0.3 <= high
-    assert covered >= 60 * 0.85
+    ape, repetitions = np.exp(0.5), 100
+    covered = np.zeros(2)
+    for _ in range(repetitions):
+        e = np.exp(rng.normal(size=(batches, 1))) * np.where(rng.random((batches, 5)) < nep, -1, 1)
+        s = ls.summarize(gathered(e))["summary"].sel(statistic=["nep", "ape"]).values
+        covered += (s[:, 1] <= (nep, ape)) & ((nep, ape) <= s[:, 2])
+    assert (covered >= 0.88 * repetitions).all(), covered
+
+
+def test_none_seen_among_few_is_not_none_at_all():
+    e = np.random.default_rng(0).uniform(1, 2, (32, 5))
+    for sign in (1, -1):
+        estimate, low, high = ls.summarize(gathered(sign * e))["summary"].sel(statistic="nep").values
+        assert estimate == (sign < 0)
+        assert 0.05 < high - low < 0.1
 
 
 @pytest.mark.parametrize(
-    ("eigenvalue", "nep", "ape"),
-    [([[1, 2], [1, 2]], (0, 0, 0), 1.5), ([[-1, -2], [-1, -3]], (1, 1, 1), np.nan), ([[np.nan, 1], [2, 2]], (0,), 2)],
+    ("eigenvalue", "nep", "ape", "n"),
+    [
+        ([[1, 2], [1, 2]], 0, 1.5, 2),
+        ([[-1, -2], [-1, -3]], 1, np.nan, 2),
+        ([[np.nan, 1], [2, 2]], 0, 2, 1),
+        ([[np.inf, 1], [-2, 2]], 0.5, 2, 1),
+        ([[3, np.nan], [-1, np.nan]], 0.5, 3, 2),
+        ([[np.nan, np.nan]], np.nan, np.nan, 0),
+    ],
 )
-def test_summary_of_one_sided_and_broken_spectra(eigenvalue, nep, ape):
-    s = ls.summarize(gathered(eigenvalue))["summary"]
-    assert tuple(s.sel(statistic="nep").values[: len(nep)]) == nep
-    np.testing.assert_equal(float(s.sel(statistic="ape", bound="estimate")), ape)
+def test_summary_of_one_sided_and_broken_spectra(eigenvalue, nep, ape, n):
+    result = ls.summarize(gathered(eigenvalue))
+    s = result["summary"]
+    np.testing.assert_equal(s.sel(statistic=["nep", "ape"], bound="estimate").values, [nep, ape])
+    assert s.sel(bound=["low", "high"]).isnull().all()  # nothing is known of how two mini-batches differ
+    assert result["summarized"] == n
+
+
+def test_what_has_not_converged_is_counted(objective):
+    """Mini-batches cut off at 6 products: their statistics are marked, in the table and in words."""
+    settings = {"k": 5, "batch_size": 4, "tol": 1e-6}
+    early, late = (ls.hessian_spectrum(objective, **settings, batches=n, max_products=m) for n, m in ((4, 6), (8, 200)))
+    assert float(early["unconverged"]) == pytest.approx(1 - early["converged"].mean())
+    assert early["unconverged"] > 0.5
+    assert late["unconverged"] == 0
+    lines = table({"early": {"spectrum": early}, "late": {"spectrum": late}}).splitlines()
+    assert lines[1].count("*") == 4  # largest, smallest, NEP, APE
+    assert "[" not in lines[1]
+    assert "+-" not in lines[1]
+    assert "*" not in lines[2]
+    assert lines[2].count("[") == 4
+    assert lines[3].startswith(f"* early: {float(early['unconverged']):.1%} of these eigenvalues have not converged")
+    assert lines[4] == "no interval and no standard error is given for fewer than 8 mini-batches"
+    assert "every statistic of them is marked *" in describe("spectrum", early)
+    assert "marked" not in describe("spectrum", late)
+
+
+def test_a_stored_summary_is_made_anew(objective):
+    """A file of another version has other intervals: what is shown are this one's, of its eigenvalues."""
+    spectrum = ls.hessian_spectrum(objective, k=3, batch_size=5, batches=8)
+    old = spectrum.drop_vars(["summarized", "unconverged"])
+    old["summary"] = 0 * old["summary"]
+    assert table({"net": {"spectrum": old}}) == table({"net": {"spectrum": spectrum}})
+    assert statistics_of(spectrum)["summary"].identical(spectrum["summary"])
+    assert statistics_of(spectrum.drop_vars("summary")) is None  # an unfinished one
 
 
 @pytest.mark.parametrize("analysis", ["spectrum", "density"])
