@@ -50,6 +50,7 @@ from landscape.commands import (
     Reach,
     Root,
     Run,
+    SecondLook,
     Seed,
     Size,
     Span,
@@ -237,6 +238,7 @@ def spectrum(
     batches: Batches = None,
     tol: Tol = 1e-2,
     max_products: MaxProducts = 200,
+    second_look: SecondLook = False,
     kind: Kind = "hessian",
     per: Per = None,
     split: Annotated[bool, typer.Option(help="Also each eigenvalue's Gauss-Newton share.")] = False,
@@ -249,7 +251,7 @@ def spectrum(
     group = _group("spectrum", kind, per, method)
     run.spectrum(
         batch_size, batches, group=group, k=top, which=which, tol=tol, max_products=max_products, kind=kind, per=per,
-        split=split, method=method,
+        split=split, method=method, second_look=second_look,
     )  # fmt: skip
     run.report(group)
     if group == "spectrum":
@@ -264,6 +266,7 @@ def top(
     which: Which = "LM",
     tol: Tol = 1e-3,
     max_products: MaxProducts = 400,
+    second_look: SecondLook = False,
     max_basis: MaxBasis = None,
     chunk_size: ChunkSize = None,
     kind: Kind = "hessian",
@@ -276,7 +279,7 @@ def top(
     group = _group("top", kind, per)
     run.top(
         group, k=top, which=which, tol=tol, max_products=max_products, max_basis=max_basis, chunk_size=chunk_size,
-        kind=kind, per=per,
+        kind=kind, per=per, second_look=second_look,
     )  # fmt: skip
     run.report(group)
 

@@ -122,6 +122,9 @@ DensitySamples = Annotated[
 ]
 Kind = Annotated[str, typer.Option(help="hessian; ggn, its Gauss-Newton part; residual, the rest.")]
 Per = Annotated[str | None, typer.Option(help="layer or stage: the spectrum of each one's parameters by itself.")]
+SecondLook = Annotated[
+    bool, typer.Option("--second-look", help="Search again beside what was found, for what the first start missed.")
+]
 MaxProducts = Annotated[int, typer.Option(help="Hessian products at most; what has not converged is marked.")]
 MaxBasis = Annotated[
     int | None,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.draws import gaussian
 from landscape.errors import UserError
 from landscape.krylov import ROUNDING, Lanczos, ManyMatvec
 
@@ -123,6 +125,7 @@ def eigenpairs(
     max_basis: int | None = None,
     vectors: bool = False,
     verify: bool = False,
+    second_look: bool = False,
 ) -> RitzPairs:
     """k eigenpairs of a symmetric operator, by thick-restart Lanczos with full reorthogonalisation.
 
@@ -137,6 +140,8 @@ def eigenpairs(
         of b vectors b copies.
     max_basis: vectors held at once; beyond it, the basis is cut down to the best Ritz vectors (thick restart).
     verify: spend k more products on the true residuals ||A u - value u||.
+    second_look: once all is found, search again from a random start orthogonal to it, for no more products than were
+        spent: a start that by chance holds next to nothing of a wanted eigenvector misses it unseen.
 
     Raises UserError for a k outside 1..n, an unknown `which`, a max_basis below k + b + 1, or an operator that turns
     out not to be symmetric.
@@ -156,6 +161,7 @@ def eigenpairs(
         max_products=max_products,
         max_basis=max_basis,
         vectors=vectors or verify,
+        second_look=second_look,
     )
     if verify and pairs.vectors is not None:
         u = pairs.vectors
@@ -186,12 +192,18 @@ def eigenpairs_in_lockstep(
     max_products: int = 200,
     max_basis: int | None = None,
     vectors: bool = False,
+    second_look: bool = False,
 ) -> list[RitzPairs]:
     """`eigenpairs` of G operators of one size at once; those that have converged leave the group.
 
     matvec: from rows (G', b, n) and the numbers of the G' operators still sought to the products (G', b, n).
     start: (G, b, n). Each operator's result is that of `eigenpairs` for it alone, to rounding.
     """
+    if second_look:
+        settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}
+        found_first = eigenpairs_in_lockstep(matvec, start, k, vectors=True, **settings)
+        looked = [_looked_again(matvec, g, start[g], pairs, settings) for g, pairs in enumerate(found_first)]
+        return looked if vectors else [replace(pairs, vectors=None) for pairs in looked]
     G, b, n = start.shape
     if not 1 <= k <= n:
         raise UserError(f"k={k} eigenvalues asked of an operator of size {n}; take 1 to {n}")
@@ -261,6 +273,58 @@ def eigenpairs_in_lockstep(
             )
             checked = lanczos.m
     return [found[g] for g in range(G)]
+
+
+def _looked_again(matvec: ManyMatvec, g: int, start: Tensor, pairs: RitzPairs, settings: dict[str, Any]) -> RitzPairs:
+    """The pairs of the g-th operator, with those that they lacked: what is found beside them goes into the start of a
+    new search, as rows of their own.
+    """
+
+    def rowwise(X: Tensor, _: Sequence[int] = ()) -> Tensor:
+        return torch.cat([matvec(row[None, None], [g]) for row in X[0]], dim=1)
+
+    k, n, products = len(pairs.values), start.shape[-1], pairs.products
+    while pairs.vectors is not None and pairs.complete and pairs.converged.all() and k < n:
+        U = pairs.vectors
+
+        def deflated(X: Tensor, _: Sequence[int], U: Tensor = U) -> Tensor:
+            W = rowwise(X)
+            return W - (W @ U.T) @ U
+
+        fresh = gaussian(start[0], products)
+        for _ in range(2):
+            fresh = fresh - (U @ fresh) @ U
+        count = min(2 if settings["which"] == "BE" and k > 1 else 1, n - k)
+        enough = max(pairs.products, count + 2)
+        (look,) = eigenpairs_in_lockstep(
+            deflated, fresh[None, None], count, vectors=True, **{**settings, "max_products": enough, "max_basis": None}
+        )
+        products += look.products
+        missed = _missed(pairs.values, look.values, settings["which"], settings["tol"])
+        if not missed.any() or look.vectors is None or len(start) + missed.sum() > n - k:
+            break
+        start = torch.cat([start, look.vectors[torch.as_tensor(missed, device=look.vectors.device)]])
+        (pairs,) = eigenpairs_in_lockstep(rowwise, start[None], k, vectors=True, **settings)
+        products += pairs.products
+    return replace(pairs, products=products)
+
+
+def _missed(found: np.ndarray, beside: np.ndarray, which: str, tol: float) -> np.ndarray:
+    """Which of the values seen beside the wanted ones that were found come before one of these by more than `tol`."""
+    split = {"LM": 0, "LA": len(found), "SA": 0, "BE": len(found) - len(found) // 2}[which]
+    high, low = found[:split], found[split:]
+    if which == "LM":
+        return np.abs(beside) > (1 + tol) * np.abs(found).min()
+    missed = np.zeros(len(beside), bool)
+    if len(high):
+        missed |= beside > high.min() + tol * abs(high.min())
+    if len(low):
+        last = low.max()
+        missed |= beside < last - tol * abs(last)
+    if which == "BE":  # each was sought at its own end
+        ends = np.arange(len(beside)) < len(beside) - len(beside) // 2
+        missed &= np.where(ends, beside > high.min(), beside < (low.max() if len(low) else -np.inf))
+    return missed
 
 
 def _nothing_finite(k: int, products: int) -> RitzPairs:

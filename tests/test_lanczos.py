@@ -394,3 +394,26 @@ def test_a_step_waits_for_the_device_once(group, block):
             lanczos.keep([0])
     assert max(reads) <= 2
     assert np.mean(reads) < 1.2
+
+
+@pytest.mark.parametrize("which", ["LM", "BE", "LA"])
+def test_a_second_look_finds_what_the_start_had_next_to_nothing_of(which):
+    eigenvalues = torch.as_tensor(np.concatenate([[40, 9, 8.0, -7, 6, -5], np.linspace(-1, 1, 400)]))
+    truth = expected(eigenvalues.numpy(), 4, which)
+    v = start(len(eigenvalues))
+    v[1] = 0
+    settings = {"which": which, "tol": 1e-2}
+    once = eigenpairs(lambda u: u * eigenvalues, v, 4, **settings)
+    assert once.complete
+    assert np.abs(once.values - truth).max() > 0.5
+    looked = eigenpairs(lambda u: u * eigenvalues, v, 4, second_look=True, vectors=True, **settings)
+    np.testing.assert_allclose(looked.values, truth, rtol=1e-3)
+    assert looked.converged.all()
+    assert looked.complete
+    (together, _) = eigenpairs_in_lockstep(
+        lambda X, _: X * eigenvalues, torch.stack([v, start(len(v), 1)])[:, None], 4, second_look=True, **settings
+    )
+    np.testing.assert_allclose(together.values, truth, rtol=1e-3)
+    assert together.vectors is None
+    twice = eigenpairs(lambda u: u * eigenvalues[[0, 0, *range(2, 406)]], v, 3, second_look=True)
+    np.testing.assert_allclose(twice.values, [40, 40, 8], rtol=1e-3)

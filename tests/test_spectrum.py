@@ -347,3 +347,16 @@ def test_the_group_on_a_gpu(monkeypatch, objective, points):
     assert short == that_fit(1 << 21, 1 << 14, 3, 5, torch.empty(65, dtype=torch.float64)) > long > 1
     with pytest.warns(RuntimeWarning, match="one at a time"):
         assert _group_size(kept_apart, 10, 3, 5, "hessian", None) == 1
+
+
+@pytest.mark.parametrize("lockstep", [1, 2])
+def test_a_second_look_at_mini_batches_changes_no_true_value(objective, lockstep):
+    settings = {"k": 3, "batch_size": 10, "batches": 2, "tol": 1e-7, "lockstep": lockstep}
+    once = ls.hessian_spectrum(objective, **settings)
+    twice = ls.hessian_spectrum(objective, second_look=True, **settings)
+    np.testing.assert_allclose(twice["eigenvalue"], once["eigenvalue"], rtol=1e-6)
+    assert (twice["products"] > once["products"]).all()
+    assert (twice["products"] <= 2 * once["products"]).all()
+    assert twice.attrs["config"]["second_look"]
+    top = ls.hessian_top(objective, k=3, tol=1e-7, second_look=True)
+    np.testing.assert_allclose(top["eigenvalue"], ls.hessian_top(objective, k=3, tol=1e-7)["eigenvalue"], rtol=1e-6)
