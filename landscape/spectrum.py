@@ -60,8 +60,8 @@ def hessian_spectrum(
     max_basis: vectors of the network's size held at once; None for as many as there are products.
     second_look: search again, for as many products at most, from a start orthogonal to what was found.
         `complete` rests on a random start, which by chance may hold next to nothing of a wanted eigenvector:
-        5 of 400 searches of a ResNet-20's spectrum missed one, 0 of 1,920 of the networks of results/study; a second look
-        found all five.
+        5 of 400 searches of a spectrum like a ResNet-20's missed one, 0 of 1,920 of those in results/study; a second
+        look found all five (benchmarks/second_look.py).
     kind: "hessian", "ggn" or "residual", as in `Curvature`.
     per: "layer" or "stage" for the spectrum of each diagonal block of H_B, of one layer's or stage's parameters, with a
         leading dim part. parameters: names or patterns of the parameters to restrict everything to.
