@@ -288,7 +288,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(mlp, points, objective, an
         return ls.spectral_density(objective, probes=4, steps=3, **more)
 
     whole = run(objective)
-    after = {"spectrum": 6, "density": 14}[analysis]
+    after = {"spectrum": 6, "density": 20}[analysis]
     broken = ls.Objective(raising(mlp, after), points, weight_decay=0.2, dtype=torch.float64)
     kept = []
     with pytest.raises(RuntimeError, match="broke"):
