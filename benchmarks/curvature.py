@@ -28,13 +28,16 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 
 import landscape as ls
-from landscape.curvature import Curvature, exact_arithmetic
-from landscape.data import input_settings, open_source, seeded
-from landscape.lanczos import RitzPairs, eigenpairs
-from landscape.recipes import Recipe
-from landscape.spectrum import minibatch_eigenpairs
-from landscape.training import train
-from landscape.workers import side_by_side
+from landscape.curvature.minibatches import minibatch_eigenpairs
+from landscape.curvature.operators import Curvature
+from landscape.data.sources import open_source
+from landscape.data.transforms import input_settings
+from landscape.linalg.eigenpairs import RitzPairs, eigenpairs
+from landscape.runtime.arithmetic import exact_arithmetic
+from landscape.runtime.random import seeded
+from landscape.runtime.threads import side_by_side
+from landscape.training.recipe import Recipe
+from landscape.training.train import train
 
 K, BATCH_SIZE, TOL = 5, 16, 1e-2
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import norm
 
 from landscape import store
-from landscape.intervals import Interval, median, positive_ratio, share
+from landscape.analyses.intervals import Interval, median, positive_ratio, share
 
 STUDY = Path(__file__).resolve().parents[1] / "results" / "study"
 SIZES = (8, 16, 32, 64)

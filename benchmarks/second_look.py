@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import landscape as ls
-from landscape.lanczos import eigenpairs
+from landscape.linalg.eigenpairs import eigenpairs
 
 STUDY = Path(__file__).resolve().parents[1] / "results" / "study"
 RESNET20 = [137.03, 13.352, 12.803, 2.597, 2.3455, -2.0885, 1.9, -1.85, 1.7, 1.6]  # the first six of one mini-batch

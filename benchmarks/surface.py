@@ -38,7 +38,10 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import landscape as ls
-from landscape.data import Drawn, Source, input_settings, make_transform, open_source, seeded
+from landscape.data.frozen import Drawn
+from landscape.data.sources import Source, open_source
+from landscape.data.transforms import input_settings, make_transform
+from landscape.runtime.random import seeded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -1,19 +1,25 @@
 """Loss landscapes and Hessian spectra of neural networks, with an error bar on every number."""
 
-from landscape.checkpoints import load_checkpoint
-from landscape.data import FrozenData, load_data
-from landscape.density import hessian_trace, spectral_density
-from landscape.directions import Plane, random_plane
-from landscape.errors import UserError
-from landscape.exchange import export_surface, import_surface
-from landscape.measures import measure
+from landscape.analyses.density import spectral_density
+from landscape.analyses.series import hessian_series
+from landscape.analyses.spectrum import hessian_spectrum
+from landscape.analyses.summaries import summarize
+from landscape.analyses.surface import evaluate_surface
+from landscape.analyses.top import hessian_top
+from landscape.analyses.trace import hessian_trace
+from landscape.checkpoints.load import load_checkpoint
+from landscape.checkpoints.read import save_checkpoint
+from landscape.data.frozen import FrozenData, load_data
 from landscape.models import blocks, create_model, list_models
-from landscape.objective import Objective
-from landscape.spectrum import hessian_series, hessian_spectrum, hessian_top, summarize
-from landscape.store import load, save
-from landscape.surface import evaluate_surface
-from landscape.training import train
-from landscape.weights import save_checkpoint
+from landscape.objective.objective import Objective
+from landscape.planes.plane import Plane
+from landscape.planes.random import random_plane
+from landscape.runtime.errors import UserError
+from landscape.store.file import load, save
+from landscape.surfaces.exports import export_surface
+from landscape.surfaces.imports import import_surface
+from landscape.surfaces.measures import measure
+from landscape.training.train import train
 
 __all__ = [
     "FrozenData",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from landscape.errors import UserError, near_matches
 from landscape.models import alternet, resnet
 from landscape.models.alternet import AlterNet, published_stage
 from landscape.models.blocks import Block, blocks
@@ -89,12 +89,14 @@ def create_model(
 
     settings: the network's own, such as `depth`, `global_pool` or `local` of a ViT, `attention` (blocks per stage),
         `stages` or `window` of an AlterNet, `widths` of a ResNet; `drop_path_rate` of any.
-    Raises UserError for an unknown name, or settings that the network refuses.
+    Raises ValueError for an unknown name, or settings that the network refuses.
     """
     known = resolve(name)
     if known is None:
-        raise UserError(f"unknown model {name!r}; {near_matches(name, _BUILDERS)}")
+        close = difflib.get_close_matches(name, _BUILDERS)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(list_models())}"
+        raise ValueError(f"unknown model {name!r}; {hint}")
     try:
         return _BUILDERS[known](num_classes=num_classes, image_size=image_size, in_channels=in_channels, **settings)
     except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as e:  # timm's, torch's
-        raise UserError(f"cannot make {name}: {e}") from e
+        raise ValueError(f"cannot make {name}: {e}") from e

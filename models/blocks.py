@@ -19,7 +19,6 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from landscape.errors import UserError
 from landscape.models.alternet import AttentionBlock
 from landscape.models.botnet import BoTNet
 from landscape.models.cifar_resnet import CifarResNet
@@ -83,15 +82,15 @@ class TokenPool(nn.Module):
 def blocks(model: nn.Module) -> list[Block]:
     """The blocks of one of our networks, or of timm's ViT, PiT, Swin or ResNet, in order.
 
-    The network is not changed; modules follow its mode and device. Raises UserError for another network.
+    The network is not changed; modules follow its mode and device. Raises ValueError for another network.
     """
     for known, reader in _READERS.items():
         if isinstance(model, known):
             try:
                 return list(reader(model))
             except AttributeError as e:
-                raise UserError(f"{type(model).__name__} is of a variant whose blocks are not known: {e}") from e
-    raise UserError(
+                raise ValueError(f"{type(model).__name__} is of a variant whose blocks are not known: {e}") from e
+    raise ValueError(
         f"the blocks of {type(model).__name__} are not known; known are those of "
         + ", ".join(sorted({k.__name__ for k in _READERS}))
     )

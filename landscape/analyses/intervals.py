@@ -1,0 +1,171 @@
+"""Intervals of statistics over units that are independent of one another, such as mini-batches.
+
+What lies within a unit need not be independent: a unit enters with its sum or its count, as one draw. Each function
+returns an `Interval`: estimate, low, high. Below LEAST_UNITS units low and high are NaN. `benchmarks/intervals.py`
+measures how often each covers the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import binom, chi2, norm, t
+
+LEAST_UNITS = 8  # fewer say too little of how units differ: no interval and no standard error is given
+
+
+NEAR, FAR = 0.5, 0.4  # the weights of the prior's two units in `share`
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval, NaN where there is none."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def share(hits: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """The share of trials that are hits, sum(hits) / sum(trials), where trials of one unit go together.
+
+    hits, trials: counts (units,), or a number of trials for all. Units without a trial are left out.
+
+    Each end is a quantile of the Bayesian bootstrap (Rubin 1981), under which the units have random weights of a
+    Dirichlet distribution, with a prior of two more units, one all misses and one all hits (a Dirichlet process,
+    Ferguson 1973). In the prior the unit on the side of the end weighs 0.5 and the other 0.4; were the trials of a unit
+    all alike, 1 and 0 would be Clopper and Pearson's interval, 0.5 and 0.5 that of Jeffreys (Brown, Cai & DasGupta
+    2001). The quantiles are exact (Imhof 1961). Nothing is assumed of how trials go together, so that a variance above
+    and below the binomial is allowed for. Where no trial is a hit, low is 0 and high is not; likewise at the other end.
+    """
+    hits, trials = _per_unit(hits, trials)
+    estimate = float(hits.sum() / trials.sum()) if len(hits) else np.nan
+    if len(hits) < LEAST_UNITS:
+        return Interval(estimate, np.nan, np.nan)
+    tail = (1 - confidence) / 2
+    low = 0.0 if not hits.any() else _quantile(hits, trials, NEAR, FAR, tail)
+    high = 1.0 if (hits == trials).all() else 1 - _quantile(trials - hits, trials, NEAR, FAR, tail)
+    return Interval(estimate, low, high)
+
+
+def positive_ratio(sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """The mean of positive values of which each unit has some, sum(sums) / sum(counts), such as eigenvalues above 0.
+
+    sums, counts: of each unit (units,). Units without a value are part of the sample, and say nothing of the mean.
+
+    A ratio estimator with its linearised variance over units (Cochran 1977, sec. 6.3). low is that of Student's t for
+    the logarithm. A mean of skewed values is more often too small than too large, and then its variance is too small
+    also; high is therefore the furthest of three: that of Student's t for the logarithm; of a lognormal distribution of
+    the units' means (Zou, Huo & Taleb 2009); and of Hall's transformation (1992), which takes the skewness out.
+
+    Raises ValueError where the values of a unit sum to 0 or less.
+    """
+    sums, counts = np.broadcast_arrays(np.asarray(sums, float), np.asarray(counts, float))
+    own = sums[counts > 0] / counts[counts > 0]  # the units' means
+    if (own <= 0).any():
+        raise ValueError("positive_ratio is for positive values")
+    estimate = float(sums.sum() / counts.sum()) if len(own) else np.nan
+    if len(own) < LEAST_UNITS:
+        return Interval(estimate, np.nan, np.nan)
+    n, tail = len(sums), (1 - confidence) / 2
+    residual = (sums - estimate * counts) / (counts.mean() * estimate)  # relative to the estimate
+    spread = float(np.sqrt(residual @ residual / (n - 1)))
+    reach = float(t.isf(tail, n - 1)) / np.sqrt(n)
+    ends = [reach * spread, _lognormal_reach(np.log(own), tail)]
+    skewness = float(np.mean(residual**3) / spread**3) if spread else 0.0
+    if skewness > 0:
+        ends.append(np.log1p(spread * _unskewed(reach, skewness, n)))
+    return Interval(estimate, estimate * float(np.exp(-reach * spread)), estimate * float(np.exp(max(ends))))
+
+
+def mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) -> Interval:
+    """The mean of values of either sign of which each unit has some, sum(sums) / sum(counts).
+
+    sums, counts: of each unit (units,), or a count for all. Student's t with the linearised variance over units
+    (Cochran 1977, sec. 6.3); for positive and skewed values `positive_ratio` covers better.
+    """
+    sums, counts = _per_unit(sums, counts)
+    n = len(sums)
+    estimate = float(sums.sum() / counts.sum()) if n else np.nan
+    if n < LEAST_UNITS:
+        return Interval(estimate, np.nan, np.nan)
+    residual = (sums - estimate * counts) / counts.mean()
+    reach = float(t.isf((1 - confidence) / 2, n - 1) * np.sqrt(residual @ residual / (n * (n - 1))))
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
+def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """The median of one value a unit, between order statistics interpolated to the confidence asked for.
+
+    values: (units,). Whatever their distribution, an order statistic lies beyond the median with a binomial
+    probability; the interpolation is that of Hettmansperger & Sheather (1986). No wider than from the least value to
+    the largest.
+    """
+    x = np.sort(np.asarray(values, float))
+    n = len(x)
+    estimate = float(np.median(x)) if n else np.nan
+    if n < LEAST_UNITS:
+        return Interval(estimate, np.nan, np.nan)
+    covered = 1 - 2 * binom.cdf(np.arange(n // 2), n, 0.5)  # by the interval of the k-th from either end, k from 1
+    k = max(1, int((covered >= confidence).sum()))
+    if covered[0] <= confidence or k == len(covered):
+        return Interval(estimate, float(x[k - 1]), float(x[n - k]))
+    part = (covered[k - 1] - confidence) / (covered[k - 1] - covered[k])
+    inwards = (n - k) * part / (k + (n - 2 * k) * part)
+    low, high = (x[i] + inwards * (x[j] - x[i]) for i, j in ((k - 1, k), (n - k, n - k - 1)))
+    return Interval(estimate, float(low), float(high))
+
+
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """The standard error of the mean of one value a unit; NaN below LEAST_UNITS."""
+    n = len(values)
+    return float(np.std(values, ddof=1) / np.sqrt(n)) if n >= LEAST_UNITS else np.nan
+
+
+def _per_unit(sums: ArrayLike, counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    sums, counts = np.broadcast_arrays(np.asarray(sums, float), np.asarray(counts, float))
+    return sums[counts > 0], counts[counts > 0]
+
+
+def _quantile(hits: np.ndarray, trials: np.ndarray, misses: float, all_hits: float, level: float) -> float:
+    """Of the share sum(w hits) / sum(w trials), w gamma variates of shape 1, and of the prior's units of `misses` and
+    `all_hits`, units of the mean number of trials.
+    """
+    unit, shape = np.unique(np.stack([hits, trials], axis=1), axis=0, return_counts=True)
+    size = trials.mean()
+    unit, shape = np.vstack([unit, [[0, size], [size, size]]]) / size, np.append(shape, [misses, all_hits])
+
+    def beyond(p: float) -> float:
+        return _probability_below_zero(unit[:, 0] - p * unit[:, 1], shape) - level
+
+    return float(brentq(beyond, 1e-12, 1 - 1e-12, xtol=1e-9))
+
+
+def _probability_below_zero(coefficient: np.ndarray, shape: np.ndarray) -> float:
+    """That sum(coefficient * gamma variates of these shapes) < 0, by Imhof's integral (1961, eq. 3.2), over log u.
+
+    The variates are half of chi-squared ones with twice the shapes as degrees of freedom.
+    """
+    size = np.abs(coefficient[coefficient != 0])
+    u = np.exp(np.arange(np.log(1e-8 / size.max()), np.log(1e2 / size.min()), 0.02))[:, None] * coefficient
+    angle = (shape * np.arctan(u)).sum(axis=1)
+    log_modulus = (shape / 2 * np.log1p(u * u)).sum(axis=1)
+    return float(0.5 - (np.sin(angle) * np.exp(-log_modulus)).sum() * 0.02 / np.pi)
+
+
+def _lognormal_reach(logarithms: np.ndarray, tail: float) -> float:
+    """How far above the logarithm of a lognormal mean its upper end lies (Zou, Huo & Taleb 2009, eq. 4)."""
+    n = len(logarithms)
+    variance = float(np.var(logarithms, ddof=1))
+    beyond = variance / 2 * ((n - 1) / float(chi2.ppf(tail, n - 1)) - 1)
+    return float(np.hypot(norm.isf(tail) * np.sqrt(variance / n), beyond))
+
+
+def _unskewed(reach: float, skewness: float, n: int) -> float:
+    """The upper end, in standard deviations above the mean, where the mean's own studentised transform by Hall (1992)
+    lies at -reach: T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n), solved for T.
+    """
+    return float(-3 / skewness * (np.cbrt(1 + skewness * (-reach - skewness / (6 * n))) - 1))

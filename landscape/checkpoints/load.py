@@ -1,0 +1,118 @@
+"""A checkpoint -> a model and its provenance."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from landscape.checkpoints.build import Build, builder
+from landscape.checkpoints.read import Checkpoint, read_checkpoint
+from landscape.checkpoints.recognise import Fit, best_reading, fitting, hint, shapes_in
+from landscape.checkpoints.stated import stated, stated_network
+from landscape.runtime.errors import UserError, a_few
+
+__all__ = ["builder", "load_checkpoint", "read_checkpoint"]
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    model: str | Build | None = None,
+    *,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the checkpoint's weights, in eval mode, and its provenance.
+
+    path: .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
+        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema,
+        or under whatever other name if it is the only one;
+        prefixes such as module., _orig_mod., model. and net. are removed, unless the network has them too, and what
+        is beside a prefix that most keys share, such as a loss's own weights, is left out. Names of other projects
+        for the parameters of our networks are translated (`landscape.checkpoints.dialects`).
+    model: a name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a
+        callable; the function is called with those of num_classes, image_size and in_channels that it takes. None
+        where the checkpoint's own metadata names it (one of landscape.models or of timm, with the settings that
+        `landscape.checkpoints.stated` lets through), or its keys and shapes are those of one of our networks alone.
+    num_classes, image_size, in_channels: inferred from the shapes of the weights where they are None and can be.
+
+    provenance: file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any
+    serves), in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
+
+    Raises UserError for a missing file, one that is no checkpoint or asks to run code, an unknown model,
+    metadata that name code or are out of range where they are needed, and for keys that are missing, left over or of
+    another shape.
+    """
+    checkpoint = read_checkpoint(path)
+    metadata = checkpoint.metadata
+    settings: dict[str, Any] = {}
+    if model is None or (model == metadata.get("model") and ".py:" not in str(model)):
+        named, settings = stated_network(metadata, path) or (None, {})
+        model = model if model is not None else named
+    if model is None:
+        model = _recognised(checkpoint, path).model
+    build, name = builder(model, settings)
+    given = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
+    asked = {k: v if v is not None else stated(metadata, k, path) for k, v in given.items()}
+    fit = best_reading(build, name, checkpoint.spellings, asked)
+    if fit is not None and fit.differing:  # before memory is taken for a network of whatever size
+        raise _misfit(fit, checkpoint, path)
+    arguments = fit.arguments if fit else asked
+    network = build(**arguments)
+    wanted = network.state_dict()
+    if fit is None:  # it has told its names only now
+        prefix, state = min(reversed(checkpoint.spellings), key=lambda spelling: len(spelling[1].keys() ^ wanted))
+        fit = Fit(name, None, state, arguments, {}, prefix)
+    fit = replace(fit, wanted=shapes_in(wanted))
+    if fit.differing:
+        raise _misfit(fit, checkpoint, path)
+    state = {
+        k: fit.state.get(k, t) for k, t in wanted.items()
+    }  # BatchNorm's counters alone may be missing or left over
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as e:
+        odd = [k for k, t in state.items() if t.is_meta or t.is_quantized or t.layout != torch.strided]
+        raise UserError(f"{path} has no plain numbers in {a_few(odd)}, but quantized, sparse or meta tensors") from e
+    provenance = {
+        "file": os.fspath(path),
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "prefix": fit.prefix,
+        "left_out": checkpoint.left_out(fit.prefix),
+        "dialect": fit.dialect,
+        "model": name,
+        "num_classes": arguments.get("num_classes"),
+        "image_size": arguments.get("image_size"),
+        "in_channels": arguments.get("in_channels"),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "metadata": {**_input_of(network), **metadata},
+    }
+    return network.to(device).eval(), provenance
+
+
+def _misfit(fit: Fit, checkpoint: Checkpoint, path: object) -> UserError:
+    elsewhere = hint(checkpoint.state, but=fit.model)
+    return UserError(f"{path} does not fit {fit.model}: {fit.differences()}{elsewhere and '; ' + elsewhere}")
+
+
+def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
+    """The one network of ours that the weights fit. Raises UserError where there is none, or more than one."""
+    fits = fitting(checkpoint.state)
+    if len(fits) != 1:
+        raise UserError(f"{path} does not name its network; say which with --model ({hint(checkpoint.state)})")
+    return fits[0]
+
+
+def _input_of(network: nn.Module) -> dict[str, Any]:
+    """Normalisation that a timm network was published with."""
+    published = getattr(network, "pretrained_cfg", None) or {}
+    if not timm.is_model(published.get("architecture", "")):  # our ViTs are built on timm's, and publish nothing
+        return {}
+    return {k: list(published[k]) for k in ("mean", "std") if k in published}

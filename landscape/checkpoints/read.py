@@ -1,0 +1,231 @@
+"""A file or folder -> the weights in it and what it says of itself. Read as weights only: no code in them ever runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from landscape.checkpoints import huggingface
+from landscape.runtime.errors import UserError, a_few
+from landscape.runtime.files import replacing
+
+SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
+
+
+CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+
+
+METADATA_KEY = "landscape"
+
+
+# Settings that trainers pickle beside the weights. They are read as empty objects; nothing of these modules is called.
+SETTINGS = re.compile(
+    r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
+    r"functools|types|torch\.optim)\."
+)
+
+
+# What the toolkit reads from a file beside the weights: one of another type is another project's, and means another
+# thing. Of a torch file no mean and std are taken.
+MEANT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("num_classes", "image_size", "in_channels", "seed"), int),
+    **dict.fromkeys(("weight_decay", "mixup", "cutmix", "smoothing", "fraction"), (int, float)),
+    **dict.fromkeys(("data", "auto_augment"), str),
+    **dict.fromkeys(("mean", "std"), ()),
+}
+
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: its weights, and where they came from.
+
+    spellings: (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+    beside: where in the file there are other state dicts, such as a moving average, which are not read.
+    """
+
+    spellings: tuple[tuple[str, State], ...]
+    sha256: str
+    container: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        return self.spellings[-1][0]
+
+    @property
+    def state(self) -> State:
+        """The weights, prefixes removed."""
+        return self.spellings[-1][1]
+
+    def left_out(self, prefix: str) -> list[str]:
+        """The keys without the prefix, which are not read with it."""
+        return [key for key in self.spellings[0][1] if not key.startswith(prefix)]
+
+
+class Inert(dict[str, Any]):
+    """Stands in for an object that is not weights: takes whatever it is given, and does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _: Any) -> None:
+        """Nothing is kept."""
+
+
+def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, Any]) -> None:
+    """Weights as safetensors, atomically, with `metadata` (JSON) beside them: model, num_classes, mean, std, ...
+
+    Raises UserError where the place cannot be written.
+    """
+    path = Path(path)
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    try:
+        with replacing(path) as part:
+            save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+    except (OSError, SafetensorError) as e:
+        raise UserError(f"cannot write {path}: {e}; choose another place") from e
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of a checkpoint: a folder, or one of the known endings."""
+    return Path(path).is_dir() or Path(path).suffix in SUFFIXES
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The weights in a file or a Hugging Face folder, with no model in mind.
+
+    Raises UserError for a missing file, one that is no checkpoint, is damaged, or asks to run code.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no such checkpoint: {path}")
+    files = huggingface.weights_in(path) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    held: Any = {}
+    metadata: dict[str, Any] = {}
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise UserError(f"{file} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
+        with open(file, "rb") as f:
+            hashlib.file_digest(f, lambda: digest)
+        if file.suffix == ".safetensors":
+            part, metadata = _read_safetensors(file)
+        else:
+            part = _read_torch(file)
+        if len(files) == 1:
+            held = part
+        elif _is_state(part):
+            held = {**held, **part}
+        else:
+            raise UserError(f"{file} holds no state dict, and the weights of {path} are not whole without it")
+    state, container = _state_dict(held, path)
+    if container is not None:
+        plain = (int, float, str)
+        metadata = {
+            k: v
+            for k, v in held.items()
+            if isinstance(k, str)
+            and k not in CONTAINERS
+            and isinstance(v, plain)
+            and isinstance(v, MEANT.get(k, plain))
+        }
+    # beside another file, a config.json is of something else
+    if not metadata and (path.is_dir() or path.name in huggingface.WEIGHTS):
+        metadata = huggingface.described(files[0].parent)
+    beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
+    return Checkpoint(_spellings(state), digest.hexdigest(), container, metadata, tuple(beside))
+
+
+def _spellings(state: State) -> tuple[tuple[str, State], ...]:
+    """A prefix goes where at least half of the keys have it: beside a network a trainer may keep its loss's weights."""
+    found = [("", state)]
+    while prefix := next((p for p in PREFIXES if 2 * sum(k.startswith(p) for k in state) >= len(state)), None):
+        state = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
+        found.append((found[-1][0] + prefix, state))
+    return tuple(found)
+
+
+def _read_torch(path: Path) -> Any:
+    damaged = f"{path} is no torch checkpoint, or is damaged or cut short"
+    stand_ins: list[Any] = []
+    try:
+        while True:
+            try:
+                with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+                    warnings.simplefilter("ignore")  # torch's doubts about old pickles end below, as an error or not
+                    return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as e:
+                asked = re.search(r"GLOBAL (\S+)", str(e))
+                known = [name for _, name in stand_ins]
+                if asked is None or asked[1] in known or not SETTINGS.match(asked[1]):
+                    raise
+                stand_ins.append((type(asked[1].rpartition(".")[2], (Inert,), {}), asked[1]))
+    except pickle.UnpicklingError as e:
+        text = str(e)
+        if "GLOBAL" not in text and "Unsupported" not in text:
+            raise UserError(damaged) from e
+        asked = re.search(r"GLOBAL (\S+)", text)
+        wish = f"asks to run code ({asked[1]})" if asked else "asks for more than tensors"
+        raise UserError(
+            f"{path} {wish}, which weights never need, and was not loaded; save model.state_dict() alone"
+        ) from e
+    except Exception as e:  # torch reads a damaged file until something gives way: struct, an assertion, an index, ...
+        raise UserError(damaged) from e
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  (not a dict)
+            text = (f.metadata() or {}).get(METADATA_KEY, "{}")
+        metadata = json.loads(text)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UserError(f"{path} is no safetensors file, or is damaged: {e}") from e
+    return state, metadata if isinstance(metadata, dict) else {}
+
+
+def _state_dict(held: Any, path: Path) -> tuple[State, str | None]:
+    if _is_state(held):
+        return dict(held), None
+    if isinstance(held, Mapping):
+        found = [key for key in held if _is_state(held[key])]
+        known = [key for key in CONTAINERS if key in found] or (found if len(found) == 1 else [])
+        if known:
+            return dict(held[known[0]]), str(known[0])
+        has = a_few((f"{key} ({_kind(value)})" for key, value in held.items()), 6)
+        several = f"several state dicts and none under {', '.join(CONTAINERS)}" if found else "no state dict"
+        raise UserError(f"{path} holds {several}; it has {has or 'nothing'}; save model.state_dict() alone")
+    raise UserError(f"{path} holds a {type(held).__name__}, not a state dict; save model.state_dict()")
+
+
+def _kind(held: Any) -> str:
+    if isinstance(held, Mapping) and not _is_state(held):
+        other = next((k for k, v in held.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None)
+        return "empty" if other is None else f"with {other}, a {type(held[other]).__name__}"
+    return "a state dict" if isinstance(held, Mapping) else f"a {type(held).__name__}"
+
+
+def _is_state(held: Any) -> bool:
+    if not isinstance(held, Mapping) or len(held) == 0:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items())

@@ -1,0 +1,198 @@
+"""Weights and networks: which network they are of, in whose names, with which arguments; or else what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from landscape.checkpoints import mismatch
+from landscape.checkpoints.build import Build, Shapes, builder, shapes_of
+from landscape.checkpoints.dialects import readings
+from landscape.models import list_models
+from landscape.runtime.errors import a_few
+
+IMAGE_SIZES = (32, 224, 8, 16, 28, 64, 96, 128, 160, 192, 240, 256, 288, 299, 320, 384, 448, 512)
+
+
+SIZES_TOLD_APART = (32, 224)  # a network may have other parts for small images than for large ones
+
+
+ARGUMENTS = ("num_classes", "image_size", "in_channels")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights against one network: the names that they came in, the arguments read off them, what is wanted and held.
+
+    dialect: None where the names are the network's own. prefix: what was removed from them. differing: keys missing,
+    left over or of another shape.
+    """
+
+    model: str
+    dialect: str | None
+    state: Mapping[str, Tensor]
+    arguments: dict[str, int | None]
+    wanted: Shapes
+    prefix: str = ""
+
+    @property
+    def held(self) -> Shapes:
+        return shapes_in(self.state)
+
+    @property
+    def differing(self) -> int:
+        return mismatch.count(self.wanted, self.held)
+
+    def __str__(self) -> str:
+        """The network with its arguments, such as "resnet_50 (100 classes, 3 input channels)"."""
+        labels = {"num_classes": "classes", "image_size": "px", "in_channels": "input channels"}
+        said = [f"{n} {labels[k]}" for k, n in self.arguments.items() if n is not None]
+        if self.dialect:
+            said.append(f"in the names of {self.dialect}")
+        return f"{self.model} ({', '.join(said)})" if said else self.model
+
+    def differences(self) -> str:
+        """In words where the names have a meaning, and by key; "" where the weights fit."""
+        words = mismatch.in_words(self.wanted, self.held)
+        return "; ".join(p for p in (", ".join(words), mismatch.in_full(self.wanted, self.held)) if p)
+
+
+def shapes_in(state: Mapping[str, Tensor]) -> Shapes:
+    """The shapes that must agree: those of all tensors but BatchNorm's counters of batches."""
+    return _without_counters({k: tuple(t.shape) for k, t in state.items()})
+
+
+def best_reading(
+    build: Build, name: str, spellings: Sequence[tuple[str, Mapping[str, Tensor]]], asked: Mapping[str, int | None]
+) -> Fit | None:
+    """The weights against one network, in the names that most of its keys share; None where it cannot be made.
+
+    spellings: the weights with and without prefixes, as `Checkpoint` has them.
+    asked: num_classes, image_size and in_channels, None for those to be read off the weights.
+    """
+    given = {k: v for k, v in asked.items() if v is not None}
+    usual = ({"num_classes": 10, "image_size": size, "in_channels": 3, **given} for size in SIZES_TOLD_APART)
+    known = [shapes for arguments in usual if (shapes := shapes_of(build, arguments))]
+    if not known:
+        return None
+
+    def strangers(keys: Iterable[str]) -> int:
+        return min(len(shapes.keys() ^ set(keys)) for shapes in known)
+
+    readable = [(prefix, *reading) for prefix, state in reversed(spellings) for reading in readings(state)]
+    prefix, dialect, read = min(readable, key=lambda reading: strangers(reading[2]))
+    arguments = infer_arguments(build, read, asked)
+    tried = [arguments]
+    if arguments["image_size"] is None:  # where the weights fit at no size, they are compared at the nearer one
+        tried += [{**arguments, "image_size": size} for size in SIZES_TOLD_APART]
+    made = ((told, shapes_of(build, told)) for told in tried)
+    fits = [Fit(name, dialect, read, told, _without_counters(wanted), prefix) for told, wanted in made if wanted]
+    return min(fits, key=lambda fit: fit.differing) if fits and fits[0].arguments is arguments else None
+
+
+def fitting(state: Mapping[str, Tensor]) -> list[Fit]:
+    """The networks of `list_models` whose keys and shapes are those of the weights, in whichever names these came."""
+    fits = [_fit(name, state) for name in list_models() if _in_common(name, state) == 1]
+    return [fit for fit in fits if fit is not None and not fit.differing]
+
+
+def closest(state: Mapping[str, Tensor]) -> Fit | None:
+    """The network of `list_models` from which the weights differ least; None where it does not share half the keys."""
+    shared = {name: _in_common(name, state) for name in list_models()}
+    likely = sorted((name for name in shared if shared[name] > 0.5), key=lambda name: -shared[name])[:6]
+    fits = [fit for name in likely if (fit := _fit(name, state)) is not None]
+    return min(fits, key=lambda fit: fit.differing, default=None)
+
+
+def _fit(name: str, state: Mapping[str, Tensor]) -> Fit | None:
+    return best_reading(builder(name)[0], name, [("", state)], dict.fromkeys(ARGUMENTS))
+
+
+def _in_common(name: str, state: Mapping[str, Tensor]) -> float:
+    """The share of keys, of the network's and the weights' together, that both have: 1 where they are the same."""
+    best = 0.0
+    for _, read in readings(state):
+        held = {k for k in read if not _counter(k)}
+        for wanted in _usual_keys(name):
+            best = max(best, len(held & wanted) / max(1, len(held | wanted)))
+    return best
+
+
+def hint(state: Mapping[str, Tensor], but: str | None = None) -> str:
+    """Which of our networks the weights fit; or which is the closest, and what differs: empty where that is `but`."""
+    fits = fitting(state)
+    if fits:
+        return f"the weights fit {a_few(fit.model for fit in fits) if len(fits) > 1 else fits[0]}"
+    near = closest(state)
+    if near is None:
+        return "no network of this toolkit is like them"
+    if near.model == but:
+        return ""
+    return f"the closest of this toolkit's networks is {near}, but for {near.differences()}"
+
+
+def fitting_models(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of landscape.models whose keys and shapes are those of `state`."""
+    return [fit.model for fit in fitting(state)]
+
+
+@cache
+def _usual_keys(name: str) -> tuple[frozenset[str], ...]:
+    made = (shapes_of(builder(name)[0], {"image_size": size}) for size in SIZES_TOLD_APART)
+    return tuple(frozenset(_without_counters(shapes)) for shapes in made if shapes)
+
+
+def _counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")  # older checkpoints do not have them, and evaluation does not use them
+
+
+def _without_counters(shapes: Shapes) -> Shapes:
+    return {k: shape for k, shape in shapes.items() if not _counter(k)}
+
+
+def infer_arguments(
+    build: Build, state: Mapping[str, Tensor], asked: Mapping[str, int | None]
+) -> dict[str, int | None]:
+    """num_classes, image_size and in_channels, each as asked or else read off the shapes of `state`.
+
+    A weight whose shape follows an argument shows that argument: the network is made twice, without memory, with
+    two values of it, and where the shapes differ the checkpoint tells which value it had. What no weight shows stays
+    None.
+    """
+    arguments = dict(asked)
+    for name, (a, b) in {"num_classes": (10, 11), "in_channels": (3, 1)}.items():
+        if arguments[name] is None:
+            arguments[name] = _read_off(build, state, arguments, name, a, b)
+    if arguments["image_size"] is None:
+        arguments["image_size"] = _image_size(build, state, arguments)
+    return arguments
+
+
+def _read_off(
+    build: Build, state: Mapping[str, Tensor], arguments: Mapping[str, Any], name: str, a: int, b: int
+) -> int | None:
+    one, two = (shapes_of(build, {**arguments, name: value}) for value in (a, b))
+    if one is None or two is None:
+        return None
+    for key, shape in one.items():
+        if key in state and key in two and len(shape) == len(two[key]) == state[key].ndim:
+            for axis, (m, n) in enumerate(zip(shape, two[key], strict=True)):
+                if (m, n) == (a, b):
+                    return int(state[key].shape[axis])
+    return None
+
+
+def _image_size(build: Build, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> int | None:
+    """The first of the usual sizes for which the weights have the network's shapes; None where they are for any."""
+
+    def fits(size: int) -> bool:
+        shapes = shapes_of(build, {**arguments, "image_size": size}) or {}
+        shared = [key for key in shapes if key in state]
+        return bool(shared) and all(shapes[key] == tuple(state[key].shape) for key in shared)
+
+    found = next(filter(fits, IMAGE_SIZES), None)
+    return None if found == IMAGE_SIZES[0] and fits(2 * found) else found

@@ -1,0 +1,137 @@
+"""Gradient and curvature by folds of the examples: how far other examples would have changed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.curvature.forms import Parts
+from landscape.curvature.operators import Curvature, Local, accumulate
+from landscape.curvature.penalty import with_penalty
+from landscape.objective.clusters import fold_of, jackknife_sem
+from landscape.objective.objective import CACHED, Objective
+from landscape.objective.parameters import flatten, trainable, unflatten
+
+FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Moments:
+    """v^T H v and ||H v||^2 of a vector v: over all examples, and (F,) over those without each fold."""
+
+    first: float
+    second: float
+    first_without: np.ndarray
+    second_without: np.ndarray
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.first + other.first,
+            self.second + other.second,
+            self.first_without + other.first_without,
+            self.second_without + other.second_without,
+        )
+
+
+class FoldedCurvature(Curvature):
+    """`Curvature` on the whole frozen data, each fold of the examples differentiated by itself.
+
+    Up to FOLDS folds of about equal size, none of which parts a cluster. A product costs what it costs anyway, since a
+    fold is a chunk or several; by folds it holds FOLDS vectors (n,) besides.
+    keep: keep the folds' graphs where all examples together fit into one chunk, as `Curvature` keeps the one.
+    """
+
+    def __init__(
+        self, objective: Objective, *, kind: str = "hessian", chunk_size: int | None = None, keep: bool = True
+    ) -> None:
+        super().__init__(objective, kind=kind, chunk_size=chunk_size)
+        size = max(len(y) for _, y in self._chunks)
+        self._folds = _Folds(objective, size)
+        self._keep = keep and size >= objective.examples
+        self._chunks = list(self._folds) if self._keep else self._folds
+
+    def _cut(self, size: int) -> None:
+        self._keep, self._kept = False, None
+        self._chunks = self._folds = _Folds(self.objective, size)
+
+    @property
+    def folds(self) -> int:
+        return self._folds.count
+
+    def no_moments(self) -> Moments:
+        """Those of no vector: 0."""
+        return Moments(0.0, 0.0, np.zeros(self.folds), np.zeros(self.folds))
+
+    def with_moments(self, v: Tensor) -> tuple[Tensor, Moments]:
+        """H v, (n,), and the moments of v."""
+        parts = self._parts(v)
+
+        def add(totals: Sequence[Parts], local: Local, kept: bool, chunk: int) -> None:
+            accumulate(totals[self._folds.of_chunk[chunk]], local.product(parts, kept))
+
+        rows = self._summed(v.new_zeros(self.folds, len(v)), add)
+        self.products += 1
+        penalty = with_penalty(self, v[None], torch.zeros_like(v)[None])[0]
+        whole = rows.sum(0)
+        product = whole + penalty
+        without = [_moments(v, rest + penalty) for rest in self._folds.without(rows, whole)]
+        first, second = np.array(without).T
+        return product, Moments(*_moments(v, product), first, second)
+
+
+def gradient_norm(objective: Objective) -> tuple[float, float]:
+    """||grad L|| where the private copy stands, the penalty's share included, and its standard error over examples.
+
+    The jackknife holds FOLDS gradients.
+    """
+    parameters = trainable(objective.model)
+    tensors = list(parameters.values())
+    folds = _Folds(objective, CACHED if objective.device.type == "cpu" else max(len(y) for _, y in objective.batches))
+    n = sum(p.numel() for p in tensors)
+    rows = torch.zeros(folds.count, n, dtype=objective.dtype, device=objective.device)
+    for fold, (x, y) in zip(folds.of_chunk, folds, strict=True):
+        loss = objective.nll_sum(x, y) / objective.examples
+        part = torch.autograd.grad(loss, tensors, materialize_grads=True)
+        torch._foreach_add_(list(unflatten(rows[fold], parameters).values()), part)
+    whole, penalty = rows.sum(0), torch.zeros_like(rows[0])
+    if objective.weight_decay:
+        loss = objective.penalty_of(dict(objective.model.named_parameters()))
+        part = torch.autograd.grad(loss, tensors, materialize_grads=True)
+        penalty = flatten(dict(zip(parameters, part, strict=True)))
+
+    def norm(g: Tensor) -> float:
+        return float(torch.linalg.vector_norm(g + penalty, dtype=torch.float64))
+
+    return norm(whole), float(jackknife_sem([norm(rest) for rest in folds.without(rows, whole)]))
+
+
+class _Folds:
+    """The examples as (x, y) chunks, fold after fold, gathered when they are asked for."""
+
+    def __init__(self, objective: Objective, size: int) -> None:
+        self.objective = objective
+        fold = fold_of(objective.clusters, FOLDS)
+        self.sizes = np.bincount(fold)
+        self.count = len(self.sizes)
+        places = [torch.from_numpy(np.flatnonzero(fold == f)).split(size) for f in range(self.count)]
+        self.of_chunk = [f for f, parts in enumerate(places) for _ in parts]
+        self._places = [part.to(objective.device) for parts in places for part in parts]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self._places:
+            yield self.objective.x[index], self.objective.y[index]
+
+    def without(self, rows: Tensor, whole: Tensor) -> Iterator[Tensor]:
+        """The mean over the examples without each fold, from the folds' shares (F, n) of the mean over all (n,)."""
+        for row, size in zip(rows, self.sizes, strict=True):
+            rest = self.objective.examples - int(size)
+            yield (whole - row) * (self.objective.examples / rest if rest else torch.nan)
+
+
+def _moments(v: Tensor, product: Tensor) -> tuple[float, float]:
+    product = product.double()
+    return float(torch.dot(v.double(), product)), float(product.square().sum())

@@ -1,0 +1,210 @@
+"""Products with the curvature of the objective: its Hessian H, its generalised Gauss-Newton matrix G, and H - G.
+
+An operator maps a vector (n,) over the chosen parameters to a vector (n,), and rows (b, n) to rows (b, n). Products
+are by reverse over reverse, the graph kept where the data fit into one chunk. The penalty's share is added once, in
+closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from landscape.curvature.forms import Parts, known_kind
+from landscape.curvature.penalty import with_penalty
+from landscape.objective.networks import refuse_differentiated_once, second_derivatives
+from landscape.objective.objective import Objective
+from landscape.objective.parameters import chosen, unflatten
+from landscape.runtime.arithmetic import exact_arithmetic
+from landscape.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Local:
+    """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
+
+    gradient: Parts
+    product: Callable[[Parts, bool], list[Tensor]]
+
+
+def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bool = False) -> list[Tensor]:
+    # An output that does not depend on the inputs, or depends on them linearly, has no graph: its share is 0.
+    live = [(o, u) for o, u in zip(outputs, v, strict=True) if o.requires_grad]
+    if not live:
+        return [torch.zeros_like(p) for p in inputs]
+    return list(
+        torch.autograd.grad(
+            [o for o, _ in live],
+            list(inputs),
+            grad_outputs=[u for _, u in live],
+            retain_graph=keep or create,
+            create_graph=create,
+            materialize_grads=True,
+        )
+    )
+
+
+def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
+    """grad^2 of scale * sum_i l(f(x_i), y_i): the gradient of <gradient, v>."""
+    loss = objective.nll_sum(x, y) * scale
+    gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
+    refuse_differentiated_once(gradient)
+    return Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
+
+
+def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
+    """scale * sum_i J_i^T (grad_f^2 l_i) J_i, with J v as the derivative of w -> J^T w times v (a double backward)."""
+    f = objective.model(x)
+    at = f.detach().requires_grad_()
+    (df,) = torch.autograd.grad(objective.loss(at, y).sum() * scale, at, create_graph=True)
+    w = torch.zeros_like(f, requires_grad=True)
+    Jw = _backward([f], parameters, [w], keep=True, create=True)
+    refuse_differentiated_once(Jw)
+
+    def product(v: Parts, keep: bool) -> list[Tensor]:
+        Jv = _backward(Jw, [w], v, keep=True)
+        return _backward([f], parameters, _backward([df], [at], Jv, keep=keep), keep=keep)
+
+    return Local(_backward([f], parameters, [df.detach()], keep=True), product)
+
+
+def _residual(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
+    """H - G: sum over outputs of the loss's slope times the output's own curvature."""
+    h, g = (form(objective, parameters, x, y, scale) for form in (_hessian, _ggn))
+
+    def product(v: Parts, keep: bool) -> list[Tensor]:
+        return [a - b for a, b in zip(h.product(v, keep), g.product(v, keep), strict=True)]
+
+    return Local(h.gradient, product)
+
+
+_FORMS = {"hessian": _hessian, "ggn": _ggn, "residual": _residual}
+
+
+class Curvature:
+    """H, G or H - G of the objective, on its whole frozen data or on one batch, over all or some parameters.
+
+    kind: "hessian": H = grad^2 L. "ggn": G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's
+        outputs, plus the penalty's Hessian (Schraudolph 2002). "residual": H - G, in which the penalty cancels.
+    x, y: one batch, over whose examples the loss is averaged; without them, the whole frozen data.
+    parameters: names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for
+        every trainable one.
+    chunk_size: examples differentiated at once, which bounds the memory and does not change the product beyond
+        rounding; None for one batch whole, and for the frozen data as they were batched. Where everything is one
+        chunk, its graph is built once and kept. Where a GPU's memory runs out, it is halved, down to 1.
+
+    `products` counts the vectors multiplied. Raises UserError for an unknown kind, a chunk_size below 1, where no
+    parameter is left, or for a network without second derivatives, or of one example whose graph the memory holds not.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        *,
+        kind: str = "hessian",
+        parameters: str | Sequence[str] | None = None,
+        chunk_size: int | None = None,
+    ) -> None:
+        self.objective, self.kind = objective, known_kind(kind)
+        self.parameters = chosen(objective.model, parameters)
+        if chunk_size is not None and chunk_size < 1:
+            raise UserError(f"chunk_size={chunk_size} must be 1 or more")
+        if x is None or y is None:
+            x, y = objective.x, objective.y
+            sizes: int | list[int] = chunk_size or [len(labels) for _, labels in objective.batches]
+        else:
+            sizes = chunk_size or len(y)
+        chunks = list(zip(x.split(sizes), y.split(sizes), strict=True))
+        self._chunks: Iterable[tuple[Tensor, Tensor]] = chunks
+        self._keep = len(chunks) == 1
+        self._scale = 1 / len(y)
+        self._kept: list[Local] | None = None
+        self.products = 0
+
+    @property
+    def n(self) -> int:
+        return sum(p.numel() for p in self.parameters.values())
+
+    def zeros(self) -> Tensor:
+        """A vector (n,) of the operator's type and device."""
+        return torch.zeros(self.n, dtype=self.objective.dtype, device=self.objective.device)
+
+    def __call__(self, V: Tensor) -> Tensor:
+        """The products, of the shape of V: (n,) or (b, n)."""
+        if V.ndim == 1:
+            return self(V[None])[0]
+        parts = [self._parts(row) for row in V]
+
+        def add(totals: Sequence[Parts], local: Local, kept: bool, _: int) -> None:
+            for i, v in enumerate(parts):
+                accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
+
+        out = self._summed(V, add)
+        self.products += len(V)
+        return with_penalty(self, V, out)
+
+    def gradient(self) -> Tensor:
+        """The gradient (n,) of the mean NLL, the penalty's left out."""
+        return self._summed(self.zeros()[None], lambda totals, local, *_: accumulate(totals[0], local.gradient))[0]
+
+    def linear_operator(self) -> LinearOperator:
+        """The same operator for scipy, which multiplies columns (n,) or (n, b)."""
+        like = self.zeros().cpu()
+
+        def matmat(V: np.ndarray) -> np.ndarray:
+            rows = torch.as_tensor(np.ascontiguousarray(V.T), dtype=like.dtype, device=self.objective.device)
+            return self(rows).cpu().numpy().T
+
+        def matvec(v: np.ndarray) -> np.ndarray:
+            return matmat(v.reshape(-1, 1))[:, 0]
+
+        shape = (self.n, self.n)
+        return LinearOperator(shape, matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=like.numpy().dtype)
+
+    def _summed(self, like: Tensor, add: Callable[[Sequence[Parts], Local, bool, int], None]) -> Tensor:
+        """Rows like those of `like`, to which `add` has added the share of each chunk, by number; of smaller
+        ones if need be.
+        """
+        while True:
+            out = torch.zeros_like(like)
+            totals = [self._parts(row) for row in out]
+            try:
+                with exact_arithmetic(), second_derivatives():
+                    for number, (local, kept) in enumerate(self._local()):
+                        add(totals, local, kept, number)
+                return out
+            except torch.OutOfMemoryError as e:
+                largest = max(len(y) for _, y in self._chunks)
+                if largest == 1:
+                    raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
+            self._cut(largest // 2)  # here, where nothing holds the graph that failed any more
+
+    def _cut(self, size: int) -> None:
+        """Into chunks of at most `size` examples from now on, and no graph kept."""
+        self._keep, self._kept = False, None
+        self._chunks = [part for x, y in self._chunks for part in zip(x.split(size), y.split(size), strict=True)]
+
+    def _local(self) -> Iterator[tuple[Local, bool]]:
+        form, parameters = _FORMS[self.kind], list(self.parameters.values())
+        if self._keep:
+            if self._kept is None:
+                self._kept = [form(self.objective, parameters, x, y, self._scale) for x, y in self._chunks]
+            yield from ((local, True) for local in self._kept)
+            return
+        for x, y in self._chunks:
+            yield form(self.objective, parameters, x, y, self._scale), False
+
+    def _parts(self, v: Tensor) -> list[Tensor]:
+        return list(unflatten(v, self.parameters).values())
+
+
+def accumulate(totals: Parts, parts: Parts) -> None:
+    with torch.no_grad():
+        torch._foreach_add_(list(totals), [part.detach() for part in parts])

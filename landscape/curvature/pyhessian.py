@@ -1,0 +1,72 @@
+"""PyHessian's own eigenvalues on our mini-batches: power iteration with deflation, for comparison."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.curvature.operators import Curvature
+from landscape.linalg.eigenpairs import RitzPairs
+from landscape.objective.objective import Objective
+from landscape.runtime.arithmetic import exact_arithmetic
+from landscape.runtime.errors import UserError
+from landscape.runtime.random import seeded
+
+
+def pyhessian_eigenpairs(
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    *,
+    seed: int = 0,
+    iterations: int = 100,
+    tol: float = 1e-3,
+    certify: float = 1e-2,
+) -> RitzPairs:
+    """What `pyhessian.hessian(...).eigenvalues(iterations, tol, top_n=k)` returns (Yao et al., arXiv:1912.07145).
+
+    Its stopping rule looks at the change between two iterates and certifies nothing. The residuals are ours, from k
+    more products that are not counted; `converged` says whether they are at most `certify` * |eigenvalue|.
+
+    Raises UserError where pyhessian is not installed, or where the network does not use a parameter, on which it fails.
+    """
+    try:
+        from pyhessian import hessian
+    except ImportError as e:
+        raise UserError("method='pyhessian' needs PyHessian; install it with: python -m pip install pyhessian") from e
+    model = copy.deepcopy(objective.model)  # it leaves gradients behind
+    products = 0
+    zero_grad = model.zero_grad
+
+    def counted(set_to_none: bool = True) -> None:  # called once before each product
+        nonlocal products
+        products += 1
+        zero_grad(set_to_none)
+
+    def criterion(f: Tensor, labels: Tensor) -> Tensor:
+        return objective.loss(f, labels).mean() + objective.penalty_of(dict(model.named_parameters()))
+
+    with exact_arithmetic(), seeded(seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
+        engine = hessian(model, criterion, data=(x, y), cuda=objective.device.type == "cuda")
+        unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        if unused:
+            raise UserError(
+                f"PyHessian fails on parameters that the network does not use, here {unused[0]!r}; freeze them"
+            )
+        model.zero_grad = counted  # type: ignore[method-assign]
+        values, vectors = engine.eigenvalues(iterations, tol, k)
+    zero_grad(True)  # a gradient that holds its own graph is never freed
+    order = np.argsort(-np.abs(values), kind="stable")
+    H = Curvature(objective, x, y)
+    residuals = []
+    for i in order:
+        u = torch.cat([part.reshape(-1) for part in vectors[i]])
+        residuals.append(float(torch.linalg.vector_norm(H(u) - values[i] * u, dtype=torch.float64)))
+    found, r = np.array(values)[order], np.array(residuals)
+    return RitzPairs(found, r, r <= certify * np.abs(found), False, None, products, verified=True)

@@ -1,0 +1,269 @@
+"""A Krylov basis: given a matvec, orthonormal rows Q and the projection T of the operator, held to rounding.
+
+Nothing here knows what the operator is: the same class meets a 12 x 12 matrix in a test and a ViT in use.
+References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick-restart Lanczos (2000).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ManyMatvec = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+ROUNDING = 10  # in units of eps * ||A||: what a product may be wrong by
+
+
+class Lanczos:
+    """A_g Q_g^T = Q_g^T T_g + X_g^T B_g^T for G symmetric operators in lockstep, grown by a block of b rows a step.
+
+    The rows of Q (G, m, n) are orthonormal to rounding: each product is orthogonalised against all of them, and its
+    coefficients are the new columns of T (G, m, m), held in float64. X (G, b, n) are the next rows, B (G, m, b) what
+    couples them to Q, so that ||B^T s|| is the residual of a Ritz vector Q^T s. Since T comes from the coefficients
+    and not from a recurrence, Q may at any time be rotated to some of its Ritz vectors (`restart`) and grown on.
+
+    Where a Krylov space is exhausted before n (breakdown), it goes on in a fresh random direction orthogonal to all
+    before, with a coupling of exactly 0: a new invariant subspace.
+
+    That the operators are symmetric is seen for free: a new product's coefficients against the rows of Q are known
+    before, as the products with those rows gave them (B). `asymmetry` (G,) is the largest |q_i^T A q_j - q_j^T A q_i|
+    so far, of the size of rounding where the operator is symmetric.
+
+    A step waits for the device once, for all that it has to know of it; a further time for each pass of
+    orthogonalisation that it has to add, or row that it has to replace.
+
+    matvec: from rows (G', b, n) and the numbers of the G' operators still in the group to the products (G', b, n).
+    start: (G, b, n), the rows of each operator linearly independent.
+    most: rows of Q ever held at once; the memory for them is taken whole where they are few, else as they are needed.
+    """
+
+    def __init__(self, matvec: ManyMatvec, start: Tensor, most: int | None = None) -> None:
+        G, b, self.n = start.shape
+        if b > self.n:
+            raise ValueError(f"a block of {b} vectors of size {self.n} cannot be independent")
+        if not (torch.isfinite(start).all() and (torch.linalg.vector_norm(start, dim=-1) > 0).all()):
+            raise ValueError("the start vectors must be finite and not zero")
+        self.matvec = matvec
+        self.dtype = start.dtype
+        self.members = list(range(G))
+        self.m = 0
+        self.products = 0  # for each operator
+        self._most = min(self.n if most is None else most, self.n)
+        # Growing holds the old rows beside the new ones, so a small bound must not be grown into.
+        self._Q = start.new_empty(G, self._most if self._most <= 64 else max(16, b), self.n)
+        self._T = np.zeros((G, self._Q.shape[1], self._Q.shape[1]))
+        self.B = np.zeros((G, 0, b))
+        self.broken = np.zeros(G, bool)
+        self.finite = np.ones(G, bool)
+        self.asymmetry = np.zeros(G)
+        self._coupled = 0  # the first row of Q that the next product is coupled to
+        self.X: Tensor | None = None
+        first, lengths = self._orthonormalised(start)
+        (R,) = _on_host(lengths)
+        self.X, _ = self._normalised(start, first, R, np.zeros(G))
+        self.broken[:] = False
+
+    @property
+    def Q(self) -> Tensor:
+        return self._Q[:, : self.m]
+
+    @property
+    def T(self) -> np.ndarray:
+        return self._T[:, : self.m, : self.m]
+
+    @property
+    def exhausted(self) -> bool:
+        """The basis spans the whole space."""
+        return self.m == self.n
+
+    def step(self) -> None:
+        """One more product with each row of X. Not to be called once `exhausted`."""
+        assert self.X is not None, "the basis already spans the whole space"
+        X, old = self.X, self.m
+        b = X.shape[1]
+        self._reserve(old + b)
+        self._Q[:, old : old + b] = X
+        self.m += b
+        self.products += b
+        W = self.matvec(X, self.members)
+        finite = torch.isfinite(torch.linalg.vector_norm(W, dim=(-2, -1), dtype=torch.float64))
+        W = torch.where(finite[:, None, None], W, 0)  # no finite spectrum there: the others go on undisturbed
+        W, C, kept = self._reduced(W, (self._coupled, 0))
+        following, lengths = self._orthonormalised(W)
+        seen, coefficients, share, R = _on_host(finite, C, kept, lengths)
+        self.finite &= seen.astype(bool)
+        for _ in range(2):  # again only where much was taken away (Parlett's "twice is enough")
+            if (share >= 0.5).all():
+                break
+            W, C, kept = self._reduced(W, (0,))
+            following, lengths = self._orthonormalised(W)
+            more, share, R = _on_host(C, kept, lengths)
+            coefficients += more
+        self._enter(coefficients, old)
+        if self.exhausted:
+            self.X, self.B = None, np.zeros((len(self.members), self.m, 0))
+            return
+        scale = np.abs(self.T).sum(axis=-1).max(axis=-1)
+        self.X, R = self._normalised(W, following, R, scale)
+        self.B = np.zeros((len(self.members), self.m, R.shape[-1]))
+        self.B[:, old:] = R
+
+    def _enter(self, C: np.ndarray, old: int) -> None:
+        """The coefficients C (G, m, b) of the products with the rows of Q from `old` on become columns of T."""
+        block = C[:, old:]
+        for known, column in ((self.B, C[:, :old]), (block.transpose(0, 2, 1), block)):
+            off = np.abs(known - column).max(axis=(-2, -1), initial=0.0)
+            self.asymmetry = np.maximum(self.asymmetry, np.where(self.finite, off, 0.0))
+        self._T[:, : self.m, old : self.m] = C
+        self._T[:, old : self.m, :old] = C[:, :old].transpose(0, 2, 1)
+        self._T[:, old : self.m, old : self.m] = (block + block.transpose(0, 2, 1)) / 2
+        self._coupled = old
+
+    def _reserve(self, rows: int) -> None:
+        have = self._Q.shape[1]
+        if rows <= have:
+            return
+        rows = min(max(rows, 2 * have), self._most)
+        Q = self._Q.new_empty(len(self._Q), rows, self.n)
+        Q[:, : self.m] = self.Q
+        T = np.zeros((len(Q), rows, rows))
+        T[:, : self.m, : self.m] = self.T
+        self._Q, self._T = Q, T
+
+    def _reduced(self, W: Tensor, passes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """W (G, b, n) orthogonalised against the rows of Q, in each pass against those from the one named on; what it
+        had of them (G, m, b); and which share of each row's length (G, b) the last pass left.
+
+        First against the rows that a product is coupled to, then against all, removes what rounding brought back.
+        """
+        C = W.new_zeros(len(W), self.m, W.shape[1], dtype=torch.float64)
+        for first in passes:
+            Q = self.Q[:, first:]
+            c = _project(Q, W)
+            before = torch.linalg.vector_norm(W, dim=-1)
+            W = W - c.mT @ Q
+            C[:, first:] += c
+        after = torch.linalg.vector_norm(W, dim=-1)
+        return W, C, torch.where(after >= 0.5 * before, 1.0, 0.0)
+
+    def _orthonormalised(
+        self, W: Tensor, replaced: Mapping[tuple[int, int], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Orthonormal rows X (G, b', n), orthogonal to Q, and R (G, b, b') with W = R X; b' = min(b, n - m).
+
+        replaced: rows of X by (operator, row), which W has nothing of beyond rounding.
+        """
+        G, b, n = W.shape
+        width = min(b, n - self.m)
+        X, R = W.new_empty(G, width, n), W.new_zeros(G, b, width, dtype=torch.float64)
+        tiny = torch.finfo(W.dtype).tiny
+        for i in range(b):
+            w = W[:, i]
+            have = X[:, : min(i, width)]
+            for _ in range(2 if i else 0):
+                c = (have @ w[..., None])[..., 0]
+                w = w - (c[:, None, :] @ have)[:, 0]
+                R[:, i, : have.shape[1]] += c
+            if i >= width:
+                continue
+            norm = torch.linalg.vector_norm(w, dim=-1)
+            R[:, i, i] = norm
+            w = w / norm.clamp_min(tiny)[:, None]
+            if i:  # the rows beside it may have taken so much away that rounding shows
+                for basis in (self.Q, have):
+                    w = w - ((basis @ w[..., None]).mT @ basis)[:, 0]
+                w = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True).clamp_min(tiny)
+            X[:, i] = w
+            for (g, row), fresh in (replaced or {}).items():
+                if row == i:
+                    X[g, i] = fresh
+                    R[g, i, i] = 0
+        return X, R
+
+    def _normalised(self, W: Tensor, X: Tensor, R: np.ndarray, scale: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """X and R as `_orthonormalised` gave them for W, once rows of no more than rounding's length are replaced."""
+        least = ROUNDING * torch.finfo(W.dtype).eps * scale
+        replaced: dict[tuple[int, int], Tensor] = {}
+        for i in range(X.shape[1]):
+            dead = np.flatnonzero(~(R[:, i, i] > least)).tolist()
+            if dead:
+                replaced |= {(g, i): self._fresh(g, X[g, :i]) for g in dead}
+                X, found = self._orthonormalised(W, replaced)
+                (R,) = _on_host(found)
+        self.broken = np.zeros(len(W), bool)
+        self.broken[sorted({g for g, _ in replaced})] = True
+        return X, R
+
+    def _fresh(self, g: int, beside: Tensor) -> Tensor:
+        # Its own seed for each size of the basis: the same draw, whoever else is in the group.
+        generator = torch.Generator().manual_seed(self.m + len(beside))
+        while True:  # a draw may by chance lie in the space already spanned
+            w = torch.randn(self.n, generator=generator, dtype=torch.float64).to(beside)
+            for _ in range(3):
+                w = w / torch.linalg.vector_norm(w)
+                for basis in (self.Q[g], beside):
+                    w = w - (basis @ w) @ basis
+            norm = torch.linalg.vector_norm(w)
+            if norm > 0.5:
+                return w / norm
+            if self.m + len(beside) > self.n // 2 and norm > torch.finfo(w.dtype).eps ** 0.5:
+                return w / norm
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values (G, m), ascending; the eigenvectors S (G, m, m) of T as columns; residuals (G, m)."""
+        theta, S = np.linalg.eigh(self.T)
+        return theta, S, np.linalg.norm(S.transpose(0, 2, 1) @ self.B, axis=-1)
+
+    def rotate(self, S: np.ndarray) -> None:
+        """Q <- S^T Q in place, S (G, m, p) with orthonormal columns: the basis shrinks to p rows, without a copy."""
+        p = S.shape[-1]
+        St = torch.as_tensor(S.transpose(0, 2, 1)).to(self._Q)
+        for columns in range(0, self.n, 1 << 20):  # a part of the columns at a time bounds what is held beside Q
+            part = slice(columns, columns + (1 << 20))
+            self._Q[:, :p, part] = St @ self._Q[:, : self.m, part]
+        self.m = p
+
+    def restart(self, theta: np.ndarray, S: np.ndarray) -> None:
+        """Go on from p Ritz pairs, theta (G, p) and S (G, m, p), and the same X: a thick restart (Wu & Simon)."""
+        self.B = S.transpose(0, 2, 1) @ self.B
+        self.rotate(S)
+        self._T[:] = 0
+        self._T[:, np.arange(self.m), np.arange(self.m)] = theta
+        self._coupled = 0
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Only the operators at these places of the group go on."""
+        for to, place in enumerate(places):
+            if to != place:
+                self._Q[to] = self._Q[place]
+        self._Q = self._Q[: len(places)]
+        index = list(places)
+        self._T, self.B = self._T[index], self.B[index]
+        self.broken, self.finite, self.asymmetry = (a[index] for a in (self.broken, self.finite, self.asymmetry))
+        self.X = None if self.X is None else self.X[index]
+        self.members = [self.members[place] for place in places]
+
+
+def rows_held(most: int) -> int:
+    """The most rows that `Lanczos` holds memory for at once: those that it grows out of stand beside the new ones."""
+    held = have = most if most <= 64 else 16
+    while have < most:
+        after = min(2 * have, most)
+        held, have = have + after, after
+    return held
+
+
+def _project(Q: Tensor, W: Tensor) -> Tensor:
+    """Q W^T, (G, m, b). Of one operator as a plain product of matrices: the batched one took 19 times as long."""
+    return (Q[0] @ W[0].T)[None] if len(Q) == 1 else Q @ W.mT
+
+
+def _on_host(*tensors: Tensor) -> list[np.ndarray]:
+    """The tensors as float64 arrays, in one copy from the device."""
+    flat = torch.cat([t.reshape(-1).double() for t in tensors]).cpu().numpy()
+    ends = np.cumsum([t.numel() for t in tensors])
+    return [part.reshape(t.shape) for part, t in zip(np.split(flat, ends[:-1]), tensors, strict=True)]

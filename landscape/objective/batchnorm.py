@@ -1,0 +1,54 @@
+"""BatchNorm statistics of the network where it stands, rather than of where it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.objective.folding import unfolded
+from landscape.runtime.errors import UserError
+
+
+@contextmanager
+def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Within the block each BatchNorm has the statistics of these batches, averaged by examples; after it, its own.
+
+    One pass in which BatchNorm alone is in training mode, as in torch.optim.swa_utils.update_bn, whose average counts
+    every batch the same. The model is changed in place: hand in a private copy. Raises UserError for a batch of one
+    example that BatchNorm cannot take its statistics from.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    before = [({k: b.clone() for k, b in m.named_buffers()}, m.momentum, m.training) for m in norms]
+    try:
+        with unfolded(model), torch.no_grad():
+            for m in norms:
+                m.reset_running_stats()
+                m.train()
+            seen = 0
+            for x, _ in batches if norms else ():
+                seen += len(x)
+                for m in norms:
+                    m.momentum = len(x) / seen
+                try:
+                    model(x)
+                except ValueError as e:  # BatchNorm's own, where a channel has one value
+                    if len(x) > 1:
+                        raise
+                    raise UserError(
+                        "BatchNorm has no statistics of a batch of one example; take a number of samples and a batch "
+                        f"size that leave no batch of one: the last of {seen} examples is alone here"
+                    ) from e
+            for m in norms:
+                m.eval()
+        yield
+    finally:
+        for m, (buffers, momentum, training) in zip(norms, before, strict=True):
+            m.momentum = momentum
+            m.train(training)
+            with torch.no_grad():
+                for name, b in m.named_buffers():
+                    b.copy_(buffers[name])

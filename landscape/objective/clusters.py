@@ -1,0 +1,89 @@
+"""Examples that are not independent: clusters that share an image; means, folds and cuts that keep them whole."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Members = NDArray[np.int64]
+
+
+LEAST_UNITS = 8  # clusters, folds or probes: of fewer, no standard error is given
+
+
+def numbered(clusters: ArrayLike) -> Members:
+    """Cluster labels (N,) as numbers 0, 1, ... in the order of their first members."""
+    _, first, inverse = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+
+
+def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
+    """The mean of values (N,) and its standard error, clusters independent, their members not.
+
+    The variance of sum_c t_c / sum_c n_c, t_c and n_c a cluster's total and size, linearised:
+    C / (C - 1) sum_c (t_c - n_c mean)^2 / N^2 (Cochran, Sampling Techniques, eq. 9A.12). Of clusters of one it is the
+    usual s^2 / N. NaN for fewer than LEAST_UNITS clusters.
+    """
+    values = np.asarray(values, float)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = float(values.mean())
+        apart = np.bincount(clusters, weights=values - mean)
+        count = len(apart)
+        if count < LEAST_UNITS:
+            return mean, np.nan
+        return mean, float(np.sqrt(count / (count - 1) * np.square(apart).sum()) / len(values))
+
+
+def sem_within(values: ArrayLike, groups: Members) -> float:
+    """The standard error of the mean of values (N,) that stems from what varies within groups: s_within / sqrt(N).
+
+    NaN where fewer than LEAST_UNITS values, or in several groups as few differences, tell of it.
+    """
+    values = np.asarray(values, float)
+    sizes = np.bincount(groups)
+    freedom = len(values) - len(sizes)
+    if freedom < LEAST_UNITS - 1:
+        return np.nan
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = values - (np.bincount(groups, weights=values) / sizes)[groups]
+        return float(np.sqrt(np.square(apart).sum() / freedom / len(values)))
+
+
+def fold_of(clusters: Members, most: int) -> Members:
+    """The fold of each example, (N,): up to `most` folds of about equal size, no cluster in two of them.
+
+    Clusters of one size are dealt out in turn.
+    """
+    sizes = np.bincount(clusters)
+    fold = np.empty(len(sizes), np.int64)
+    filled = [(0, f) for f in range(min(most, len(sizes)))]
+    for c in np.argsort(-sizes, kind="stable"):
+        examples, f = heapq.heappop(filled)
+        fold[c] = f
+        heapq.heappush(filled, (examples + int(sizes[c]), f))
+    return fold[clusters]
+
+
+def parted(clusters: Members, size: int) -> tuple[int, int] | None:
+    """Two examples of one cluster that cuts after each `size` examples would part; None where there are none."""
+    batch = np.arange(len(clusters)) // size
+    order = np.argsort(clusters, kind="stable")
+    before, after = order[:-1], order[1:]
+    apart = np.flatnonzero((clusters[before] == clusters[after]) & (batch[before] != batch[after]))
+    return (int(before[apart[0]]), int(after[apart[0]])) if apart.size else None
+
+
+def jackknife_sem(replicates: ArrayLike) -> NDArray[np.float64]:
+    """The standard error by delete-one-fold jackknife, from the values (F, ...) without each of F equally large folds.
+
+    sqrt((F - 1) / F sum_f (value_f - their mean)^2) (Efron & Stein 1981). NaN for fewer than LEAST_UNITS, or where one
+    is not finite.
+    """
+    replicates = np.asarray(replicates, float)
+    count = len(replicates)
+    if count < LEAST_UNITS:
+        return np.full(replicates.shape[1:], np.nan)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.sqrt((count - 1) * replicates.var(axis=0))

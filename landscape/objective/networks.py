@@ -1,0 +1,101 @@
+"""A network as the rest takes it: from a batch to one tensor, twice differentiable; else a line that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from landscape.runtime.errors import UserError
+
+ONCE = "the network cannot be differentiated twice ({}), so there is no curvature; replace that, or ask for a surface"
+
+
+def outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """network(x). Raises UserError where its own code fails on x, or where that is no tensor with a row an example."""
+    try:
+        out = network(x)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(
+            f"the network's own code fails on a batch of shape {tuple(x.shape)} ({type(e).__name__}: {e}); give it "
+            "data of the size and the channels that it takes, or mend it"
+        ) from e
+    if not isinstance(out, Tensor) or out.ndim == 0:
+        raise UserError(
+            f"the network returns {_what(out)}, not one tensor of logits; wrap it in a module whose forward returns "
+            "the logits alone"
+        )
+    return out
+
+
+def _what(out: object) -> str:
+    if isinstance(out, Tensor):
+        return f"a tensor of shape {tuple(out.shape)}"
+    name = type(out).__name__
+    article = "an" if name[:1] in "AEIOaeio" else "a"
+    return f"{article} {name} of {len(out)}" if isinstance(out, (tuple, list, Mapping)) else f"{article} {name}"
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Within the block, a derivative that torch lacks raises UserError."""
+    try:
+        yield
+    except RuntimeError as e:
+        if "is not implemented" not in str(e):
+            raise
+        raise UserError(ONCE.format(e)) from e
+
+
+def refuse_differentiated_once(gradient: Sequence[Tensor]) -> None:
+    """Raise UserError where a part of the graph of `gradient` is marked so: torch would pass it over without a word."""
+    if any(node.name() == "torch::autograd::Error" for node in _graph(gradient)):
+        raise UserError(ONCE.format("it has a function marked once_differentiable"))
+
+
+def lacks_second_derivative(out: Tensor) -> bool:
+    """Whether hardsigmoid has a part in these outputs: alone of torch's activations it lacks one."""
+    return any(node.name() == "HardsigmoidBackward0" for node in _graph([out]))
+
+
+def _graph(outputs: Sequence[Tensor]) -> set[Any]:
+    seen: set[Any] = set()
+    to_see = [out.grad_fn for out in outputs]
+    while to_see:
+        node = to_see.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            to_see += [after for after, _ in node.next_functions]
+    return seen
+
+
+def supply_second_derivative(network: nn.Module) -> None:
+    """Compute each hardsigmoid of `network`, a private copy, in steps that torch differentiates twice; in place."""
+    kind: Any = type(network)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _InSteps():
+            return kind.forward(self, *args, **kwargs)
+
+    network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+class _InSteps(TorchFunctionMode):
+    """hardsigmoid(x) = min(max(x + 3, 0), 6) / 6."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in (F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_):
+            return func(*args, **kwargs)
+        x, *rest = (*args, *kwargs.values())
+        y = F.relu6(x + 3) / 6
+        return x.copy_(y) if func is torch._C._nn.hardsigmoid_ or any(rest) else y

@@ -1,0 +1,108 @@
+"""The spectral density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from landscape.objective.clusters import mean_and_sem, numbered
+from landscape.objective.penalty import in_trace
+from landscape.pictures.axes import squeeze, stretch, symlog
+from landscape.pictures.canvas import COLORS, notes_above
+from landscape.pictures.smoothing import MANY, quadrature_cells
+from landscape.pictures.spectra import NARROWEST
+
+WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum divided by this
+
+
+UNKNOWN = 1000  # parameters, where a file does not say
+
+
+def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """The spectral density on a log scale, the mean over probes, with a band of one standard error across them, or of
+    mini-batches over these, where there are enough; and every node as a dot (right), with its weight in eigenvalues:
+    what a Lanczos run resolves, each probe sees at the same place.
+
+    Steps, not a smooth curve: each node's weight is spread over its cell, as `quadrature_cells`
+    has it, so that the density ends at the extreme Ritz values, and its integral is 1.
+    """
+    node, weight = density["node"].values, density["weight"].values
+    done = density["done"].values & np.isfinite(weight).all(axis=1)
+    ax.set(
+        xlabel="Hessian eigenvalue",
+        ylabel="spectral density",
+        title=title or "Spectral density of the Hessian",
+    )
+    linear = symlog(ax, node[done], axis="x")
+    if linear is None:
+        return
+    node, weight = node[done], weight[done]
+    batch = density["batch"].values[done] if "batch" in density else np.full(len(node), -1)
+    by_batch = bool((batch >= 0).all())
+    unit = numbered(batch) if by_batch else np.arange(len(node))
+    n = density.attrs.get("config", {}).get("parameters")
+    width = float(np.ptp(squeeze(node[np.isfinite(node)], linear)))
+    widest, narrowest = width / WIDEST, width / NARROWEST
+    cells = []
+    for x, w in zip(node, weight, strict=True):
+        known = np.isfinite(x)
+        u, mass = quadrature_cells(squeeze(x[known], linear), w[known], parameters=n or UNKNOWN, widest=widest,
+                                   narrowest=narrowest)  # fmt: skip
+        cells.append((stretch(u, linear), mass))
+    edges, per_probe = _steps(cells)
+    band = ""
+    if len(edges):
+        mean = per_probe.mean(axis=0)
+        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(mean, 2), color=COLORS[0], lw=1.2)
+        sem = np.array([mean_and_sem(column, unit)[1] for column in per_probe.T])
+        if np.isfinite(sem).all():
+            band = f"; band: standard error over {'mini-batches' if by_batch else 'probes'}"
+            low, high = (np.append(end, end[-1]) for end in (np.maximum(mean - sem, 0), mean + sem))
+            ax.fill_between(edges, low, high, step="post", color=COLORS[0], alpha=0.3, linewidth=0)
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(0.3 * mean[mean > 0].min(), 3 * mean.max())
+    _plot_nodes(ax, node, weight, n)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
+    lines = (
+        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}",
+        f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
+        f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %",
+        in_trace(density),
+    )
+    notes_above(ax, title or "Spectral density of the Hessian", lines)
+
+
+def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (m + 1,) and, for each probe, the density between them (probes, m), 0 outside of its cells."""
+    edges = np.unique(np.concatenate([ends.ravel() for ends, _ in cells]))
+    middle = (edges[:-1] + edges[1:]) / 2
+    density = np.zeros((len(cells), len(middle)))
+    for row, (ends, mass) in zip(density, cells, strict=True):
+        wide = ends[:, 1] > ends[:, 0]
+        (left, right), mass = ends[wide].T, mass[wide]
+        if not len(mass):
+            continue
+        cell = np.clip(np.searchsorted(left, middle, side="right") - 1, 0, None)
+        inside = (middle >= left[cell]) & (middle < right[cell])
+        row[inside] = (mass / (right - left))[cell[inside]]
+    return edges if len(middle) else edges[:0], density
+
+
+def _plot_nodes(ax: Axes, node: np.ndarray, weight: np.ndarray, n: int | None) -> None:
+    known = np.isfinite(node)
+    node, weight = node[known], weight[known] * (n or 1)
+    right = ax.twinx()
+    least = 1e-3 if n else 1e-3 * float(weight.max())
+    right.set_yscale("log")
+    right.vlines(node, least, np.maximum(weight, least), color="0.55", lw=0.4, alpha=0.5)
+    for mask, marker in ((weight >= least, "."), (weight < least, "v")):
+        right.plot(node[mask], np.maximum(weight[mask], least), marker, color="0.35", markersize=3, alpha=0.7)
+    right.set_ylim(0.6 * least, 3 * float(weight.max()))
+    right.set_ylabel("weight of a node (dot), in eigenvalues" if n else "weight of a node (dot)", color="0.35")
+    right.tick_params(axis="y", colors="0.35", which="both")
+    ax.set_zorder(right.get_zorder() + 1)
+    ax.patch.set_visible(False)

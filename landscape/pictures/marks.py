@@ -1,0 +1,152 @@
+"""What is marked on the contours of a surface: the centre, diverged and computed points, a trajectory, heights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+
+from landscape.pictures.canvas import COLORS
+
+CENTRE = COLORS[1]
+
+
+TRAJECTORY = "#E8000B"
+
+
+MANY_LABELS = 8
+
+
+def mark_centre(surface: xr.Dataset, ax: Axes) -> None:
+    """A cross on the unperturbed network, where it is within the range."""
+    x, y = surface["x"].values, surface["y"].values
+    if x[0] <= 0 <= x[-1] and y[0] <= 0 <= y[-1]:
+        ax.plot(0, 0, "+", color="white", markersize=11, markeredgewidth=3.5, zorder=3.4)
+        ax.plot(0, 0, "+", color=CENTRE, markersize=9, markeredgewidth=2, zorder=3.5)
+
+
+def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
+    """Hatch the cells of points that are done and not finite; a note on them."""
+    bad = (surface["done"] & ~np.isfinite(surface[quantity])).transpose("y", "x").values
+    if not bad.any():
+        return []
+    if min(bad.shape) >= 2:
+        ax.pcolor(surface["x"], surface["y"], np.where(bad, 1.0, np.nan), cmap=ListedColormap(["white"]), hatch="////",
+                  edgecolor="0.5", linewidth=0, shading="nearest", zorder=0.5)  # fmt: skip
+    return [f"hatched: diverged (inf or NaN), {bad.sum()} points"]
+
+
+def unsettled(surface: xr.Dataset, *ends: str) -> xr.DataArray:
+    """Where an extreme eigenvalue that was computed (`ends`: high, low) has not converged, or might not be the extreme
+    one; nowhere for a map that does not say.
+    """
+    bad = xr.zeros_like(surface["done"], bool)
+    for name in (*(f"converged_{end}" for end in ends), "complete"):
+        if name in surface:
+            bad = bad | ~surface[name].astype(bool)
+    computed = surface["done"].astype(bool)
+    if "interpolated" in surface:
+        computed = computed & ~surface["interpolated"].astype(bool)
+    return bad & computed
+
+
+def mark_unsettled(surface: xr.Dataset, bad: xr.DataArray, ax: Axes) -> None:
+    """Hatch these cells of a map, its colours still to be seen."""
+    cells = bad.transpose("y", "x").values
+    if cells.any():
+        ax.pcolor(surface["x"], surface["y"], np.where(cells, 1.0, np.nan), cmap=ListedColormap(["none"]), hatch="////",
+                  edgecolor="0.3", linewidth=0, shading="nearest", zorder=2)  # fmt: skip
+
+
+def mark_interpolated(surface: xr.Dataset, ax: Axes) -> list[str]:
+    """A dot on each point that was computed, where others were filled in; a note on them."""
+    if "interpolated" not in surface or not surface["interpolated"].any():
+        return []
+    computed = (surface["done"] & ~surface["interpolated"].astype(bool)).transpose("y", "x").values
+    x, y = np.meshgrid(surface["x"], surface["y"])
+    ax.plot(x[computed], y[computed], ".", color="black", markersize=2.4, markeredgewidth=0.3, markeredgecolor="white",
+            zorder=3, label="computed")  # fmt: skip
+    text = f"dots: the {computed.sum()} points computed; the others interpolated"
+    if "nll_error" in surface:
+        error = surface["nll_error"].values[surface["interpolated"].values.astype(bool)]
+        if np.isfinite(error).any():
+            text += f", error up to {np.nanmax(error[np.isfinite(error)]):.2g}"
+    return [text]
+
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top, as shares of the axes
+
+
+def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]]:
+    """Draw it, or in a plane through checkpoints these; what it and its labels cover, and notes."""
+    if "trajectory" not in surface or surface.sizes["checkpoint"] == 0:
+        return [], []
+    path = surface["trajectory"].transpose("checkpoint", "axis").values[:, :2]
+    apart = surface.attrs.get("config", {}).get("plane", {}).get("kind") == "checkpoints"
+    look: dict[str, Any] = {"color": TRAJECTORY, "path_effects": [withStroke(linewidth=3, foreground="white")]}
+    if not apart:
+        ax.plot(*path.T, "-", lw=1.3, zorder=4, label="trajectory", **look)
+    ax.plot(*(path if apart else path[1:-1]).T, "o", color=TRAJECTORY, markersize=6 if apart else 3.5, zorder=5,
+            markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+    for at, marker, size, name in () if apart else ((path[0], "o", 6, "start"), (path[-1], "*", 11, "end")):
+        ax.plot(*at, marker, color="white" if name == "start" else TRAJECTORY, markersize=size, label=name,
+                markeredgecolor=TRAJECTORY if name == "start" else "white", markeredgewidth=1, zorder=7)  # fmt: skip
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    inside = ((path >= low) & (path <= high)).all(axis=1)
+    names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
+    taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
+    text = "dots: checkpoints" if apart else "line: trajectory, from circle to star"
+    if "off_plane" in surface and not apart:
+        text += f"; up to {float(surface['off_plane'].max()):.3g} off the plane"
+    if not inside.all():
+        text += f"; {(~inside).sum()} of {len(path)} checkpoints beyond the range"
+    return taken, [text]
+
+
+def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box]:
+    """A label beside each point of a path, in shares of the axes, where neither the path nor another label is."""
+    steps = np.linspace(0, 1, 25)[:, None]
+    walked = np.concatenate([path[:1], *(a + (b - a) * steps for a, b in pairwise(path))])
+    taken: list[Box] = [(float(x), float(y), float(x), float(y)) for x, y in walked]
+    taken += [(float(x) - 0.03, float(y) - 0.03, float(x) + 0.03, float(y) + 0.03) for x, y in path[[0, -1]]]
+    for i, ((x, y), name) in enumerate(zip(path, names, strict=False)):
+        width, height, gap = 0.017 * len(name) + 0.01, 0.04, 0.035 if i in (0, len(path) - 1) else 0.02
+        corners = [
+            (x + sx, y + sy) for sx in (gap, -gap - width, -width / 2) for sy in (gap, -gap - height, -height / 2)
+        ]
+        boxes = [(left, bottom, left + width, bottom + height) for left, bottom in corners]
+        fitting = [box for box in boxes if min(box) >= 0 and max(box) <= 1 and not any(_meet(box, b) for b in taken)]
+        if fitting:
+            box = fitting[0]
+            taken.append(box)
+            ax.text(box[0], box[1] + height / 2, name, transform=ax.transAxes, fontsize=7, va="center", zorder=8,
+                    path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+    return taken
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def thin_out(ax: Axes, heights: Sequence[Text], taken: Sequence[Box]) -> None:
+    """Heights on the contours, but for those cut by the frame or under other text."""
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    kept = [(-0.1, -0.1, 0.0, 1.1), (1.0, -0.1, 1.1, 1.1), (0.0, -0.1, 1.0, 0.0), (0.0, 1.0, 1.0, 1.1), *taken]
+    if (low <= 0).all() and (high >= 0).all():
+        kept.append((*(-low / (high - low) - 0.03), *(-low / (high - low) + 0.03)))
+    for text in heights:
+        x, y = (np.array(text.get_position()) - low) / (high - low)
+        reach = 0.008 * len(text.get_text()) + 0.012  # they turn with their line
+        box = (x - reach, y - reach, x + reach, y + reach)
+        if any(_meet(box, b) for b in kept):
+            text.remove()
+        else:
+            kept.append(box)
+            text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])

@@ -1,0 +1,111 @@
+"""Eigenvalues over checkpoints, and against their losses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from landscape.analyses.summaries import statistics_of
+from landscape.objective.penalty import in_curvature
+from landscape.pictures.axes import log_axis, name_ticks, symlog
+from landscape.pictures.canvas import MARKERS, filled_marker, note_above, style
+from landscape.store.comparable import differences, distinctions
+
+
+def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside.
+
+    Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order. A point is
+    hollow where some of the checkpoint's eigenvalues have not converged.
+    """
+    series, what = _by_number(series)
+    names = [str(name) for name in series["checkpoint"].values]
+    at = series["number"].values if what is not None else np.arange(len(names))
+    statistics = statistics_of(series)
+    assert statistics is not None
+    summary, unsure = statistics["summary"], statistics["unconverged"].values > 0
+    ax.set(ylabel="eigenvalue (median over mini-batches)", title=title or "Hessian eigenvalues over checkpoints")
+    if symlog(ax, series["eigenvalue"].values, axis="y") is None:
+        return
+    for i, statistic in enumerate(("largest", "smallest")):
+        values = summary.sel(statistic=statistic).values.T
+        _errorbars(ax, at, values, unsure, **style(i), marker="o", capsize=3, label=statistic)
+    ax.axhline(0, color="0.3", lw=0.8)
+    if what is None:
+        name_ticks(ax, names)
+    else:
+        ax.set_xlabel(what or "number of the checkpoint")
+        ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    share = ax.twinx()
+    values = 100 * summary.sel(statistic="nep").values.T
+    _errorbars(share, at, values, unsure, **style(3), marker="s", capsize=3, label="NEP (right)")
+    share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(values, initial=0)))))
+    handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
+    ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
+    note_above(ax, "\n".join(filter(None, [in_curvature(series), _hollow_note(unsure)])))
+
+
+def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> None:
+    """One statistic of the summaries of several `series` groups, with its intervals, against the NLL of their
+    mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints; a point is hollow
+    where some of its eigenvalues have not converged.
+
+    statistic: nep, drawn in per cent; or ape, on a logarithmic axis.
+    """
+    share = statistic == "nep"
+    found = differences(series)
+    unsure: list[np.ndarray] = []
+    for i, (name, one) in enumerate(series.items()):
+        one, _ = _by_number(one)
+        label = filled_marker([name, *distinctions(found, name)], 32)
+        statistics = statistics_of(one)
+        assert statistics is not None
+        values = statistics["summary"].sel(statistic=statistic).values.T * (100 if share else 1)
+        unsure.append(statistics["unconverged"].values > 0)
+        _errorbars(ax, one["nll"].mean("batch").values, values, unsure[-1], **style(i),
+                   marker=MARKERS[i % len(MARKERS)], markersize=5, capsize=2, lw=1.4, label=label)  # fmt: skip
+    ax.set(xlabel="NLL of the mini-batches (falling)")
+    log_axis(ax, "x")
+    ax.xaxis.set_inverted(True)
+    if share:
+        ax.set(ylabel="NEP: share of negative eigenvalues (%)")
+        ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # room for the markers of 0
+    else:
+        ax.set(ylabel="APE: mean of the positive eigenvalues")
+        log_axis(ax, "y")
+    ax.set_title(title or ("Negative eigenvalues" if share else "Positive eigenvalues"))
+    penalties = " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values()))))
+    note_above(ax, "\n".join(filter(None, [penalties, _hollow_note(np.concatenate(unsure))])))
+
+
+def _errorbars(ax: Axes, x: np.ndarray, values: np.ndarray, hollow: np.ndarray, **look: Any) -> None:
+    """Estimates with intervals, values (bound, point); no bar where a bound is NaN."""
+    estimate, low, high = values
+    ax.errorbar(x, estimate, yerr=np.abs(np.array([estimate - low, high - estimate])), **look)
+    ax.plot(x[hollow], estimate[hollow], look["marker"], color=look["color"], markerfacecolor="white", zorder=3,
+            markersize=look.get("markersize"))  # fmt: skip
+
+
+def _hollow_note(hollow: np.ndarray) -> str:
+    return "hollow: with eigenvalues that have not converged" if hollow.any() else ""
+
+
+def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
+    """A series in the order of the one number in which its checkpoints' names differ, as the coordinate `number`, and
+    what stands before it; as it is, and None, where they do not differ in one number alone.
+    """
+    split = [re.split(r"(\d+)", str(name)) for name in series["checkpoint"].values]
+    if len(split) < 2 or len({(len(parts), *parts[::2]) for parts in split}) != 1:
+        return series, None
+    columns = np.array([[int(n) for n in parts[1::2]] for parts in split], dtype=float)
+    differing = np.flatnonzero((columns != columns[:1]).any(axis=0))
+    if len(differing) != 1 or len(set(columns[:, differing[0]])) != len(split):
+        return series, None
+    k = int(differing[0])
+    return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), split[0][2 * k].strip(" _-.=")

@@ -1,0 +1,145 @@
+"""Hessian eigenvalues gathered over mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation, Transform
+
+from landscape.analyses.summaries import statistics_of
+from landscape.objective.penalty import in_curvature
+from landscape.pictures.axes import squeeze, stretch, symlog
+from landscape.pictures.canvas import COLORS, filled_marker, notes_above, style
+from landscape.pictures.smoothing import kernel_width, reflected_density
+from landscape.store.comparable import KINDS, caution, differences, distinctions, minibatches_of
+
+RUG = 7.0  # points that a row of ticks under the axis takes
+
+
+NARROWEST = 60  # a kernel is no narrower than the axis divided by this
+
+
+def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
+    """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group, as in Park & Kim (2022), fig. 1c.
+
+    The axis is linear around 0 and logarithmic beyond (symlog), and densities are per unit of that axis, so that areas
+    are shares. Negative eigenvalues and the others have a kernel density each, which ends at the smallest and the
+    largest of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A
+    side no wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every
+    eigenvalue; a cross, that its pair has not converged. Labels say in what the groups' settings differ, and a line on
+    top, where their eigenvalues cannot be compared for it.
+    """
+    gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
+    finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
+    ax.set(xlabel="Hessian eigenvalue", ylabel="density (per unit of the axis)", title=title or "Hessian spectra")
+    linear = symlog(ax, finite, axis="x")
+    if linear is None:
+        return
+    found = differences(spectra)
+    narrowest = float(np.subtract(*squeeze(np.array(ax.get_xlim()), linear)[::-1])) / NARROWEST
+    widths: list[float] = []
+    narrow = False
+    for i, (name, e) in enumerate(gathered.items()):
+        label = filled_marker([_spectrum_label(name, spectra[name]), *distinctions(found, name)], 88)
+        drawn = _plot_sides(ax, e[np.isfinite(e)], linear, narrowest, {**style(i), "label": label})
+        narrow |= drawn.count(0.0) > 0
+        widths += filter(None, drawn)
+        _plot_rug(ax, e, spectra[name]["converged"].values.ravel(), i)
+    ax.tick_params(axis="x", pad=4 + RUG * len(gathered))
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
+    ax.set_ylim(bottom=0)
+    _legend_below(ax, RUG * len(gathered))
+    missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
+    shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
+    marks = [
+        "lone line: eigenvalues close together" * narrow,
+        f"x: not converged, {missed}; *: with such" * (missed > 0),
+    ]
+    penalties = {in_curvature(spectrum) for spectrum in spectra.values()}  # where they differ, the labels say it
+    lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
+    notes_above(ax, title or "Hessian spectra", [*lines, *(penalties if len(penalties) == 1 else ())], caution(found))
+
+
+def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
+    """The density of e, of the negative and of the other ones apart; the widths of the kernels, 0 for a line."""
+    widths = []
+    for side in (e[e < 0], e[e >= 0]):
+        s = squeeze(side, linear)
+        if s.size == 0:
+            continue
+        share = s.size / e.size
+        if np.ptp(s) <= narrowest:
+            ax.vlines(np.median(side), 0, share / narrowest, color=look["color"], lw=1.8)
+            widths.append(0.0)
+            continue
+        widths.append(max(kernel_width(s), narrowest / 4))
+        u = np.linspace(s.min(), s.max(), 600)
+        density = share * reflected_density(s, u, widths[-1])
+        x = stretch(u, linear)
+        x[[0, -1]] = side.min(), side.max()
+        ax.plot([x[0], *x, x[-1]], [0, *density, 0], color=look["color"], linestyle=look["linestyle"], lw=1.8)
+        ax.fill_between(x, density, color=look["color"], alpha=0.12, linewidth=0)
+    ax.plot([], [], **look, lw=1.8)
+    return widths
+
+
+def _kernel_note(widths: Sequence[float]) -> str:
+    # arcsinh is the logarithm far from 0, where a step of the axis is a share of the eigenvalue
+    ends = [f"{100 * width:.0f}" for width in (min(widths), max(widths))] if widths else []
+    return f"kernel width {' to '.join(dict.fromkeys(ends))} % of the eigenvalue" if ends else ""
+
+
+def _plot_rug(ax: Axes, e: np.ndarray, converged: np.ndarray, row: int) -> None:
+    for mask, marker in ((converged, "|"), (~converged & np.isfinite(e), "x")):
+        if mask.any():
+            ax.plot(e[mask], np.zeros(mask.sum()), marker, color=COLORS[row % len(COLORS)], alpha=0.7, markersize=5,
+                    transform=_below(ax, RUG * (row + 0.6)), clip_on=False)  # fmt: skip
+
+
+def _below(ax: Axes, points: float) -> Transform:
+    """Along the axis as it is; down from the frame in points."""
+    assert ax.figure is not None
+    return ax.get_xaxis_transform() + ScaledTranslation(0, -points / 72, ax.figure.dpi_scale_trans)
+
+
+def _legend_below(ax: Axes, points: float) -> None:
+    assert ax.figure is not None
+    under = ax.transAxes + ScaledTranslation(0, -(points + 38) / 72, ax.figure.dpi_scale_trans)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=under, borderaxespad=0, frameon=False,
+              fontsize="small", handlelength=2.6)  # fmt: skip
+
+
+def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
+    statistics = statistics_of(spectrum)
+    if statistics is None:
+        return name
+    estimate, low, high = statistics["summary"].sel(statistic="nep").values
+    star = " *" if statistics["unconverged"] > 0 else ""
+    interval = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
+    return f"{name}: {estimate:.0%} negative{interval}{star}"
+
+
+def variant_of(group: xr.Dataset) -> str:
+    return KINDS.get(group.attrs.get("config", {}).get("kind", ""), "Hessian")
+
+
+def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
+    """What all of some `spectrum` groups are."""
+    configs = [spectrum.attrs.get("config", {}) for spectrum in spectra]
+
+    def shared(key: str) -> Any:
+        values = [config.get(key) for config in configs]
+        return values[0] if all(value == values[0] for value in values) else None
+
+    k, which, size = shared("k"), shared("which"), shared("batch_size")
+    variants, counts = {variant_of(spectrum) for spectrum in spectra}, {minibatches_of(s) for s in spectra}
+    words = ["PyHessian:" * (shared("method") == "pyhessian"), f"top {k}" if k else "", f"({which})" if which else "",
+             variants.pop() if len(variants) == 1 else "", "eigenvalues"]  # fmt: skip
+    if any(config.get("batches") for config in configs):
+        words += ["of", counts.pop() if len(counts) == 1 else "", "mini-batches", f"of {size}" if size else ""]
+    return prefix + " ".join(filter(None, words))

@@ -1,0 +1,40 @@
+"""The trace, as its probes come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from landscape.objective.penalty import in_trace
+from landscape.pictures.canvas import COLORS, note_above, with_penalty_note, with_sources
+
+
+def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+    """The estimate of a `trace` group as its probes come in, with one standard error over probes; at the end, where it
+    is known, that over probes and examples.
+    """
+    estimates = trace["trace_estimate"].values
+    count = np.arange(1, len(estimates) + 1)
+    mean = np.cumsum(estimates) / count
+    sem = np.array([np.std(estimates[:i], ddof=1) / np.sqrt(i) if i > 1 else np.nan for i in count])
+    ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
+    ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
+    ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")
+    ax.fill_between(
+        count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error (probes)"
+    )
+    if "trace_sem_examples" in trace and np.isfinite(trace["trace_sem"]):
+        ax.errorbar(count[-1], float(trace["trace"]), yerr=float(trace["trace_sem"]), color=COLORS[0], capsize=4,
+                    label="standard error (probes and examples)")  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, fontsize="small")
+    config = trace.attrs.get("config", {})
+    note_above(
+        ax,
+        with_penalty_note(
+            f"{with_sources(trace, 'trace')}; {config.get('estimator', 'probes')}, {int(trace['products'])} products",
+            in_trace(trace),
+        ),
+    )

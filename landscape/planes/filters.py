@@ -1,0 +1,92 @@
+"""The parameters of a network as filters: what is one, along which axis, and what is a vector or a single number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrizations import _WeightNorm
+
+WEIGHTS = ("weight", "weight_v", "weight_orig")  # under weight_norm, spectral_norm and pruning too
+
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """How a parameter splits into filters, each the weights of one output.
+
+    output: the axis of the outputs. groups: of a transposed convolution, whose axis of outputs counts those of one
+    group. vector: the parameter is one vector, such as a bias or a scale, and as a whole one filter.
+    """
+
+    output: int = 0
+    groups: int = 1
+    vector: bool = False
+
+    def norms(self, t: Tensor) -> Tensor:
+        """||t_f|| of the filter that each entry belongs to, broadcast to the shape of t.
+
+        Where filters have a single number each, the tensor as a whole is one: d / |d| * |theta| would be +-theta.
+        """
+        if not self.vector:
+            grouped = t.movedim(self.output, 0) if self.groups == 1 else self._grouped(t)
+            apart = grouped.ndim - (t.ndim - 1)  # 1, or groups and outputs
+            inner = tuple(range(apart, grouped.ndim))
+            if any(grouped.shape[axis] > 1 for axis in inner):
+                norm = torch.linalg.vector_norm(grouped, dim=inner, keepdim=True).expand_as(grouped)
+                return norm.movedim(0, self.output) if self.groups == 1 else self._ungrouped(norm, t)
+        return torch.linalg.vector_norm(t).expand_as(t)
+
+    def _grouped(self, t: Tensor) -> Tensor:
+        """(inputs, outputs of a group, ...) as (groups, outputs of a group, inputs of a group, ...)."""
+        return t.reshape(self.groups, -1, *t.shape[1:]).transpose(1, 2)
+
+    def _ungrouped(self, grouped: Tensor, like: Tensor) -> Tensor:
+        return grouped.transpose(1, 2).reshape(like.shape)
+
+
+def filters_of(model: nn.Module) -> dict[str, Filters]:
+    """How each parameter of `model` splits into filters, by name, as the module that holds it says.
+
+    Weights of linear layers, convolutions and recurrent layers: a filter for each output; of transposed convolutions
+    that is axis 1, within each group. Norms of any number of dimensions, biases, scales (one number per filter or head)
+    and anything else that is one vector up to axes of size 1, such as a class token (1, 1, d): a vector.
+    Other matrices and tensors, embeddings among them: a filter along axis 0, as in the code of Li et al. (2018).
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for name, p in model.named_parameters():
+        holder, _, leaf = name.rpartition(".")
+        found[name] = _filters(*_original(modules, holder, leaf), p)
+    return found
+
+
+def _original(modules: dict[str, nn.Module], holder: str, leaf: str) -> tuple[nn.Module, str]:
+    """The module that a parameter works in, and the name that it has there, without its parametrizations."""
+    outer, found, name = holder.rpartition("parametrizations.")
+    if not found:
+        return modules[holder], leaf
+    normed = any(isinstance(m, _WeightNorm) for m in modules[holder].children())
+    scale = normed and leaf == "original0"
+    return modules[outer.removesuffix(".")], f"{name} scale" if scale else name
+
+
+def _filters(module: nn.Module, leaf: str, p: Tensor) -> Filters:
+    if leaf.endswith("bias") or p.ndim < 2:
+        return Filters(vector=True)
+    if isinstance(module, (nn.Linear, nn.Bilinear, _ConvNd)) and leaf in WEIGHTS:
+        if isinstance(module, _ConvTransposeNd):
+            return Filters(output=1, groups=module.groups)
+        return Filters()
+    if isinstance(module, nn.RNNBase) and leaf.startswith("weight"):
+        return Filters()
+    if type(module).__name__ == "Conv1D" and leaf in WEIGHTS:  # of transformers: a linear layer of (inputs, outputs)
+        return Filters(output=1)
+    if isinstance(module, NORMS) or "Norm" in type(module).__name__:
+        return Filters(vector=True)
+    return Filters(vector=sum(size > 1 for size in p.shape) < 2)

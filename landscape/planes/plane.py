@@ -1,0 +1,162 @@
+"""Directions that span a slice through parameter space, and where known networks lie on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from landscape.objective.parameters import Direction, fingerprint
+from landscape.runtime.errors import UserError, a_few
+
+Extent = float | Sequence[float] | Sequence[Sequence[float]]  # -a to a, (low, high), or one such pair per axis
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Directions that span a slice through parameter space; a parameter absent from one does not move along it.
+
+    buffers: for planes through checkpoints, how buffers (BatchNorm statistics) move along each direction, so that the
+        plane holds those networks whole; empty elsewhere, where buffers stay.
+    marks: where known checkpoints lie: `trajectory` (checkpoint, axis), their coordinates; `off_plane` (checkpoint),
+        their distance from the plane; for a PCA `explained` (axis), the share of the variance along each direction.
+    """
+
+    directions: tuple[Direction, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    buffers: tuple[Direction, ...] = ()
+    marks: xr.Dataset | None = None
+
+    @property
+    def dims(self) -> int:
+        return len(self.directions)
+
+    def coordinates(self, delta: Mapping[str, Tensor]) -> tuple[np.ndarray, float]:
+        """Of theta + delta: the coordinates (dims,) of its orthogonal projection, and its distance from the plane.
+
+        delta: a displacement of every parameter, by name. The distance counts those that do not move in the plane.
+        """
+        gram = np.array([[_inner(d, e) for e in self.directions] for d in self.directions])
+        inner = np.array([_inner(d, delta) for d in self.directions])
+        at = np.linalg.lstsq(gram, inner, rcond=None)[0]
+        rest = 0.0
+        for name, t in delta.items():
+            left = t.detach().double().cpu()
+            for a, d in zip(at, self.directions, strict=True):
+                if name in d:
+                    left = left - float(a) * d[name].detach().double().cpu()
+            rest += float(left.square().sum())
+        return at, float(np.sqrt(rest))
+
+    def reach(self, points: int | Sequence[int] | None = None) -> Extent:
+        """A range that holds the network and every marked checkpoint, with about a fifth more on each side; 1 without.
+
+        points: of the grid over it, per axis or for all. It then has the network, at 0, among its points; towards
+            other checkpoints the first at 1 too, and along y the second's height.
+        """
+        if self.marks is None:
+            return 1.0
+        at = np.vstack([self.marks["trajectory"].values, np.zeros(self.dims)])
+        low, high = at.min(axis=0), at.max(axis=0)
+        margin = 0.2 * np.where(high > low, high - low, 1.0)
+        ranges = [(float(a), float(b)) for a, b in zip(low - margin, high + margin, strict=True)]
+        if points is not None:
+            counts = [points] * self.dims if isinstance(points, int) else points
+            checkpoints = self.config.get("kind") in ("interpolation", "checkpoints")
+            other = [float(at[k + 1, k]) if checkpoints else None for k in range(self.dims)]
+            ranges = [_with_points_at(*ends) for ends in zip(ranges, counts, other, strict=False)]
+        return [list(ends) for ends in ranges]
+
+    def to_dataset(self) -> xr.Dataset:
+        """The plane as a group of a results file: direction (axis, weight), buffer (axis, buffer_weight)."""
+        variables: dict[str, Any] = {}
+        layout: dict[str, list[list[Any]]] = {}  # lists: the order is that of the vectors
+        kinds = (("direction", "weight", self.directions), ("buffer", "buffer_weight", self.buffers))
+        for kind, dim, vectors in kinds:
+            shapes = {name: list(t.shape) for d in vectors for name, t in d.items()}
+            layout[kind] = [[name, shape] for name, shape in shapes.items()]
+            if shapes:
+                rows = [
+                    torch.cat([_or_zeros(d, name, shape).reshape(-1) for name, shape in shapes.items()])
+                    for d in vectors
+                ]
+                variables[kind] = (("axis", dim), torch.stack(rows).numpy())
+        result = xr.Dataset(variables, attrs={"config": {**self.config, "analysis": "plane"}, "layout": layout})
+        return result if self.marks is None else result.merge(self.marks, combine_attrs="override")
+
+    @classmethod
+    def from_dataset(cls, stored: xr.Dataset, model: nn.Module) -> Plane:
+        """A stored plane, to move `model` in; a network of the same shapes as the one it was made for.
+
+        Raises UserError, with the names, where the shapes differ.
+        """
+        layout = stored.attrs.get("layout")
+        if not isinstance(layout, Mapping) or "direction" not in stored:
+            raise UserError("the file's group 'plane' holds no directions; make one with 'landscape surface'")
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        wrong = [
+            f"{name} {tuple(shape)}"
+            for shapes in layout.values()
+            for name, shape in shapes
+            if name not in tensors or list(tensors[name].shape) != list(shape)
+        ]
+        if wrong:
+            raise UserError(f"the stored plane is of another network: this one lacks {a_few(wrong)}")
+        vectors: dict[str, tuple[Direction, ...]] = {}
+        for kind, shapes in layout.items():
+            sizes = [int(np.prod(shape)) for _, shape in shapes]
+            rows = list(torch.as_tensor(stored[kind].values)) if kind in stored else []
+            vectors[kind] = tuple(
+                {
+                    name: part.reshape(tuple(shape)).to(tensors[name])
+                    for (name, shape), part in zip(shapes, row.split(sizes), strict=True)
+                    if part.any()
+                }
+                for row in rows
+            )
+        config = {k: v for k, v in stored.attrs["config"].items() if k != "analysis"}
+        marks = [name for name in ("trajectory", "off_plane", "explained") if name in stored]
+        return cls(
+            vectors["direction"], config, vectors.get("buffer", ()), stored[marks].drop_attrs() if marks else None
+        )
+
+
+def _with_points_at(ends: tuple[float, float], points: int, other: float | None) -> tuple[float, float]:
+    """About this range, moved and stretched so that 0, and `other` above it where given, are among its points."""
+    low, high = ends
+    intervals = points - 1
+    if intervals < (4 if other is None else 1):
+        return ends
+    if other is None:
+        step = (high - low) / intervals
+        before = round(-low / step)
+    else:
+        for between in range(intervals, 0, -1):
+            step = other / between
+            before, after = round(-low / step), round((high - other) / step)
+            if (spare := intervals - before - between - after) >= 0:
+                break
+        else:
+            return ends
+        before += spare // 2
+    return -before * step, (intervals - before) * step
+
+
+def _or_zeros(d: Direction, name: str, shape: Sequence[int]) -> Tensor:
+    return d[name].detach().cpu() if name in d else torch.zeros(tuple(shape))
+
+
+def _inner(a: Direction, b: Direction) -> float:
+    return sum(float((a[name].double() * b[name].to(a[name].device, torch.float64)).sum()) for name in a if name in b)
+
+
+def described(config: Mapping[str, Any], directions: Sequence[Direction]) -> dict[str, Any]:
+    """The configuration of a plane, with a fingerprint of its directions."""
+    tensors = {f"{i}.{name}": t for i, d in enumerate(directions) for name, t in d.items()}
+    return json.loads(json.dumps({**config, "dims": len(directions), "sha256": fingerprint(tensors)}))

@@ -1,0 +1,210 @@
+"""Planes that something known spans: Hessian eigenvectors, checkpoints, the principal components of a trajectory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from landscape.curvature.operators import Curvature
+from landscape.linalg.eigenpairs import eigenpairs
+from landscape.objective.objective import Objective
+from landscape.objective.parameters import Direction, unflatten
+from landscape.planes.plane import Plane, described
+from landscape.runtime.errors import UserError, a_few, near_matches
+from landscape.runtime.random import gaussian
+
+State = Mapping[str, Tensor]
+
+
+CHUNK = 1 << 20  # weights of every checkpoint held at once
+
+
+def eigenvector_plane(
+    objective: Objective,
+    *,
+    which: str = "BE",
+    dims: int = 2,
+    tol: float = 1e-3,
+    max_products: int = 400,
+    parameters: str | Sequence[str] | None = None,
+    chunk_size: int | None = None,
+    seed: int = 0,
+    stored: xr.Dataset | None = None,
+) -> Plane:
+    """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
+
+    which: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest magnitudes.
+    tol, max_products: of `eigenpairs`; eigenvalues, residuals and convergence go into the config.
+    stored: a plane as a file has it, taken as it is where it is that of the very same call.
+
+    Raises UserError for fewer parameters than directions, or a Hessian that is not finite.
+    """
+    asked = {
+        "kind": "eigenvectors",
+        "which": which,
+        "dims": dims,
+        "tol": tol,
+        "max_products": max_products,
+        "parameters": [parameters] if isinstance(parameters, str) else parameters,
+        "seed": seed,
+        "objective": {k: v for k, v in objective.config().items() if k not in ("provenance", "data")},
+    }
+    if stored is not None and asked.items() <= stored.attrs.get("config", {}).items():
+        return Plane.from_dataset(stored, objective.model)
+    H = Curvature(objective, parameters=parameters, chunk_size=chunk_size)
+    pairs = eigenpairs(
+        H, gaussian(H.zeros(), seed), dims, which=which, tol=tol, max_products=max_products, vectors=True
+    )
+    if pairs.vectors is None or not torch.isfinite(pairs.vectors).all():
+        raise UserError("the Hessian is not finite where the network stands, so it has no eigenvectors to move along")
+    directions = tuple(unflatten(u, H.parameters) for u in pairs.vectors)
+    found = {
+        "eigenvalues": pairs.values.tolist(),
+        "residuals": pairs.residuals.tolist(),
+        "converged": pairs.converged.tolist(),
+        "products": pairs.products,
+    }
+    return Plane(directions, described({**asked, **found}, directions))
+
+
+def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str = "this") -> Plane:
+    """The line from `model`, at 0, to one other network, at 1; or the plane through it and two others.
+
+    In a plane the axes are orthogonal and of one length, that from `model` to the first, so that a picture of it shows
+    distances as they are (Garipov et al. 2018, fig. 1). BatchNorm statistics move along, so that at its coordinates
+    each network is whole; a variance that turns negative outside of them makes the loss NaN.
+
+    others: one or two state dicts, by label. Raises UserError for another number, networks of other shapes, or ones
+    that do not span a plane.
+    """
+    if len(others) not in (1, 2):
+        raise UserError(f"{len(others)} other checkpoints given; a line needs 1, a plane 2, and more make a trajectory")
+    moves = {name: _difference(model, state, name) for name, state in others.items()}
+    (u, u_buffers), *rest = moves.values()
+    length = _norm(u)
+    if length == 0:
+        raise UserError(f"{next(iter(others))} has the same weights as {label}: there is no line between them")
+    directions, buffers = [u], [u_buffers]
+    coordinates = [[0.0], [1.0]]
+    for v, v_buffers in rest:
+        a = _dot(u, v) / length**2
+        across = {name: v[name] - a * u[name] for name in v}
+        b = _norm(across) / length
+        if b < 1e-6:
+            raise UserError(f"{a_few(list(others))} and {label} lie on one line; give one of them for that line")
+        directions.append({name: t / b for name, t in across.items()})
+        buffers.append({name: (v_buffers[name] - a * u_buffers[name]) / b for name in v_buffers})
+        coordinates = [[0.0, 0.0], [1.0, 0.0], [a, b]]
+    like = dict(model.named_parameters())
+    cast: tuple[Direction, ...] = tuple({name: t.to(like[name]) for name, t in d.items()} for d in directions)
+    config = {"kind": "interpolation" if len(others) == 1 else "checkpoints", "checkpoints": [label, *others]}
+    return Plane(cast, described(config, cast), tuple(buffers), _marks([label, *others], coordinates, None))
+
+
+def pca_plane(
+    model: nn.Module, trajectory: Mapping[str, State], *, dims: int = 2, ignore_biases: bool = False
+) -> Plane:
+    """The principal components of a training trajectory, through `model`, which is usually its end (Li et al., sec. 7).
+
+    trajectory: state dicts in order, by label; a mapping that reads them when asked keeps one in memory at a time.
+        Directions have unit length and come from the centred trajectory, as do the shares of variance they explain.
+    ignore_biases: leave parameters of fewer than two dimensions where they are, as in the code of Li et al.
+
+    Raises UserError for too few checkpoints, networks of other shapes, or a trajectory that does not move.
+    """
+    if len(trajectory) < dims + 1:
+        raise UserError(f"{len(trajectory)} checkpoints span no {dims} components; a trajectory needs {dims + 1}")
+    parameters = {name: p for name, p in model.named_parameters() if p.ndim >= 2 or not ignore_biases}
+    n = sum(p.numel() for p in parameters.values())
+    T = len(trajectory)
+    with tempfile.TemporaryFile() as file:
+        M = np.memmap(file, np.float32, "w+", shape=(T, n))  # on disk: T networks need not fit into memory
+        for row, (label, state) in enumerate(trajectory.items()):
+            delta, _ = _difference(model, state, label)
+            M[row] = torch.cat([delta[name].reshape(-1) for name in parameters]).float().numpy()
+        centre = M.mean(axis=0, dtype=np.float64)
+        gram = np.zeros((T, T))
+        for start in range(0, n, CHUNK):
+            block = M[:, start : start + CHUNK].astype(np.float64) - centre[start : start + CHUNK]
+            gram += block @ block.T
+        variances, S = np.linalg.eigh(gram)
+        variances, S = variances[::-1][:dims].clip(0), S[:, ::-1][:, :dims]
+        if not variances[-1] > 1e-12 * max(np.trace(gram), np.finfo(float).tiny):
+            raise UserError(f"the {T} checkpoints do not move in {dims} directions; give ones that differ")
+        total = np.trace(gram)
+        components = np.empty((dims, n))
+        for start in range(0, n, CHUNK):
+            block = M[:, start : start + CHUNK].astype(np.float64) - centre[start : start + CHUNK]
+            components[:, start : start + CHUNK] = (S / np.sqrt(variances)).T @ block
+        components /= np.linalg.norm(components, axis=1, keepdims=True)
+        del M
+    directions = tuple(
+        {name: t.to(parameters[name]) for name, t in unflatten(torch.as_tensor(row), parameters).items()}
+        for row in components
+    )
+    config = {
+        "kind": "pca",
+        "checkpoints": list(trajectory),
+        "ignore_biases": ignore_biases,
+        "explained": (variances / total).tolist(),
+    }
+    plane = Plane(directions, described(config, directions))
+    return with_trajectory(plane, model, trajectory, explained=variances / total)
+
+
+def with_trajectory(
+    plane: Plane, model: nn.Module, trajectory: Mapping[str, State], *, explained: np.ndarray | None = None
+) -> Plane:
+    """The same plane, with the orthogonal projections of checkpoints marked on it, and their distances from it."""
+    found = [plane.coordinates(_difference(model, state, label)[0]) for label, state in trajectory.items()]
+    marks = _marks(list(trajectory), [at for at, _ in found], [off for _, off in found], explained)
+    return Plane(plane.directions, plane.config, plane.buffers, marks)
+
+
+def _marks(labels: Sequence[str], coordinates: Any, off_plane: Any, explained: np.ndarray | None = None) -> xr.Dataset:
+    variables: dict[str, Any] = {
+        "trajectory": (
+            ("checkpoint", "axis"),
+            np.array(coordinates, float),
+            {"long_name": "coordinates of checkpoints"},
+        ),
+        "off_plane": (
+            ("checkpoint",),
+            np.zeros(len(labels)) if off_plane is None else np.array(off_plane, float),
+            {"long_name": "distance from the plane"},
+        ),
+    }
+    if explained is not None:
+        variables["explained"] = (("axis",), explained, {"long_name": "share of the trajectory's variance"})
+    return xr.Dataset(variables, {"checkpoint": list(labels)})
+
+
+def _difference(model: nn.Module, state: State, label: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """state - model in float64 on the CPU: of the parameters, and of the buffers that are real numbers."""
+    parameters = dict(model.named_parameters())
+    buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in state}
+    missing = [name for name in parameters if name not in state or state[name].shape != parameters[name].shape]
+    if missing:
+        raise UserError(
+            f"{label} is not a checkpoint of the same network: {missing[0]!r} is missing or of another shape; "
+            f"{near_matches(missing[0], state)}"
+        )
+
+    def minus(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: state[name].double().cpu() - t.detach().double().cpu() for name, t in tensors.items()}
+
+    return minus(parameters), minus(buffers)
+
+
+def _dot(a: Direction, b: Direction) -> float:
+    return sum(float((a[name] * b[name]).sum()) for name in a)
+
+
+def _norm(a: Direction) -> float:
+    return _dot(a, a) ** 0.5

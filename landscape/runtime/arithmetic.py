@@ -1,0 +1,79 @@
+"""Arithmetic that second derivatives can stand on: true float32, and attention that is twice differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from landscape.runtime.threads import of_all_threads
+
+Setting = tuple[str, str]
+
+
+EVERYWHERE: Setting = ("generic", "all")
+
+
+BACKENDS: tuple[Setting, ...] = (("cuda", "all"), ("mkldnn", "all"))
+
+
+OPERATIONS: tuple[Setting, ...] = tuple((b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn"))
+
+
+@of_all_threads
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """The settings are the process's: the first block entered makes them, and the last one left restores the caller's.
+
+    They are made through `torch.backends.*.fp32_precision`. `torch.set_float32_matmul_precision` is brought in line
+    with them, since torch raises where the two disagree, and torch.compile looks. `torch.backends.cudnn.allow_tf32` is
+    not: setting it would lose torch's own default for good. A network whose code reads it gets torch's error.
+    """
+    stored = {EVERYWHERE: _read(EVERYWHERE)}
+    stored |= _own([EVERYWHERE], BACKENDS)
+    stored |= _own([EVERYWHERE, *BACKENDS], OPERATIONS)
+    for setting in (EVERYWHERE, *BACKENDS, *stored):
+        _write(setting, "ieee")
+    products = torch.get_float32_matmul_precision()  # raises where the two disagree, which now they cannot
+    try:
+        torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        inherited = dict.fromkeys((*BACKENDS, ("cuda", "matmul"), ("mkldnn", "matmul")), "none")
+        for setting, value in (inherited | stored).items():
+            _write(setting, value)
+
+
+def _own(above: Sequence[Setting], settings: Sequence[Setting]) -> dict[Setting, str]:
+    """Those of `settings` that have a value of their own, which reads the same whatever stands above; with the value.
+
+    The others inherit theirs and are to be left alone: no value that torch takes stands for the default of cuDNN's.
+    """
+    readings = []
+    for value in ("ieee", "none"):
+        for one in above:
+            _write(one, value)
+        readings.append([_read(setting) for setting in settings])
+    return {s: a for s, a, b in zip(settings, *readings, strict=True) if a == b}
+
+
+def _read(setting: Setting) -> str:
+    return torch._C._get_fp32_precision_getter(*setting)
+
+
+def _write(setting: Setting, value: str) -> None:
+    torch._C._set_fp32_precision_setter(*setting, value)
+
+
+@of_all_threads
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Attention on the math backend, which alone has second derivatives, and float32 products in true float32.
+
+    The caller's settings are restored after, when no thread is within such a block any more.
+    """
+    with true_float32(), sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -1,0 +1,8 @@
+"""The results file and its units: groups of labelled arrays in HDF5, work that is stored and continued unit by unit.
+
+Nothing here knows what an analysis computes, nor how it is drawn.
+"""
+
+from landscape.store.file import load, save, stored
+
+__all__ = ["load", "save", "stored"]

@@ -1,0 +1,47 @@
+"""Several files of one kind, each by a name of its own, in their natural order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from landscape.checkpoints.read import SUFFIXES
+from landscape.runtime.errors import UserError
+
+
+def by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names without the ending, or where these are not enough to tell them apart, by their paths."""
+    stems = [path.stem for path in paths]
+    return {
+        stem if stems.count(stem) == 1 else str(path.with_suffix("")): path
+        for stem, path in zip(stems, paths, strict=True)
+    }
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """The checkpoints of a series, by the numbers in their names; as given where a name has none.
+
+    A folder stands for the checkpoints in it, unless it is one itself, of Hugging Face. Raises UserError for one
+    without any.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir() and not (path / "config.json").exists():
+            inside = _checkpoints_in(path)
+            if not inside:
+                raise UserError(f"{path} is not a folder of checkpoints ({', '.join(SUFFIXES)})")
+            found += inside
+        else:
+            found.append(path)
+    numbered = all(re.search(r"\d", path.stem) for path in found)
+    return sorted(found, key=lambda path: _natural(path.stem)) if numbered else found
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
+    return sorted(found, key=lambda path: _natural(path.stem))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

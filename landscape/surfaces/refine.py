@@ -1,0 +1,154 @@
+"""Fewer points, same picture: a grid computed from coarse to fine where interpolation misses, filled in elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import KDTree
+
+Mask = NDArray[np.bool_]
+
+
+INTERVALS = 5  # per axis at least, on the coarsest level
+
+
+NEIGHBOURS = 30  # points that a filled one is interpolated from
+
+
+GAIN = 0.5  # a level halves the distance: a miss of the coarser one is taken to be at least halved by what it added
+
+
+SAFETY = 1.5  # the error reported, in such misses: on smooth functions at random, one covers 95 to 100 % of the points
+
+
+def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float) -> None:
+    """Have the points of a surface computed level by level, and fill in the others, in place.
+
+    A level halves the distance between points; the first two are computed whole. A point of a finer level is computed
+    where a neighbour (within two of its steps) on the level before missed its value by more than twice the larger of
+    `tolerance` and nll_sem, or is not finite. The rest take the cubic radial-basis interpolant, through the computed
+    points nearest to them, of sqrt(nll), which is closer to a plane than nll. Their nll_error comes from the miss of
+    those neighbours, which the finer level undercuts wherever the surface is smooth on its scale.
+
+    Where nll_sem is the larger, on walls above all, `tolerance` is not held: to hold it there takes twice the points (a
+    ResNet-20 on 256 examples, 51 x 51, tolerance 0.1: 64 % of them instead of 31 %) for detail below the statistical
+    error. More examples lower nll_sem, and with it what is left to interpolation.
+
+    result: nll, nll_sem, done, interpolated, nll_error and what else lies on the grid, filled in the same way.
+    compute: computes and marks the points of a mask of the grid's shape that are not done yet. What is chosen depends
+        on computed values alone, so that an interrupted refinement goes on as it would have.
+    """
+    shape = result["done"].shape
+    stride = 1
+    while (max(shape) - 1) // (2 * stride) >= INTERVALS:
+        stride *= 2
+    known = _lattice(shape, stride)
+    compute(known)
+    error = np.full(shape, np.nan)  # of a computed point its miss, of the others what is reported
+    before: Mask | None = None
+    while stride > 1:
+        stride //= 2
+        level = _lattice(shape, stride) & ~_lattice(shape, 2 * stride)
+        todo = level
+        if before is not None:
+            expected = _largest_around(np.where(before, error, -np.inf), 2 * stride)
+            error[level] = expected[level]
+            todo = level & ~(GAIN * expected <= np.maximum(tolerance, _nearest(known, result["nll_sem"].values)))
+        predicted = _interpolated(known, _root(result["nll"].values, known), todo)
+        compute(todo)
+        found = result["nll"].values[todo]
+        error[todo] = np.where(
+            np.isfinite(found), np.abs(_unroot(predicted, result["nll"].values, known) - found), np.inf
+        )
+        known |= todo
+        before = level
+    _fill(result, known, error)
+
+
+def _lattice(shape: tuple[int, ...], stride: int) -> Mask:
+    """Every stride-th point along each axis, and the last."""
+    mask = np.ones(shape, bool)
+    for axis, n in enumerate(shape):
+        along = np.arange(n)
+        kept = (along % stride == 0) | (along == n - 1)
+        mask &= kept.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return mask
+
+
+def _largest_around(values: np.ndarray, reach: int) -> np.ndarray:
+    padded = np.pad(values, reach, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * values.ndim)
+    return windows.max(axis=tuple(range(values.ndim, 2 * values.ndim)))
+
+
+def _nearest(known: Mask, values: np.ndarray) -> np.ndarray:
+    """At every point the value of the nearest computed one; 0 where that is not finite."""
+    _, nearest = KDTree(np.argwhere(known)).query(np.argwhere(np.ones(known.shape, bool)))
+    return np.nan_to_num(values[known], posinf=0.0)[nearest].reshape(known.shape)
+
+
+def _root(nll: np.ndarray, known: Mask) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(nll - _floor(nll, known))
+
+
+def _unroot(root: np.ndarray, nll: np.ndarray, known: Mask) -> np.ndarray:
+    return np.sign(root) * root**2 + _floor(nll, known)
+
+
+def _floor(nll: np.ndarray, known: Mask) -> float:
+    """0, or below it the least of the computed values: a loss of the user's own may be negative."""
+    return float(np.min(nll[known], where=np.isfinite(nll[known]), initial=0.0))
+
+
+def _interpolated(known: Mask, values: np.ndarray, at: Mask) -> np.ndarray:
+    """`values` (..., *grid) at the points of `at`, from the finite ones among the known."""
+    columns = values.reshape(-1, *known.shape)
+    usable = known & np.isfinite(columns).all(axis=0)
+    axes = [axis for axis, n in enumerate(known.shape) if n > 1]
+    from_, to = np.argwhere(usable)[:, axes], np.argwhere(at)[:, axes]
+    out = np.full((len(columns), len(to)), np.nan)
+    if len(to) and len(from_) > len(axes):
+        try:
+            spline = RBFInterpolator(from_, columns[:, usable].T, kernel="cubic", neighbors=min(NEIGHBOURS, len(from_)))
+            out = spline(to).T
+        except np.linalg.LinAlgError:  # the neighbours lie on a line, beside a diverged region
+            pass
+    return out.reshape(*values.shape[: values.ndim - known.ndim], -1)
+
+
+def _fill(result: xr.Dataset, known: Mask, error: np.ndarray) -> None:
+    rest = ~known
+    result["nll_error"].values[:] = np.where(rest, SAFETY * error, 0.0)
+    dims = result["done"].dims
+    if rest.any():
+        nll = result["nll"].values.copy()
+        for name in map(str, result.data_vars):
+            variable = result[name]
+            if name in ("done", "interpolated", "nll_error") or variable.dims[-len(dims) :] != dims:
+                continue
+            if variable.dtype == bool:  # a mark on what was computed there
+                continue
+            if name == "nll_fold":
+                folds = np.stack([_root(fold, known) for fold in variable.values])
+                filled = np.stack(
+                    [
+                        _unroot(f, fold, known)
+                        for f, fold in zip(_interpolated(known, folds, rest), variable.values, strict=True)
+                    ]
+                )
+            elif name == "nll":
+                filled = _unroot(_interpolated(known, _root(nll, known), rest), nll, known)
+            else:
+                filled = _interpolated(known, variable.values, rest)
+            if name == "accuracy":
+                filled = filled.clip(0, 1)
+            elif name.endswith("_sem") or name.startswith("residual"):
+                filled = filled.clip(0)
+            variable.values[..., rest] = filled
+    result["interpolated"].values[:] = rest
+    result["done"].values[:] = True

@@ -1,0 +1,1 @@
+"""Training by recipe, resumable; sharpness-aware minimisation."""

@@ -1,0 +1,319 @@
+"""The recipe, read from top to bottom: freshly drawn batches, warm-up and decay, resumable, on one process or many.
+
+    landscape train --model vit_xs --data digits --epochs 60 --out vit_xs.safetensors
+    landscape train --model vit_ti --data torch/cifar100 --recipe strong --out vit_ti.safetensors
+
+On one machine's CPU the same seed gives the same weights, to the bit, interrupted or not; on a GPU to rounding only,
+since some of torch's kernels add in an order of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from landscape.data.frozen import Drawn
+from landscape.data.sources import Source, balanced
+from landscape.data.transforms import InputSettings, input_settings, make_transform
+from landscape.objective.folding import lay_out
+from landscape.objective.networks import outputs
+from landscape.objective.parameters import fingerprint
+from landscape.runtime import processes
+from landscape.runtime.errors import UserError
+from landscape.runtime.interrupts import deferred, ignored
+from landscape.runtime.random import seeded
+from landscape.training.recipe import RECIPES, Recipe
+from landscape.training.sam import ascended
+from landscape.training.standing import restored, set_random_states, store
+
+EachEpoch = Callable[[int, nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained copy of the network, in eval mode, and what a later reader of its weights needs to know.
+
+    metadata: num_classes, image_size, in_channels, mean, std, data, the recipe's settings, and per epoch the mean
+    training loss and the learning rate.
+    """
+
+    model: nn.Module
+    metadata: dict[str, Any]
+
+
+def train(
+    model: nn.Module,
+    source: Source,
+    recipe: Recipe = RECIPES["plain"],
+    settings: InputSettings | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+    state: str | os.PathLike[str] | None = None,
+    save_every: float = 30.0,
+    each_epoch: EachEpoch | None = None,
+    progress: bool = False,
+    label: str = "train",
+) -> Trained:
+    """Train a copy of `model` on the examples of `source`, drawn anew each epoch; `model` itself stays as it is.
+
+    settings: what the network sees of an image; by default as the data set has it.
+    workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
+        many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
+        for them.
+    state: a file that keeps what is needed to go on, every `save_every` seconds, within an epoch too, at Ctrl-C, and
+        at the end of all; found there, the training goes on. To be removed once the weights are safe.
+    each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
+
+    Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
+    on GPUs the whole batch. The first process writes.
+
+    Raises UserError for an unknown optimiser, a state of another recipe, a network whose own code fails or that returns
+    anything else than one tensor, or a loss that has stopped being finite.
+    """
+    network = copy.deepcopy(model).to(device).train()
+    settings = settings or input_settings(source)
+    layout = _layout(network, settings)
+    lay_out(network, layout)
+    source = balanced(source, recipe.fraction, recipe.seed)
+    optimizer, schedule = _optimizer(network, recipe)
+    device = torch.device(device)
+    wrapped: nn.Module = network
+    if processes.size() > 1:
+        if device.type == "cuda":
+            wrapped = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        wrapped = DistributedDataParallel(network)
+    saved = Path(state) if state is not None else None
+    identity = {
+        **described(source, recipe, settings),
+        "examples": len(source),
+        "processes": processes.size(),
+        "start": fingerprint(network.state_dict()),
+    }
+    standing = restored(saved, network, optimizer, identity, device)
+    draw = _Batches(source, recipe, settings, device, workers)
+    first = processes.rank() == 0
+    if each_epoch is not None and first and not standing.losses and not standing.step:
+        each_epoch(0, network)
+    epochs = tqdm(
+        range(len(standing.losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
+        initial=len(standing.losses), total=recipe.epochs,
+    )  # fmt: skip
+    with deferred() as interrupted:
+        clock = _Clock(save_every, interrupted)
+
+        def keep() -> None:
+            if saved is not None:
+                store(saved, network, optimizer, identity, standing, device)
+            if clock.stop:
+                raise KeyboardInterrupt
+            clock.last = time.monotonic()
+
+        for epoch in epochs:
+            schedule.step(epoch)
+            rate = optimizer.param_groups[0]["lr"]
+            total = torch.tensor(standing.total, dtype=torch.float64, device=device)  # a copy would wait for every step
+            seen, waited, began = 0, 0.0, time.perf_counter()
+            with _seeded(device, recipe.seed, epoch, *([processes.rank()] if processes.size() > 1 else [])):
+                if standing.draws is not None:
+                    set_random_states(standing.draws, device)
+                batches = draw.epoch(epoch, standing.step)
+                while True:
+                    asked = time.perf_counter()
+                    batch = next(batches, None)
+                    waited += time.perf_counter() - asked
+                    if batch is None:
+                        break
+                    x, y = batch
+                    if x.ndim == 4:
+                        x = x.contiguous(memory_format=layout)
+                    loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
+                    total += loss.double() * len(y)
+                    standing.examples += len(y)
+                    standing.step += 1
+                    seen += len(y)
+                    if clock.due(standing.step):
+                        standing.total = float(total)
+                        keep()
+            standing.total = float(total)
+            loss_of_epoch = standing.end_epoch(rate)
+            took = time.perf_counter() - began
+            epochs.set_postfix(
+                loss=f"{loss_of_epoch:.3f}", images_a_second=f"{seen / took:.0f}", waited=f"{waited / took:.0%}"
+            )
+            if not np.isfinite(loss_of_epoch):
+                raise UserError(f"the loss is {loss_of_epoch} in epoch {epoch + 1}; lower lr={recipe.lr}")
+            if each_epoch is not None and first:
+                each_epoch(epoch + 1, network)
+            if clock.due(0) or epoch + 1 == recipe.epochs:
+                keep()
+    metadata = {**described(source, recipe, settings), "training_loss": standing.losses, "training_lr": standing.rates}
+    lay_out(network, torch.contiguous_format)
+    return Trained(network.eval(), metadata)
+
+
+def described(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
+    """What a reader of the weights needs to know, as far as it is known before the training."""
+    return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
+
+
+@contextmanager
+def _seeded(device: torch.device, *seed: int) -> Iterator[None]:
+    """`seeded`, the device's generator too."""
+    with seeded(*seed), ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.random.fork_rng([device]))
+            stack.enter_context(torch.cuda.device(device))
+            torch.cuda.manual_seed(torch.initial_seed())
+        yield
+
+
+def _layout(network: nn.Module, settings: InputSettings) -> torch.memory_format:
+    """Channels last where there are convolutions, a fifth more images a second for a ResNet-20 on a CPU, and the
+    network's code goes through with it: a view may need them first.
+    """
+    if not any(isinstance(m, nn.Conv2d) for m in network.modules()):
+        return torch.contiguous_format
+    trial = copy.deepcopy(network).eval()
+    lay_out(trial, torch.channels_last)
+    p = next(trial.parameters())
+    x = p.new_zeros(2, settings.in_channels, settings.image_size, settings.image_size)
+    try:
+        with seeded(0), torch.no_grad():
+            trial(x.contiguous(memory_format=torch.channels_last))
+    except Exception:  # if it is not the layout's fault, the first step says whose
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, smoothing: float, x: Tensor, y: Tensor
+) -> Tensor:
+    def backward() -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = outputs(network, x)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss.detach()
+
+    loss = backward()
+    with ascended(network, recipe.sam) if recipe.sam else nullcontext():
+        if recipe.sam:
+            backward()
+    if recipe.clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+    optimizer.step()
+    return loss
+
+
+class _Clock:
+    """When to store: `save_every` seconds after the last time, and at Ctrl-C, on which the processes agree.
+
+    stop: whether it was Ctrl-C.
+    """
+
+    TOGETHER = 16  # steps from one agreement to the next
+
+    def __init__(self, save_every: float, interrupted: Callable[[], bool]) -> None:
+        self.save_every, self.interrupted = save_every, interrupted
+        self.last, self.stop = time.monotonic(), False
+
+    def due(self, step: int) -> bool:
+        if step % self.TOGETHER and processes.size() > 1:
+            return False
+        late, self.stop = time.monotonic() - self.last >= self.save_every, self.interrupted()
+        if processes.size() > 1:
+            late, self.stop = (any(answers) for answers in zip(*processes.gathered((late, self.stop)), strict=True))
+        return late or self.stop
+
+
+class _Batches:
+    """Augmented batches of an epoch, each process its share of every batch, mixed as the recipe says."""
+
+    def __init__(
+        self, source: Source, recipe: Recipe, settings: InputSettings, device: torch.device, workers: int | None
+    ) -> None:
+        self.source, self.recipe, self.device = source, recipe, device
+        self.transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
+        self.mix: Mixup | None = None
+        if recipe.mixup or recipe.cutmix:
+            self.mix = Mixup(
+                recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes
+            )
+        self.smoothing = 0.0 if self.mix is not None else recipe.smoothing
+        # Of one example there are no batch statistics, and mixing goes in pairs: the rest of a division is left out.
+        size = processes.size()
+        self.share = max(1, min(recipe.batch_size, len(source) - len(source) % 2) // size)
+        if self.mix is not None and self.share > 1:
+            self.share -= self.share % 2
+        if workers is None:
+            workers = min(os.cpu_count() or 1, 16) if device.type == "cuda" else 0
+        self.workers = workers
+
+    def epoch(self, epoch: int, behind: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of an epoch after the first `behind`."""
+        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.source))
+        size = processes.size()
+        steps = max(1, len(order) // (self.share * size))
+        mine = np.concatenate(
+            [
+                part[processes.rank() :: size][: self.share]
+                for part in np.array_split(order[: steps * self.share * size], steps)
+            ]
+        )
+        mine = mine[behind * self.share :]
+        if not len(mine):
+            return
+        drawn = Drawn(self.source, mine, self.transform, self.recipe.seed, epoch)
+        loader = DataLoader(
+            drawn, self.share, num_workers=self.workers, drop_last=True, generator=torch.Generator(),
+            pin_memory=self.device.type == "cuda", worker_init_fn=ignored,
+        )  # fmt: skip
+        for x, y in loader:
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            yield self.mix(x, y) if self.mix is not None else (x, y)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
+    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's sgd is nesterov
+    try:
+        optimizer = create_optimizer_v2(
+            network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+        )
+    except (ValueError, AssertionError, RuntimeError) as e:
+        raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
+    if getattr(optimizer, "is_second_order", False):
+        raise UserError(
+            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not taken; try adamw or sgd"
+        )
+    epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
+    schedule: Scheduler
+    if recipe.schedule == "steps":
+        # timm lowers the rate an epoch before torch does
+        milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
+        schedule = MultiStepLRScheduler(
+            optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=False
+        )
+    else:  # of one epoch alone there is no schedule, which timm warns of
+        length = max(recipe.epochs - epochs, 2)
+        schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
+    return optimizer, schedule

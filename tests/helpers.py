@@ -1,0 +1,137 @@
+"""What tests share: small networks whose whole Hessian fits, the command line, and the promise kept to the caller."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small networks gain nothing from more
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import landscape as ls
+from landscape.cli.main import app
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+hypothesis.settings.register_profile("noisy", deadline=None)  # a shared machine is no stopwatch
+hypothesis.settings.load_profile("noisy")
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+RESNET20 = SHARED / "checkpoints" / "resnet20-12fca82f.th"
+CIFAR10 = SHARED / "data" / "cifar10"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+needs_shared = pytest.mark.skipif(
+    not (RESNET20.exists() and CIFAR10.exists()), reason=f"the public ResNet-20 and CIFAR-10 are not in {SHARED.name}/"
+)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Fails where the block changed a weight, a buffer, a gradient, a mode, requires_grad or a random state."""
+
+    def state() -> tuple[object, ...]:
+        return (
+            {k: v.clone() for k, v in model.state_dict().items()},
+            {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()},
+            [(m.training, k) for k, m in model.named_modules()],
+            [(p.requires_grad, id(p)) for p in model.parameters()],
+            torch.default_generator.get_state(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cuda.flash_sdp_enabled(),
+        )
+
+    before = state()
+    try:
+        yield
+    finally:
+        for a, b in zip(before, state(), strict=True):
+            if isinstance(a, dict) and isinstance(b, dict):
+                assert a.keys() == b.keys()
+                assert all(same(a[k], b[k]) for k in a)
+            else:
+                assert same(a, b)
+
+
+def same(a: object, b: object) -> bool:
+    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+
+
+def small(name: str, num_classes: int = 4, image_size: int = 8, in_channels: int = 1) -> nn.Module:
+    """A network of list_models() in its full depth, and so narrow that a Hessian product takes milliseconds."""
+    family = name.split("_")[0].rstrip("0123456789")
+    settings: dict[str, object] = {
+        "vit": {"embed_dim": 8, "num_heads": 2},
+        "pit": {"base_dims": (4, 4, 4), "heads": (1, 2, 2)},
+        "swin": {"embed_dim": 4, "num_heads": (1, 2, 2, 2)},
+        "botnet": {"widths": (4, 4, 4, 8), "heads": 2},
+        "alternet": {"widths": (4, 4, 8, 8), "heads": (1, 1, 2, 2), "head_width": 4},
+        "preresnet": {"widths": (4, 4, 4, 4)},
+        "resnet": {"widths": (4, 4, 4, 4) if "resnet_" in name else (4, 4, 4)},
+    }[family]
+    if name == "alternet_xs":
+        settings = {"widths": (4, 4, 8), "heads": (1, 1, 2), "head_width": 4}
+    return ls.create_model(name, num_classes, image_size, in_channels, **settings)
+
+
+def dense_hessian(objective: ls.Objective, x: Tensor | None = None, y: Tensor | None = None) -> np.ndarray:
+    """The Hessian in full by torch.func.hessian of the written-out loss: shares nothing with the operators."""
+    model = objective.model
+    names = [k for k, p in model.named_parameters() if p.requires_grad]
+    shapes = [dict(model.named_parameters())[k].shape for k in names]
+    theta = torch.cat([dict(model.named_parameters())[k].detach().reshape(-1) for k in names])
+    x, y = (objective.x, objective.y) if x is None or y is None else (x, y)
+
+    def loss(t: Tensor) -> Tensor:
+        parts = t.split([s.numel() for s in shapes])
+        named = {k: p.view(s) for k, p, s in zip(names, parts, shapes, strict=True)}
+        logits = torch.func.functional_call(model, named, (x,))
+        penalty = sum((p**2).sum() for p in named.values() if p.ndim >= 2)
+        return nn.functional.cross_entropy(logits, y) + 0.5 * objective.weight_decay * penalty
+
+    return torch.func.hessian(loss)(theta).numpy()
+
+
+def cli(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-c", "from landscape.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, where a process of its own would only cost time."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 2, and one line that has every one of `words`."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.strip().split("\n") if line.startswith("landscape: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def raising(model: nn.Module, after: int) -> nn.Module:
+    """A copy of `model` whose forward pass raises from its `after`-th call on."""
+    model = copy.deepcopy(model)
+    calls = 0
+
+    def fail(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise RuntimeError("the network broke")
+
+    model.register_forward_pre_hook(fail)
+    return model
