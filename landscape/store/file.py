@@ -167,6 +167,7 @@ def _read(path: Path, locking: bool) -> dict[str, xr.Dataset]:
         with h5netcdf.File(f, "r") as opened:  # one open file for all: another may take its place meanwhile
             for name in sorted(opened.groups):
                 groups[name] = xr.open_dataset(xr.backends.H5NetCDFStore(opened[name])).load()
+                groups[name].set_close(None)  # it holds nothing of the file, and goes to other processes
     for dataset in groups.values():
         dataset.attrs = {k: _decoded(v) for k, v in dataset.attrs.items()}
     return groups

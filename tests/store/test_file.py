@@ -1,3 +1,5 @@
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -26,6 +28,12 @@ def test_round_trip(tmp_path, group):
     assert back["surface"].drop_attrs().identical(group.drop_attrs())
     assert back["surface"].attrs["config"] == group.attrs["config"]
     assert "torch" in back["surface"].attrs["software"]
+
+
+def test_what_is_loaded_goes_to_other_processes(tmp_path, group):
+    ls.save(tmp_path / "a.h5", surface=group)
+    back = ls.load(tmp_path / "a.h5")["surface"]
+    assert pickle.loads(pickle.dumps(back)).identical(back)
 
 
 @settings(deadline=None, max_examples=20)
