@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, norm, t
 
-LEAST_UNITS = 8  # fewer say too little of how units differ: no interval and no standard error is given
-
+from landscape.objective.clusters import LEAST_UNITS
 
 NEAR, FAR = 0.5, 0.4  # the weights of the prior's two units in `share`
 
@@ -117,12 +116,6 @@ def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) ->
     inwards = (n - k) * part / (k + (n - 2 * k) * part)
     low, high = (x[i] + inwards * (x[j] - x[i]) for i, j in ((k - 1, k), (n - k, n - k - 1)))
     return Interval(estimate, float(low), float(high))
-
-
-def standard_error(values: Sequence[float] | np.ndarray) -> float:
-    """The standard error of the mean of one value a unit; NaN below LEAST_UNITS."""
-    n = len(values)
-    return float(np.std(values, ddof=1) / np.sqrt(n)) if n >= LEAST_UNITS else np.nan
 
 
 def _per_unit(sums: ArrayLike, counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

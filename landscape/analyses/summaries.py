@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from landscape.analyses.intervals import LEAST_UNITS, Interval, median, positive_ratio, share
+from landscape.analyses.intervals import Interval, median, positive_ratio, share
+from landscape.objective.clusters import LEAST_UNITS
 
 ADDED = ("summary", "summarized", "unconverged", "statistic", "bound")  # what `summarize` gives
 

@@ -17,7 +17,7 @@ from landscape.curvature.jackknife import gradient_norm as gradient_norm_of
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import eigenpairs
 from landscape.objective.batchnorm import recalibrated
-from landscape.objective.clusters import LEAST_UNITS
+from landscape.objective.clusters import LEAST_UNITS, standard_error
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import Direction, displaced
 from landscape.planes.plane import Extent, Plane
@@ -249,7 +249,7 @@ def _direction_curvatures(objective: Objective, plane: Plane) -> dict[str, Any]:
         (V * Curvature(objective, objective.x[i], objective.y[i], chunk_size=at_once)(V)).sum(1).tolist() for i in folds
     ])  # fmt: skip
     whole = np.average(each, axis=0, weights=[len(i) for i in folds])
-    sem = each.std(axis=0, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.full(len(V), np.nan)
+    sem = standard_error(each)
     return {
         "direction_curvature": (("axis",), whole, {"long_name": "v^T H v of the loss over these examples"}),
         "direction_curvature_sem": (("axis",), sem, {"long_name": "standard error of direction_curvature"}),

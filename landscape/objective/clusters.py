@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 Members = NDArray[np.int64]
 
 
-LEAST_UNITS = 8  # clusters, folds or probes: of fewer, no standard error is given
+LEAST_UNITS = 8  # fewer clusters, folds, probes or mini-batches say too little of how they differ: of them, no
+# standard error and no interval is given
 
 
 def numbered(clusters: ArrayLike) -> Members:
@@ -34,6 +35,19 @@ def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
         if count < LEAST_UNITS:
             return mean, np.nan
         return mean, float(np.sqrt(count / (count - 1) * np.square(apart).sum()) / len(values))
+
+
+def standard_error(values: ArrayLike) -> NDArray[np.float64]:
+    """The standard error of the mean over independent units, from one value (units, ...) each: s / sqrt(units).
+
+    NaN for fewer than LEAST_UNITS, or where one is not finite.
+    """
+    values = np.asarray(values, float)
+    count = len(values)
+    if count < LEAST_UNITS:
+        return np.full(values.shape[1:], np.nan)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(values.std(axis=0, ddof=1) / np.sqrt(count))
 
 
 def sem_within(values: ArrayLike, groups: Members) -> float:

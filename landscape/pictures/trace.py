@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from landscape.objective.clusters import standard_error
 from landscape.objective.penalty import in_trace
 from landscape.pictures.canvas import COLORS, note_above, with_penalty_note, with_sources
 
@@ -18,7 +19,7 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     estimates = trace["trace_estimate"].values
     count = np.arange(1, len(estimates) + 1)
     mean = np.cumsum(estimates) / count
-    sem = np.array([np.std(estimates[:i], ddof=1) / np.sqrt(i) if i > 1 else np.nan for i in count])
+    sem = np.array([standard_error(estimates[:i]) for i in count])
     ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
     ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
     ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")

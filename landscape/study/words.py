@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from landscape import store
-from landscape.analyses.intervals import LEAST_UNITS, standard_error
 from landscape.analyses.summaries import statistics_of
 from landscape.checkpoints.describe import describe_checkpoint
 from landscape.checkpoints.read import is_checkpoint
+from landscape.objective.clusters import LEAST_UNITS, standard_error
 from landscape.objective.penalty import formula, in_heights, in_trace, loss_label
 from landscape.pictures.canvas import with_sources
 from landscape.surfaces.measures import describe_measures

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from landscape.objective.clusters import jackknife_sem, standard_error
 from landscape.objective.penalty import loss_label
 from landscape.runtime.errors import UserError
 
@@ -74,8 +75,8 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
 
     A measure that needs points not computed yet is NaN; points filled in by interpolation count as computed.
     The standard errors are by delete-one-fold jackknife from nll_fold, the folds taken as equally large and the penalty
-    as exact (Efron & Stein 1981); those of rays from width_ray_fold. NaN without folds, where a replicate is not
-    finite, and for a barrier of 0. Where points tie for the largest, that of sharpness is on the large side.
+    as exact (Efron & Stein 1981); those of rays from width_ray_fold. NaN with fewer than 8 folds, where a replicate is
+    not finite, and for a barrier of 0. Where points tie for the largest, that of sharpness is on the large side.
 
     Returns a Dataset with `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's
     spacing leaves open (NaN where that is not bounded); merge it into the group. Its attributes name what was measured,
@@ -99,7 +100,15 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
         np.array([_sharpness(z, axes, radius), *_convexity(z, axes), *_width(z, axes), _barrier(z, axes[0], line)])
         for z in (_marked(z, done) for z in (loss, *_replicates(surface, dims, loss)))
     )
-    table = np.stack([found[:, 0], _jackknife(np.array([r[:, 0] for r in rest])), found[:, 1], found[:, 2]], axis=1)
+    table = np.stack(
+        [
+            found[:, 0],
+            jackknife_sem(np.reshape([r[:, 0] for r in rest], (-1, len(QUANTITIES)))),
+            found[:, 1],
+            found[:, 2],
+        ],
+        axis=1,
+    )
     table[_too_coarse(found, axes, radius), :2] = np.nan
     table[(found[:, 0] == 0) & (np.array(QUANTITIES) == "barrier"), 1] = np.nan
     by_rays = _of_rays(surface) if quantity == "nll" else None
@@ -132,8 +141,7 @@ def _of_rays(surface: xr.Dataset) -> np.ndarray | None:
         return None
     width, reached = surface["width_ray"].values, surface["width_ray_reached"].values.astype(bool)
     of_fold = surface["width_ray_fold"].transpose("fold", "ray").values.mean(axis=1)
-    n = len(of_fold)
-    sem = of_fold.std(ddof=1) / np.sqrt(n) if n > 1 and reached.any() else np.nan
+    sem = float(standard_error(of_fold)) if reached.any() else np.nan
     spread = width.std(ddof=1) if len(width) > 1 else np.nan
     table = np.full((3, len(BOUNDS)), np.nan)
     table[:, 0] = width.mean() if reached.any() else np.nan, 1 - reached.mean(), spread
@@ -245,16 +253,6 @@ def _replicates(surface: xr.Dataset, dims: list[str], loss: np.ndarray) -> list[
         penalty = loss - surface["nll"].transpose(*dims).values
         rest = [np.delete(folds, f, axis=0).mean(axis=0) for f in range(len(folds))]
         return [np.where(np.isfinite(loss), z + penalty, loss) for z in rest]
-
-
-def _jackknife(replicates: np.ndarray) -> np.ndarray:
-    n = len(replicates)
-    if n < 2:
-        return np.full(len(QUANTITIES), np.nan)
-    finite = np.isfinite(replicates).all(axis=0)
-    sem = np.full(len(QUANTITIES), np.nan)
-    sem[finite] = np.sqrt((n - 1) * replicates[:, finite].var(axis=0))
-    return sem
 
 
 Bounded = tuple[float, float, float]  # estimate, and what the spacing leaves open: low, high

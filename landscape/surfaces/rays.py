@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from landscape.objective.clusters import standard_error
 from landscape.store.units import Index, Save, each_not_done
 
 RAY_VARIABLES = (
@@ -86,7 +87,7 @@ def search_width(
             of_fold = np.full(folds, np.nan)
         elif high is not None:
             width, of_fold = _crossing(centre, seen[low], seen[high], low, high)
-            sem = float(np.std(of_fold, ddof=1)) / math.sqrt(folds) if folds > 1 else math.nan
+            sem = float(standard_error(of_fold))
         result["width_ray"].values[index] = width
         result["width_ray_fold"].values[:, index[0]] = of_fold
         result["width_ray_sem"].values[index] = sem

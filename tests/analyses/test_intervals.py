@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from landscape.analyses.intervals import LEAST_UNITS, mean, median, positive_ratio, share, standard_error
+from landscape.analyses.intervals import mean, median, positive_ratio, share
+from landscape.objective.clusters import LEAST_UNITS, standard_error
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from intervals import clustered, heavy, missed, populations, resampled
 
 

@@ -198,10 +198,13 @@ def test_standard_errors_cover():
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.2)
 
 
-def test_no_error_without_folds_or_with_folds_that_have_gaps():
-    bowl = surface(lambda x: 1 + 9 * x**2, X, None, folds=[lambda x: x / 9, lambda x: -x / 9])
+def test_no_error_without_folds_or_with_few_or_with_folds_that_have_gaps():
+    bowl = surface(lambda x: 1 + 9 * x**2, X, None, folds=[lambda x: x / 9, lambda x: -x / 9] * 4)
     assert np.isfinite(values(bowl, "sem")["width"])
     assert all(np.isnan(v) for v in values(bowl.drop_vars("nll_fold"), "sem").values())
+    two = bowl.isel(fold=slice(2))
+    assert all(np.isnan(v) for v in values(two, "sem").values())
+    assert not any("+-" in line for line in describe_measures(two.merge(measure(two))))
     gaps = bowl.assign(nll_fold=bowl["nll_fold"].where(bowl["x"] != 0))
     assert all(np.isnan(v) for v in values(gaps, "sem").values())
 
@@ -212,7 +215,7 @@ def test_the_order_of_dimensions_does_not_matter():
 
 
 def test_words():
-    group = surface(lambda x, y: 1 + 9 * x**2 + 9 * y**2, X, X, folds=[lambda x, y: 0.1 * x, lambda x, y: -0.1 * x])
+    group = surface(lambda x, y: 1 + 9 * x**2 + 9 * y**2, X, X, folds=[lambda x, y: 0.1 * x, lambda x, y: -0.1 * x] * 4)
     lines = describe_measures(group.merge(measure(group)))
     assert lines[0].startswith("sharpness (within 0.5) 2.25 +- ")
     assert any(line.startswith("positive curvature on 1") for line in lines)
@@ -276,7 +279,7 @@ def test_a_width_that_the_grid_does_not_resolve_is_bounded_not_told(c):
 
 def test_a_width_between_points_says_so_in_words():
     sharp = surface(
-        lambda x, y: 0.002 + 100 * (x**2 + y**2), X, X, folds=[lambda x, y: 1e-4 * x, lambda x, y: -1e-4 * x]
+        lambda x, y: 0.002 + 100 * (x**2 + y**2), X, X, folds=[lambda x, y: 1e-4 * x, lambda x, y: -1e-4 * x] * 4
     )
     (line,) = (line for line in describe_measures(sharp.merge(measure(sharp))) if "width" in line)
     assert line.startswith("width between 0 and 0.0")
@@ -356,7 +359,7 @@ def test_the_barrier_of_a_double_well():
 
 def test_a_valley_has_no_barrier_and_a_wall_an_infinite_one():
     x = np.linspace(-0.5, 1.5, 9)
-    valley = a_line(lambda x: 1 + (x - 0.5) ** 2, x, folds=[lambda x: x / 9, lambda x: -x / 9])
+    valley = a_line(lambda x: 1 + (x - 0.5) ** 2, x, folds=[lambda x: x / 9, lambda x: -x / 9] * 4)
     assert values(valley)["barrier"] == 0
     assert np.isnan(values(valley, "sem")["barrier"])
     assert any(line.startswith("no barrier") for line in describe_measures(valley.merge(measure(valley))))

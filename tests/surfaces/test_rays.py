@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from helpers import raising
 from torch import nn
 
 import landscape as ls
-from landscape.surfaces.measures import describe_measures
+from landscape.objective.clusters import LEAST_UNITS
+from landscape.surfaces.measures import describe_measures, measure
 from landscape.surfaces.rays import Point, search_width
 
 SQUARE = [[-1.0, 1.0], [-1.0, 1.0]]
+MAKING = 3  # calls of the network that making an Objective takes
 
 
 def bowl(c, a, b, folds=(0.0, 0.0)):
@@ -46,6 +49,19 @@ def test_standard_errors_are_those_of_the_folds_crossings():
     np.testing.assert_allclose(found["width_ray_fold"], r * (1 - shares[:, None] / 2), rtol=2e-3)
     exact = (r / np.sqrt(1 + shares[:, None])).std(axis=0, ddof=1) / np.sqrt(20)
     np.testing.assert_allclose(found["width_ray_sem"], exact, rtol=0.03)
+
+
+def test_no_standard_error_of_few_folds():
+    """The width from two folds of the examples was given +- 0 where they agreed."""
+    for folds, known in ((2, False), (LEAST_UNITS - 1, False), (LEAST_UNITS, True)):
+        evaluate = bowl(0.01, 2.0, 50.0, np.linspace(-0.1, 0.1, folds))
+        found = search_width(evaluate, SQUARE, evaluate((0, 0)), rays=4)
+        assert (np.isfinite(found["width_ray_sem"]) == known).all()
+        x = np.linspace(-1, 1, 5)
+        group = xr.Dataset({"nll": ("x", 1 + x**2), "loss": ("x", 1 + x**2), "done": ("x", np.ones(5, bool))}, {"x": x})
+        width = measure(group.merge(found))["measure"].sel(quantity="width")
+        assert float(width.sel(bound="estimate")) == pytest.approx(float(found["width_ray"].mean()))
+        assert np.isfinite(float(width.sel(bound="sem"))) == known
 
 
 def test_where_there_is_nothing_to_find():
@@ -113,9 +129,9 @@ def test_an_interrupted_search_goes_on(mlp, points):
     assert 0 < int(kept[-1]["width_ray_done"].sum()) < 8
     left = int(whole["width_ray_evaluations"].values[~kept[-1]["width_ray_done"].values].sum())
     assert 0 < left < int(whole["width_ray_evaluations"].sum())
-    rest = ls.Objective(raising(mlp, after=2 * left + 2), points)
+    rest = ls.Objective(raising(mlp, after=MAKING + 2 * left), points)
     assert ls.evaluate_surface(rest, plane, partial=kept[-1], **settings).identical(whole)
-    nothing_more = ls.Objective(raising(mlp, after=2), points)
+    nothing_more = ls.Objective(raising(mlp, after=MAKING), points)
     assert ls.evaluate_surface(nothing_more, plane, partial=whole, **settings).identical(whole)
 
 
