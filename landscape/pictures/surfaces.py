@@ -270,7 +270,7 @@ def plot_curve(
     below = []
     # the penalty is exact, so the error of the loss is the NLL's
     sem = next((f"{q}_sem" for q in (quantity, "nll" if quantity == "loss" else "") if f"{q}_sem" in surface), None)
-    if sem is not None:
+    if sem is not None and surface[sem].notnull().any():
         error = surface[sem].values
         ax.fill_between(x, shown - error, shown + error, color=look["color"], alpha=0.25, linewidth=0)
         below.append("bands: one standard error over examples")

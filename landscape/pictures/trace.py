@@ -13,8 +13,8 @@ from landscape.pictures.canvas import COLORS, note_above, with_penalty_note, wit
 
 
 def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
-    """The estimate of a `trace` group as its probes come in, with one standard error over probes; at the end, where it
-    is known, that over probes and examples.
+    """The estimate of a `trace` group as its probes come in, with one standard error over probes, from the 8th on;
+    at the end, where it is known, that over probes and examples.
     """
     estimates = trace["trace_estimate"].values
     count = np.arange(1, len(estimates) + 1)
@@ -23,9 +23,10 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
     ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
     ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")
-    ax.fill_between(
-        count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error (probes)"
-    )
+    if np.isfinite(sem).any():
+        ax.fill_between(
+            count, mean - sem, mean + sem, color=COLORS[0], alpha=0.25, linewidth=0, label="standard error (probes)"
+        )
     if "trace_sem_examples" in trace and np.isfinite(trace["trace_sem"]):
         ax.errorbar(count[-1], float(trace["trace"]), yerr=float(trace["trace_sem"]), color=COLORS[0], capsize=4,
                     label="standard error (probes and examples)")  # fmt: skip

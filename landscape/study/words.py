@@ -75,8 +75,10 @@ def _statistics(name: str, spectrum: xr.Dataset, notes: dict[str, None]) -> Iter
 
 
 def percent(test: xr.Dataset) -> str:
-    """Accuracy in per cent with its standard error."""
-    return f"{100 * float(test['accuracy']):.2f} +- {100 * float(test['accuracy_sem']):.2f} %"
+    """Accuracy in per cent with its standard error, where that is known; "-" of what has no accuracy."""
+    accuracy, sem = 100 * float(test["accuracy"]), 100 * float(test["accuracy_sem"])
+    error = f" +- {sem:.2f}" if np.isfinite(sem) else ""
+    return f"{accuracy:.2f}{error} %" if np.isfinite(accuracy) else "-"
 
 
 def _provenance(group: xr.Dataset) -> dict[str, Any]:
@@ -93,8 +95,10 @@ def _centre(surface: xr.Dataset) -> str:
     for axis in axes:
         near = near.where(abs(near[axis]) <= abs(surface[axis]).max() / 4)
     largest = float(near.max())
-    centre = f"NLL {float(here['nll']):.4g} +- {float(here['nll_sem']):.2g} at the centre"
-    return f"{centre}, errors up to {largest:.2g} near it"
+    sem = float(here["nll_sem"])
+    error = f" +- {sem:.2g}" if np.isfinite(sem) else ""
+    near_it = f", errors up to {largest:.2g} near it" if np.isfinite(largest) else ""
+    return f"NLL {float(here['nll']):.4g}{error} at the centre{near_it}"
 
 
 def describe(name: str, group: xr.Dataset) -> str:
@@ -123,7 +127,7 @@ def describe(name: str, group: xr.Dataset) -> str:
         parts.append(f"loss = {loss_label(group)}, {share}" if share else "")
         if {"gradient_norm", "eigenvalue_high"} & set(group.data_vars) and formula(config):
             parts.append(f"gradient and eigenvalues with the penalty {formula(config)}")
-    elif "penalty" not in group:
+    elif {"penalty", "accuracy"}.isdisjoint(group.data_vars):  # of curvature, and not of a surface or a test
         parts.append(in_trace(group))
     if "interpolated" in group:
         filled = group["interpolated"].values.astype(bool)

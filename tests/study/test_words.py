@@ -1,0 +1,48 @@
+"""Results in words: no error is told where none is known."""
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+
+import landscape as ls
+from landscape.objective.clusters import LEAST_UNITS
+from landscape.pictures import draw
+from landscape.study.words import describe
+
+matplotlib.use("Agg")
+
+
+@pytest.mark.parametrize("units", [LEAST_UNITS - 1, LEAST_UNITS])
+def test_of_few_units_no_error_is_told(mlp, points, units):
+    """Of few examples, folds and probes neither words nor pictures have "+- nan" or a band that is not there."""
+    x, y = points[0]
+    objective = ls.Objective(mlp, [(x[:units], y[:units])])
+    evaluation = objective.evaluate()
+    told = {
+        "curve": ls.evaluate_surface(objective, ls.random_plane(mlp, dims=1), points=11),
+        "trace": ls.hessian_trace(objective, products=units, estimator="hutchinson"),
+        "density": ls.spectral_density(objective, probes=units, steps=4),
+        "test": xr.Dataset(
+            {
+                name: getattr(evaluation, name)
+                for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "penalty", "examples")
+            }
+        ),
+    }
+    for name, group in told.items():
+        words = [describe(name, group)]
+        for figure in draw.draw({name: group}).values() if name != "test" else ():
+            for ax in figure.axes:
+                words += [text.get_text() for text in ax.texts]
+                words += [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
+        said = "\n".join(words)
+        assert "nan" not in said
+        assert ("+-" in words[0]) == (units >= LEAST_UNITS), words[0]
+        if units < LEAST_UNITS:
+            assert "standard error" not in said
+
+
+def test_a_regression_has_no_accuracy_to_tell():
+    test = xr.Dataset({"accuracy": np.nan, "accuracy_sem": np.nan, "examples": 20})
+    assert describe("test", test).endswith("accuracy - of 20")
