@@ -21,6 +21,8 @@ from landscape.surfaces.imports import import_surface
 from landscape.surfaces.measures import measure
 from landscape.training.train import train
 
+__version__ = "0.2.0.dev0"
+
 __all__ = [
     "FrozenData",
     "Objective",
