@@ -31,7 +31,7 @@ def surface(z, x=None, y=None, **config):
     coordinates = {"x": np.linspace(-1, 1, z.shape[-1]) if x is None else x}
     if z.ndim == 2:
         coordinates["y"] = np.linspace(-1, 1, z.shape[0]) if y is None else y
-    folds = np.stack([z * share for share in (0.98, 1.0, 1.02)])
+    folds = np.stack([z * share for share in np.linspace(0.98, 1.02, 9)])
     return xr.Dataset(
         {
             "nll": (dims, z, {"long_name": "negative log-likelihood"}), "nll_sem": (dims, 0.1 * np.abs(z)),
