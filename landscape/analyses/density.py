@@ -138,9 +138,7 @@ def _over_mini_batches(name: str, estimates: np.ndarray, result: xr.Dataset) -> 
 
 
 def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
-    """A difference of variances that is not above 0 does not tell the examples' share from the probes': NaN, not 0."""
-    known = over_examples if over_examples > 0 else np.nan
-    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": known}
+    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": over_examples}
 
 
 def _empty_folds(probes: int, folds: int) -> dict[str, Any]:

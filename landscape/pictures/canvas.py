@@ -26,8 +26,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour and line of the i-th curve: told apart by either alone."""
-    return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[i % len(LINES)]}
+    """Colour and line of the i-th curve: of the first 7 told apart by either alone, of the first 49 by both."""
+    return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[(i + i // len(COLORS)) % len(LINES)]}
 
 
 def note_above(ax: Axes, text: str) -> None:
@@ -84,8 +84,7 @@ def filled_marker(phrases: Sequence[str], width: int) -> str:
 def with_sources(group: xr.Dataset, name: str) -> str:
     """A number of a `trace` or `density` group with its standard error, and what of it stems from what, in words.
 
-    Where that over examples is not known, as in files of before it was computed, that over probes is given as such; one
-    of 0 is left out, since none is that well known.
+    Where that over examples is not known, as in files of before it was computed, that over probes is given as such.
     """
 
     def known(variable: str) -> float:
@@ -95,7 +94,7 @@ def with_sources(group: xr.Dataset, name: str) -> str:
     over = {source: known(f"{name}_sem_{source}") for source in ("probes", "examples")}
     if f"{name}_sem_probes" not in group:
         total, over["probes"] = np.nan, total
-    named = [f"{sem:.2g} over {source}" for source, sem in over.items() if sem > 0]
+    named = [f"{sem:.2g} over {source}" for source, sem in over.items() if np.isfinite(sem)]
     if np.isfinite(total):
         return f"{value:.4g} +- {total:.2g}" + (f" ({', '.join(named)})" if named else "")
     return f"{value:.4g}" + (f" +- {', '.join(named)}" if named else "")

@@ -102,12 +102,12 @@ def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]
     inside = ((path >= low) & (path <= high)).all(axis=1)
     names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
     taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
-    text = "dots: checkpoints" if apart else "line: trajectory, from circle to star"
+    notes = ["dots: checkpoints" if apart else "line: trajectory, from circle to star"]
     if "off_plane" in surface and not apart:
-        text += f"; up to {float(surface['off_plane'].max()):.3g} off the plane"
+        notes.append(f"up to {float(surface['off_plane'].max()):.3g} off the plane")
     if not inside.all():
-        text += f"; {(~inside).sum()} of {len(path)} checkpoints beyond the range"
-    return taken, [text]
+        notes.append(f"{(~inside).sum()} of {len(path)} checkpoints beyond the range")
+    return taken, notes
 
 
 def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box]:

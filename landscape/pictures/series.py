@@ -45,7 +45,10 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
     share = ax.twinx()
     values = 100 * summary.sel(statistic="nep").values.T
     _errorbars(share, at, values, unsure, **style(3), marker="s", capsize=3, label="NEP (right)")
-    share.set(ylabel="share of negative eigenvalues (%)", ylim=(0, max(5.0, 1.2 * float(np.nanmax(values, initial=0)))))
+    top = max(5.0, 1.2 * float(np.nanmax(values, initial=0)))
+    share.set(ylabel="share of negative eigenvalues (%)", ylim=(-0.03 * top, top))  # room for the markers of 0
+    ax.set_zorder(share.get_zorder() + 1)  # its long bars lie behind those of the eigenvalues
+    ax.patch.set_visible(False)
     handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
     ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
     note_above(ax, "\n".join(filter(None, [in_curvature(series), _hollow_note(unsure)])))

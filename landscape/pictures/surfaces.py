@@ -148,7 +148,7 @@ def plot_surface(
         heights = ax.clabel(lines, fontsize=6.5, colors="black", inline=False, fmt=lambda v: f"{v:.4g}")
         if alone:
             assert ax.figure is not None
-            bar = ax.figure.colorbar(filled, ax=ax, label=scale.label(label), shrink=0.9)
+            bar = ax.figure.colorbar(filled, ax=ax, label=scale.label(label), shrink=0.85)
             if scale.log:
                 bar.set_ticks(scale.levels[::every].tolist(), labels=[f"{level:g}" for level in scale.levels[::every]])
                 bar.minorticks_off()
@@ -164,7 +164,7 @@ def plot_surface(
     if alone:
         note_above(ax, settings)
     measures = describe_measures(surface)
-    note_below(ax, _packed([*below, *measures] if alone else [settings, *below, *measures], 76 if alone else 52))
+    note_below(ax, _packed([*below, *measures] if alone else [settings, *below, *measures], 84 if alone else 52))
 
 
 def _frame(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -529,11 +529,11 @@ def _settings(surface: xr.Dataset) -> str:
 
 
 def _packed(phrases: Sequence[str], width: int) -> list[str]:
-    """Phrases into lines of at most `width`, as many to a line as fit; a longer one is broken."""
+    """Phrases into lines of at most `width`, as many to a line as fit; of a longer one the rest is indented."""
     lines: list[str] = []
     for phrase in filter(None, phrases):
         if lines and len(lines[-1]) + len(phrase) + 2 <= width:
             lines[-1] += f"; {phrase}"
         else:
-            lines += wrap(phrase, width)
+            lines += wrap(phrase, width, subsequent_indent="    ")
     return lines

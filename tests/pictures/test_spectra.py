@@ -113,6 +113,7 @@ def test_the_legend_of_a_spectrum_is_not_on_the_data(tmp_path):
     (ax,) = figure.axes
     assert not ax.get_legend().get_window_extent().overlaps(ax.get_tightbbox(bbox_extra_artists=[]))
     assert len({str(style(i)["linestyle"]) for i in range(7)}) == 7  # told apart in grey
+    assert len({str(style(i)) for i in range(49)}) == 49
 
 
 def test_a_reflected_kernel_density_is_the_density_of_what_has_an_edge():
@@ -232,6 +233,20 @@ def test_few_mini_batches_have_no_interval_in_pictures(tmp_path):
     series.attrs["config"] = {"analysis": "series"}
     draw.draw({"series": series})["series"].savefig(tmp_path / "series.png")
     assert (tmp_path / "series.png").stat().st_size > 5000
+
+
+def test_a_series_shows_shares_of_zero_whole_and_eigenvalues_over_them():
+    positive = xr.concat([spectrum(np.ones((8, 2)))] * 2, "checkpoint").assign_coords(checkpoint=["1", "2"])
+    positive.attrs["config"] = {"analysis": "series"}
+    figure = draw.draw({"series": positive})["series"]
+    eigenvalues, share = figure.axes
+    line = next(line for line in share.lines if line.get_marker() == "s")
+    np.testing.assert_array_equal(line.get_ydata(), 0)
+    figure.canvas.draw()
+    at_zero = share.transData.transform((1, 0))[1] - share.bbox.y0
+    assert at_zero > line.get_markersize() / 2 * figure.dpi / 72
+    assert eigenvalues.get_zorder() > share.get_zorder()
+    assert not eigenvalues.patch.get_visible()
 
 
 def test_series_of_several_files_are_drawn_against_their_losses():

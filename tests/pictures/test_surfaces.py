@@ -19,7 +19,7 @@ from landscape.pictures.surfaces import (
     eigenvalue_map,
     side_by_side,
 )
-from landscape.surfaces.measures import measure
+from landscape.surfaces.measures import describe_measures, measure
 
 matplotlib.use("Agg")
 
@@ -294,6 +294,18 @@ def test_measures_are_printed_with_their_errors():
     assert "sharpness (within 0.5)" in texts(ax)
     assert "+-" in texts(ax)
     assert "sharpness" not in texts(draw_surface(surface(bowl, X, Y), "surface")["surface"].axes[0])
+
+
+def test_a_line_below_a_surface_is_a_phrase_or_the_indented_rest_of_one():
+    group = surface(bowl, X, np.linspace(-1, 1, 5))
+    group = group.merge(measure(group))
+    ax = side_by_side({"a": group, "b": group}).axes[0]
+    lines = ax.texts[-1].get_text().split("\n")
+    starts = ("sharpness", "positive curvature", "negative share", "width", "100 examples")
+    assert any(line.startswith(" ") for line in lines)
+    assert all(line.startswith((*starts, "    ")) for line in lines), lines
+    said = " ".join(" ".join(lines).split())
+    assert all(phrase in said for phrase in describe_measures(group))
 
 
 def test_maps_of_eigenvalues_and_gradient():
