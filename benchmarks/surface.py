@@ -66,7 +66,7 @@ def ours(model: nn.Module, data: ls.FrozenData, device: str, precision: str) -> 
 
     def points(count: int) -> None:
         # The points checked in full precision are few for a whole surface, and would be many for these.
-        ls.evaluate_surface(objective, plane, points=(count, 1), span=0.5, precision=precision, checks=0)
+        ls.evaluate_surface(objective, plane, points=(count, 1), span=0.5, dtype=precision, checks=0)
 
     return points
 

@@ -135,3 +135,16 @@ def raising(model: nn.Module, after: int) -> nn.Module:
 
     model.register_forward_pre_hook(fail)
     return model
+
+
+class LittleMemory(nn.Module):
+    """Runs out of memory, as a GPU does, by more than `most` examples whose graph is to be kept."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and len(x) > self.most:
+            raise torch.OutOfMemoryError(f"CUDA out of memory by {len(x)} examples")
+        return self.network(x)

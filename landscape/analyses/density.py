@@ -1,87 +1,158 @@
-"""Averages over the whole spectrum, by random probes: spectral density, trace, Frobenius norm, each with its error.
-
-Errors have two sources: the probes, and the examples, of which others would have given another Hessian. That over
-examples is by jackknife, from the products of folds of the examples, none of which parts a cluster, with the probes.
-"""
+"""The spectral density of the Hessian, by stochastic Lanczos quadrature."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 import xarray as xr
+from annotated_types import Ge
 
-from landscape.curvature.jackknife import FoldedCurvature, Moments
-from landscape.curvature.operators import Curvature
-from landscape.linalg.quadrature import quadrature
-from landscape.objective.clusters import jackknife_sem, mean_and_sem, numbered, sem_within
-from landscape.objective.objective import Objective
+from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.eigenvalues import Kind
+from landscape.analyses.estimates import Estimate
+from landscape.analyses.moments import (
+    MOMENTS,
+    empty_folds,
+    errors,
+    errors_over_mini_batches,
+    moment_estimates,
+    penalty_trace,
+)
 from landscape.runtime.errors import UserError
-from landscape.runtime.random import rademacher
-from landscape.store.units import Index, Save, begin, each_not_done
+from landscape.store.units import Index
 
-MOMENTS = ("trace", "frobenius_squared")
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.curvature.jackknife import FoldedCurvature, Moments
+    from landscape.curvature.operators import Curvature
+    from landscape.objective.objective import Objective
+
+USUAL_EXAMPLES = 128
 
 
-def spectral_density(
-    objective: Objective,
-    *,
-    probes: int = 10,
-    steps: int = 80,
-    batch_size: int | None = None,
-    batches: int | None = None,
-    chunk_size: int | None = None,
-    kind: str = "hessian",
-    seed: int = 0,
-    partial: xr.Dataset | None = None,
-    save: Save | None = None,
-    save_every: float = 10.0,
-    progress: bool = False,
-) -> xr.Dataset:
+class Operators(NamedTuple):
+    """What a probe is multiplied with: the whole, and by folds of the examples; or mini-batches in turn."""
+
+    whole: Curvature
+    folded: FoldedCurvature | None
+    minibatches: list[tuple[torch.Tensor, torch.Tensor]]
+    objective: Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Density(Analysis):
     """The spectral density of the Hessian, by stochastic Lanczos quadrature.
 
-    Each probe has entries +-1 (Rademacher); its nodes and weights are kept raw, the weights summing to 1
-    (Ghorbani et al. 2019, sec. 2.1; Ubaru, Chen & Saad 2017).
+    Each probe has entries +-1 (Rademacher); its nodes and weights are kept raw, the weights summing to 1 (Ghorbani et
+    al. 2019, sec. 2.1; Ubaru, Chen & Saad 2017).
 
-    batch_size, batches: None for the Hessian of the whole frozen data; otherwise those of the first `batches` frozen
-        mini-batches in turn, probe i on mini-batch i modulo their number: the density averaged over mini-batches, its
-        errors over both draws.
-    chunk_size, kind: as in `Curvature`.
+    Example: landscape density vit.safetensors --data digits --out vit.h5 --probes 4
 
-    Returns a Dataset with dims (probe, node): node, weight; (probe): mean_eigenvalue and mean_square_eigenvalue, the
-    first two moments, each exact for its probe, batch (-1 for the whole data) and done; (probe, fold), of the whole
-    data: trace_without_fold and frobenius_squared_without_fold, each probe's estimates without a fold of the examples;
-    scalars trace, frobenius_squared and their standard errors, as `hessian_trace` names them. Of mini-batches trace_sem
-    comes from the spread of their means, and its square less that of trace_sem_probes is the examples'; it is NaN for
-    fewer than 8 of them. With a penalty penalty_trace, its exact share in the trace.
-    Raises UserError for fewer than one probe or step, or fewer probes than mini-batches.
+    Parameters
+    ----------
+    probes
+        Random probes.
+    steps
+        Lanczos steps, and so Hessian products, for each probe.
+    batch_size
+        Of mini-batches, which the probes visit in turn: the density averaged over them, its errors over both draws; by
+        default the density is of the whole frozen data.
+    batches
+        How many mini-batches are visited.
+    density_samples
+        Frozen examples for the density; by default all, of 128 at most.
+    kind
+        hessian; ggn, its Gauss-Newton part; residual, the rest.
+    chunk_size
+        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+    seed
+        Of the probes.
     """
-    if probes < 1 or steps < 1:
-        raise UserError(f"probes={probes} and steps={steps} must both be 1 or more")
-    minibatches = None if batch_size is None else objective.minibatches(batch_size, batches or 1)
-    if minibatches and probes < len(minibatches):
-        raise UserError(f"probes={probes} cannot visit {len(minibatches)} mini-batches; take as many or more")
-    whole = Curvature(objective, kind=kind, chunk_size=chunk_size)
-    # of a probe's products one is made by folds: the others are fewer launches on a GPU
-    folded = None if minibatches else FoldedCurvature(objective, kind=kind, chunk_size=chunk_size, keep=False)
-    config = {
-        "analysis": "density",
-        "probes": probes,
-        "steps": steps,
-        "batch_size": batch_size,
-        "batches": len(minibatches) if minibatches else None,
-        "kind": kind,
-        "seed": seed,
-        "parameters": whole.n,
-        "objective": objective.config(),
-    }
-    empty = _empty_density(probes, steps, len(minibatches or []))
-    result = begin(empty if folded is None else empty.assign(_empty_folds(probes, folded.folds)), config, partial)
 
-    def compute(indices: list[Index]) -> None:
-        ((i,),) = indices
-        probe = rademacher(whole.zeros(), seed, i)
+    name: ClassVar[str] = "density"
+    unit: ClassVar[str] = "probe"
+    unstored: ClassVar[tuple[str, ...]] = ("chunk_size", "density_samples")
+
+    probes: Annotated[int, Ge(1)] = 10
+    steps: Annotated[int, Ge(1)] = 80
+    batch_size: Annotated[int, Ge(1)] | None = None
+    batches: Annotated[int, Ge(1)] | None = None
+    density_samples: Annotated[int, Ge(1)] | None = None
+    kind: Kind = "hessian"
+    chunk_size: Annotated[int, Ge(1)] | None = None
+    seed: Annotated[int, Ge(0)] = 0
+
+    def check(self) -> None:
+        """Every mini-batch needs a probe."""
+        if self.batch_size is not None and self.probes < (self.batches or 1):
+            raise UserError(f"probes={self.probes} cannot visit {self.batches} mini-batches; take as many or more")
+
+    @property
+    def variant(self) -> str:
+        """Each form of the curvature beside the others."""
+        return "" if self.kind == "hessian" else self.kind
+
+    @property
+    def examples(self) -> Examples:
+        """Few: a density takes hundreds of products."""
+        return Examples(at_most=self.density_samples or USUAL_EXAMPLES)
+
+    def _operators(self, objective: Objective) -> Operators:
+        from landscape.curvature.jackknife import FoldedCurvature
+        from landscape.curvature.operators import Curvature
+
+        of: dict[str, Any] = {"kind": self.kind, "chunk_size": self.chunk_size}
+        minibatches = [] if self.batch_size is None else objective.minibatches(self.batch_size, self.batches or 1)
+        # of a probe's products one is made by folds: the others are fewer launches on a GPU
+        folded = None if minibatches else FoldedCurvature(objective, keep=False, **of)
+        return Operators(Curvature(objective, **of), folded, minibatches, objective)
+
+    def context(self, objective: Objective) -> Mapping[str, Any]:
+        """The number of mini-batches and of parameters, and the loss."""
+        has = self._operators(objective)
+        return {
+            "batches": len(has.minibatches) or None,
+            "parameters": has.whole.n,
+            **super().context(objective),
+        }
+
+    def empty(self, objective: Objective) -> xr.Dataset:
+        """(probe, node), and the moments of each probe."""
+        has = self._operators(objective)
+        nodes, probes, batches = ("probe", "node"), self.probes, len(has.minibatches)
+        nothing = np.full((probes, self.steps), np.nan)
+        batch = np.arange(probes) % batches if batches else np.full(probes, -1)
+        return xr.Dataset(
+            {
+                "node": (nodes, nothing, {"long_name": "Hessian eigenvalue (Ritz value)"}),
+                "weight": (nodes, nothing.copy(), {"long_name": "share of the spectral mass"}),
+                "batch": (("probe",), batch, {"long_name": "mini-batch, -1 for the whole data"}),
+                "done": (("probe",), np.zeros(probes, bool), {"long_name": "computed"}),
+                **({} if has.folded is None else empty_folds(probes, has.folded.folds)),
+                **penalty_trace(has.whole),
+            },
+            {"probe": np.arange(probes)},
+        )
+
+    def ready(self, objective: Objective) -> Operators:
+        """The operators, which keep their graphs from probe to probe."""
+        return self._operators(objective)
+
+    def compute(self, ready: Operators, unit: Index) -> Values:
+        """Nodes and weights of one probe; of the whole data also its moments without each fold."""
+        from landscape.curvature.operators import Curvature
+        from landscape.linalg.quadrature import quadrature
+        from landscape.runtime.random import rademacher
+
+        (i,) = unit
+        H, folded = ready.whole, ready.folded
+        if ready.minibatches:
+            x, y = ready.minibatches[i % len(ready.minibatches)]
+            H = Curvature(ready.objective, x, y, kind=self.kind, chunk_size=self.chunk_size)
         moments: Moments | None = None
 
         def product(v: torch.Tensor) -> torch.Tensor:
@@ -91,84 +162,56 @@ def spectral_density(
             Hv, moments = folded.with_moments(v)  # of the probe itself, to unit length
             return Hv
 
-        H = whole
-        if minibatches:
-            H = Curvature(objective, *minibatches[i % len(minibatches)], kind=kind, chunk_size=chunk_size)
-        result["node"].values[i], result["weight"].values[i] = quadrature(product, probe, steps)
+        node, weight = quadrature(product, rademacher(H.zeros(), self.seed, i), self.steps)
+        values: dict[str, Any] = {"node": node, "weight": weight}
         if moments is not None:
-            result["trace_without_fold"].values[i] = whole.n * moments.first_without
-            result["frobenius_squared_without_fold"].values[i] = whole.n * moments.second_without
+            values["trace_without_fold"] = H.n * moments.first_without
+            values["frobenius_squared_without_fold"] = H.n * moments.second_without
+        return values
 
-    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    first, second = ((result["weight"] * result["node"].fillna(0) ** p).sum("node", skipna=False) for p in (1, 2))
-    found: dict[str, Any] = {"mean_eigenvalue": first, "mean_square_eigenvalue": second}
-    for name, moment in zip(MOMENTS, (first, second), strict=True):
-        estimates = whole.n * moment.values
-        found[name] = float(estimates.mean())
-        found |= _over_mini_batches(name, estimates, result) if minibatches else _errors(name, estimates, result)
-    return result.assign(found | _penalty_trace(whole))
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """With the first two moments, and what they are of the whole spectrum."""
+        n, done = result.attrs["config"]["parameters"], result["done"].values
+        first, second = ((result["weight"] * result["node"].fillna(0) ** p).sum("node", skipna=False) for p in (1, 2))
+        found: dict[str, Any] = {"mean_eigenvalue": first, "mean_square_eigenvalue": second}
+        for name, moment in zip(MOMENTS, (first, second), strict=True):
+            estimates = n * moment.values[done]
+            found[name] = float(estimates.mean()) if done.any() else np.nan
+            if self.batch_size is not None:
+                found |= errors_over_mini_batches(name, estimates, result["batch"].values[done])
+            else:
+                found |= errors(name, estimates, result[f"{name}_without_fold"].values[done])
+        return result.assign(found)
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The trace and the squared Frobenius norm."""
+        return moment_estimates(result)
 
 
-def _penalty_trace(H: Curvature) -> dict[str, float]:
-    """The exact share of the penalty in the trace, where there is a penalty in it."""
-    if H.kind == "residual" or not H.objective.weight_decay:
-        return {}
-    return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
+def spectral_density(objective: Objective, **settings: Any) -> xr.Dataset:
+    """The spectral density of the Hessian: `Density(**settings)` of `objective`.
 
+    Parameters
+    ----------
+    objective
+        The loss.
+    settings
+        Those of `Density` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`; the
+        unit is a probe.
 
-def _errors(name: str, estimates: np.ndarray, result: xr.Dataset) -> dict[str, float]:
-    """The errors of the mean of the probes' estimates (probe,): across probes, over examples, and of both.
+    Returns
+    -------
+    xarray.Dataset
+        With dims (probe, node): node, weight; (probe): mean_eigenvalue and mean_square_eigenvalue, the first two
+        moments, each exact for its probe, batch (-1 for the whole data) and done; (probe, fold), of the whole data:
+        trace_without_fold and frobenius_squared_without_fold, each probe's estimates without a fold of the examples;
+        scalars trace, frobenius_squared and their standard errors, as `hessian_trace` names them. Of mini-batches
+        trace_sem comes from the spread of their means, and its square less that of trace_sem_probes is the examples';
+        it is NaN for fewer than 8 of them. With a penalty penalty_trace, its exact share in the trace.
 
-    The jackknife of the mean over P probes has in it 1/P of what examples change in each probe apart, which the spread
-    across probes has too: the difference between the jackknife of one probe and of the mean says how much that is.
+    Raises
+    ------
+    UserError
+        For fewer than one probe or step, or fewer probes than mini-batches.
     """
-    probes, without = len(estimates), result[f"{name}_without_fold"].values
-    over_probes = sem_within(estimates, np.zeros(probes, np.int64))
-    of_mean, of_one = (float(np.mean(jackknife_sem(r) ** 2)) for r in (without.mean(axis=0), without.T))
-    over_examples = float(np.sqrt(np.maximum(of_mean - (of_one - of_mean) / max(probes - 1, 1), 0)))
-    return _named(name, float(np.hypot(over_probes, over_examples)), over_probes, over_examples)
-
-
-def _over_mini_batches(name: str, estimates: np.ndarray, result: xr.Dataset) -> dict[str, float]:
-    """The same of probes on mini-batches of their own, whose means are independent, and have both errors in them."""
-    batch = numbered(result["batch"].values)
-    _, total = mean_and_sem(estimates, batch)
-    over_probes = sem_within(estimates, batch)
-    return _named(name, total, over_probes, float(np.sqrt(np.maximum(total**2 - over_probes**2, 0))))
-
-
-def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
-    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": over_examples}
-
-
-def _empty_folds(probes: int, folds: int) -> dict[str, Any]:
-    words = {"trace": "trace", "frobenius_squared": "squared Frobenius norm"}
-    return {
-        f"{name}_without_fold": (
-            ("probe", "fold"),
-            np.full((probes, folds), np.nan),
-            {"long_name": f"{text}, by one probe, without a fold of the examples"},
-        )
-        for name, text in words.items()
-    }
-
-
-def _empty_density(probes: int, steps: int, batches: int) -> xr.Dataset:
-    nodes = ("probe", "node")
-    return xr.Dataset(
-        {
-            "node": (
-                nodes,
-                np.full((probes, steps), np.nan),
-                {"long_name": "Hessian eigenvalue (Ritz value)"},
-            ),
-            "weight": (nodes, np.full((probes, steps), np.nan), {"long_name": "share of the spectral mass"}),
-            "batch": (
-                ("probe",),
-                np.arange(probes) % batches if batches else np.full(probes, -1),
-                {"long_name": "mini-batch, -1 for the whole data"},
-            ),
-            "done": (("probe",), np.zeros(probes, bool), {"long_name": "computed"}),
-        },
-        {"probe": np.arange(probes)},
-    )
+    return Density.called(objective, settings)

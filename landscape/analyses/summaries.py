@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from landscape.analyses.estimates import Estimate
 from landscape.analyses.intervals import Interval, median, positive_ratio, share
-from landscape.objective.clusters import LEAST_UNITS
+from landscape.objective.clusters import LEAST_UNITS, standard_error
 
 ADDED = ("summary", "summarized", "unconverged", "statistic", "bound")  # what `summarize` gives
 
@@ -70,6 +71,38 @@ def statistics_of(group: xr.Dataset) -> xr.Dataset | None:
     without a summary, such as an unfinished one.
     """
     return summarize(group) if "summary" in group and "eigenvalue" in group else None
+
+
+def summary_estimates(spectrum: xr.Dataset) -> list[Estimate]:
+    """The NLL of the mini-batches of a spectrum, the extreme eigenvalues, NEP and APE."""
+    found = []
+    if "nll" in spectrum:
+        nll = spectrum["nll"].values[spectrum["done"].values.astype(bool)]
+        if len(nll):
+            found.append(
+                Estimate(name="training NLL", value=float(nll.mean()), sem=standard_error(nll), n=len(nll),
+                         counts="mini-batches", how="standard error over mini-batches")
+            )  # fmt: skip
+    statistics = statistics_of(spectrum)
+    if statistics is None:
+        return found
+    unconverged, n = float(statistics["unconverged"]), int(statistics["summarized"])
+    note = f"{unconverged:.1%} of these eigenvalues have not converged, and the intervals do not know their error"
+    for statistic, (name, symbol, how) in _WORDS.items():
+        value, low, high = statistics["summary"].sel(statistic=statistic).values.tolist()
+        found.append(
+            Estimate(name=name, symbol=symbol, value=value, low=low, high=high, n=n, counts="mini-batches",
+                     measure="%" if statistic == "nep" else "", how=how, note=note if unconverged > 0 else "")
+        )  # fmt: skip
+    return found
+
+
+_WORDS = {
+    "largest": ("largest", "", "order statistics over mini-batches"),
+    "smallest": ("smallest", "", "order statistics over mini-batches"),
+    "nep": ("NEP", "NEP", "Bayesian bootstrap over mini-batches"),
+    "ape": ("APE", "APE", "the furthest of t, lognormal and Hall's interval over mini-batches"),
+}
 
 
 def _gathered(e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

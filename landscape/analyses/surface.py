@@ -1,34 +1,35 @@
-"""Coordinates -> losses: the objective on a grid over a line or a plane, resumable point by point."""
+"""The loss on a grid over a plane or along a line: F(a, b) = L(theta + a d1 + b d2)."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor, nn
+from annotated_types import Ge, Gt
+from pydantic import FiniteFloat
 
-from landscape.curvature.jackknife import gradient_norm as gradient_norm_of
-from landscape.curvature.operators import Curvature
-from landscape.linalg.eigenpairs import eigenpairs
-from landscape.objective.batchnorm import recalibrated
+from landscape.analyses.base import Analysis, Examples, Subject, Values
+from landscape.analyses.planes import Directions
 from landscape.objective.clusters import LEAST_UNITS, standard_error
-from landscape.objective.objective import Objective
-from landscape.objective.parameters import Direction, displaced
-from landscape.planes.plane import Extent, Plane
-from landscape.runtime.arithmetic import exact_arithmetic, true_float32
 from landscape.runtime.errors import UserError
-from landscape.runtime.random import gaussian
-from landscape.store.units import Index, Save, begin, each_not_done
-from landscape.surfaces.grid import grid, per_axis, ranges_of
+from landscape.store.units import Index, Work
+from landscape.surfaces.grid import along, coarse_to_fine, grid, per_axis, ranges_of, strides
 from landscape.surfaces.measures import measure
 from landscape.surfaces.rays import RAY_VARIABLES, Point, search_width
 from landscape.surfaces.refine import refine
+from landscape.surfaces.remarks import remarks
+
+if TYPE_CHECKING:
+    from landscape.objective.objective import Objective
+    from landscape.planes.plane import Extent, Plane
+    from landscape.planes.slice import Slice
 
 LABELS = {
     "nll": "negative log-likelihood",
@@ -38,215 +39,376 @@ LABELS = {
     "accuracy": "accuracy",
     "accuracy_sem": "standard error of accuracy over examples",
 }
-
-
 GRADIENT_LABELS = {
     "gradient_norm": "norm of the gradient of the loss",
     "gradient_norm_sem": "standard error of gradient_norm over examples",
 }
-
-
 EIGENVALUE_LABELS = {
     "eigenvalue_high": "largest Hessian eigenvalue",
     "eigenvalue_low": "smallest Hessian eigenvalue",
     "residual_high": "residual of the largest",
     "residual_low": "residual of the smallest",
 }
-
-
 EIGENVALUE_FLAGS = {
     "converged_high": "residual of the largest within tolerance",
     "converged_low": "residual of the smallest within tolerance",
     "complete": "no other Ritz pair could be the largest or smallest",
 }
-
-
 AFTERWARDS = (
     "measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint", *RAY_VARIABLES, "ray_angle",
 )  # fmt: skip
+USUAL_EXAMPLES = 5000
+EIGENVECTOR_EXAMPLES = 256
+LOG = logging.getLogger(__name__)
 
 
-BATCHNORMS = ("stored", "recalibrated")
+@dataclass(frozen=True, kw_only=True)
+class Surface(Directions, Analysis):
+    """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or PCA.
 
+    Example: landscape surface vit.safetensors --data digits --out vit.h5 --points 21
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-
-
-ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
-
-
-def evaluate_surface(
-    objective: Objective,
-    plane: Plane,
-    *,
-    points: int | Sequence[int] = 51,
-    span: Extent = 1.0,
-    adaptive: float | None = None,
-    batchnorm: str = "stored",
-    precision: str = "float32",
-    checks: int = 9,
-    gradient_norm: bool = False,
-    eigenvalues: bool = False,
-    tol: float = 1e-2,
-    max_products: int = 100,
-    rays: int = 8,
-    workers: int | None = None,
-    partial: xr.Dataset | None = None,
-    save: Save | None = None,
-    save_every: float = 10.0,
-    progress: bool = False,
-) -> xr.Dataset:
-    """F(a, b) = L(theta + a d1 + b d2) on a grid; along one direction F(a).
-
-    points: per axis, or (along x, along y). x runs along plane.directions[0], y along plane.directions[1].
-    span: from -span to span; or (low, high); or one such pair per axis.
-    adaptive: compute the grid from coarse to fine, and only where interpolating the coarser level misses by more than
-        the larger of this and nll_sem there, as `refine` says; the rest is interpolated and marked.
-    batchnorm: "stored", the statistics that the network was trained with, or "recalibrated", gathered anew at each
-        point from the frozen data, batch by batch as they are cut, at the cost of one more pass.
-    precision: "float32" (whatever the objective's own is), or "bfloat16" for the network's products; then `checks`
-        points are computed in both, and kept in checked_at, checked_nll and checked_error.
-    gradient_norm: also ||grad L|| at each point, and its standard error over examples, gradient_norm_sem.
-    eigenvalues: also the largest and smallest eigenvalue of the Hessian of the whole frozen data at each point, with
-        residuals (the map of Li et al. 2018, fig. 7), to tol * |eigenvalue| or in max_products products;
-        converged_high, converged_low and complete say which, as in `hessian_spectrum`.
-    rays: along how many the width is searched by evaluations of its own, about 15 each, as
-        `search_width` says (of a line along its two sides); 0 for none.
-    workers: points computed side by side, by a thread each; None for 1 on a GPU or with `eigenvalues`, and on a CPU for
-        as many as torch has threads and memory lets. Does not change the numbers beyond rounding.
-    partial: an earlier, unfinished result of the same call; its points are kept.
-    save: called with the unfinished result every `save_every` seconds, and when interrupted.
-
-    Returns a Dataset with dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty,
-    loss (nll + penalty), accuracy, done; nll_fold with a leading dim fold; measure, of the NLL, as
-    `measure` has it; along ray what `search_width` has; over eigenvectors
-    direction_curvature (axis), v^T H v of these examples, with direction_curvature_sem and direction_eigenvalue, that
-    of the plane; what else was asked; and of an adaptive one interpolated and nll_error. A diverged point is inf or NaN
-    and done; a point not computed is NaN and not done.
-    Raises UserError for fewer than one point per axis, a range that is empty or not finite, or unknown settings.
+    Parameters
+    ----------
+    points
+        Points per axis; or along x and y, as 51,31.
+    span
+        From -SPAN to SPAN; or a range, as -0.5,1.5; by default 1, or what holds the marked checkpoints.
+    y_span
+        A range of its own for y.
+    adaptive
+        Compute the grid only where interpolation misses by more than this NLL, or than its standard error over examples
+        where that is larger; the rest is interpolated and marked.
+    standard_error
+        As many examples as this standard error of the NLL needs in the central region.
+    batchnorm
+        stored, the statistics of the training; or recalibrated, gathered anew at each point from the frozen data.
+    dtype
+        float32; or bfloat16 for the network's products, with its error measured.
+    checks
+        Points computed in both, where dtype is bfloat16.
+    gradient_norm
+        Also the norm of the gradient, point by point.
+    eigenvalues
+        Also the largest and smallest eigenvalue of the Hessian, point by point (the map of Li et al. 2018, fig. 7).
+    tol
+        Of the eigenvalues: a pair has converged at a residual of tol * |eigenvalue|.
+    max_products
+        Of the eigenvalues: Hessian products allowed at one point.
+    rays
+        Along how many the width is searched by evaluations of its own, about 15 each; 0 for none.
+    workers
+        Points computed side by side, by a thread each; by default as many as cores and memory let.
     """
-    if plane.dims not in (1, 2):
-        raise UserError(f"a surface needs 1 or 2 directions, the plane has {plane.dims}")
-    if batchnorm not in BATCHNORMS:
-        raise UserError(f"batchnorm={batchnorm!r} is not one of {', '.join(BATCHNORMS)}")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
-    if rays < 0:
-        raise UserError(f"rays={rays} must be 0, for none, or more")
-    if adaptive is not None and not (np.isfinite(adaptive) and adaptive > 0):
-        raise UserError(f"adaptive={adaptive} is a tolerance of the NLL: a finite number above 0")
-    counts = per_axis(points, plane.dims)
-    ranges = ranges_of(span, plane.dims)
-    config: dict[str, Any] = {
-        "analysis": "surface",
-        "points": counts,
-        "span": ranges,
-        "adaptive": adaptive,
-        "batchnorm": batchnorm if batchnorm == "stored" else [batchnorm, len(objective.batches[0][1])],
-        "precision": precision,
-        "eigenvalues": {"tol": tol, "max_products": max_products} if eigenvalues else None,
-        "gradient_norm": gradient_norm,
-        "plane": plane.config,
-        "objective": objective.config(),
-    }
-    labels = {**LABELS, **(GRADIENT_LABELS if gradient_norm else {}), **(EIGENVALUE_LABELS if eigenvalues else {})}
-    flags = EIGENVALUE_FLAGS if eigenvalues else {}
-    if workers is None:
-        workers = 1 if eigenvalues else min(_worker_count(objective), max(1, math.prod(counts)))
-    marks = [[]] * plane.dims if plane.marks is None else plane.marks["trajectory"].values.T.tolist()
-    axes = [grid(count, low, high, at) for count, (low, high), at in zip(counts, ranges, marks, strict=True)]
-    result = begin(_empty(axes, labels, flags, objective.folds, adaptive is not None), config, partial)
-    searched = result
-    result = result.drop_vars(AFTERWARDS, errors="ignore")
-    moves = _moves(plane)
-    dims = result["done"].dims
 
-    def at(index: Index) -> tuple[float, ...]:
-        where = dict(zip(dims, index, strict=True))
-        return tuple(float(result[axis][where[axis]]) for axis in ("x", "y")[: plane.dims])
+    name: ClassVar[str] = "surface"
+    unit: ClassVar[str] = "point"
+    formerly: ClassVar[Mapping[str, str]] = {"precision": "dtype"}
 
-    def compute(indices: list[Index]) -> None:
-        (index,) = indices
-        mine = objective.in_this_thread()
-        with _standing(mine, moves, at(index), batchnorm):
-            values = _values(mine)
-        for name in [*labels, *flags]:
-            result[name].values[index] = values[name]
-        result["nll_fold"][dict(zip(dims, index, strict=True))] = np.array(values["nll_fold"])
+    points: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], ...] = 51
+    span: FiniteFloat | tuple[FiniteFloat, ...] | tuple[tuple[FiniteFloat, FiniteFloat], ...] | None = None
+    y_span: tuple[FiniteFloat, FiniteFloat] | None = None
+    adaptive: Annotated[FiniteFloat, Gt(0)] | None = None
+    standard_error: Annotated[FiniteFloat, Gt(0)] | None = None
+    batchnorm: Literal["stored", "recalibrated"] = "stored"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    checks: Annotated[int, Ge(0)] = 9
+    gradient_norm: bool = False
+    eigenvalues: bool = False
+    tol: Annotated[float, Ge(0)] = 1e-2
+    max_products: Annotated[int, Ge(1)] = 100
+    rays: Annotated[int, Ge(0)] = 8
+    workers: Annotated[int, Ge(1)] | None = None
 
-    def point(coordinates: Sequence[float]) -> Point:
-        mine = objective.in_this_thread()
-        with _standing(mine, moves, coordinates, batchnorm):
-            values = mine.evaluate(autocast=PRECISIONS[precision])
-        return Point(values.nll, np.array(values.nll_fold))
-
-    def centre() -> Point:
-        computed = result["done"] & ~result.get("interpolated", xr.zeros_like(result["done"]))
-        here = dict.fromkeys(dims, 0.0)
-        if all(0.0 in result[axis].values for axis in dims) and bool(computed.sel(here)):
-            return Point(float(result["nll"].sel(here)), result["nll_fold"].sel(here).values)
-        return point((0.0,) * plane.dims)
-
-    def _values(mine: Objective) -> dict[str, Any]:
-        values = mine.evaluate(autocast=PRECISIONS[precision]).asdict()
-        if gradient_norm:
-            values["gradient_norm"], values["gradient_norm_sem"] = gradient_norm_of(mine)
-        if eigenvalues:
-            H = Curvature(mine)
-            pairs = eigenpairs(H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=tol, max_products=max_products)
-            values["eigenvalue_high"], values["eigenvalue_low"] = pairs.values[0], pairs.values[-1]
-            values["residual_high"], values["residual_low"] = pairs.residuals[0], pairs.residuals[-1]
-            values["converged_high"], values["converged_low"] = pairs.converged[0], pairs.converged[-1]
-            values["complete"] = pairs.complete
-        return values
-
-    def run(only: np.ndarray | None = None) -> None:
-        # The settings are the process's: entered here, no worker changes them under another.
-        with exact_arithmetic() if gradient_norm or eigenvalues else true_float32():
-            each_not_done(
-                result, compute, only=only, workers=workers, save=save, save_every=save_every, progress=progress
+    def check(self) -> None:
+        """A standard error asks for other examples than eigenvectors are of."""
+        super().check()
+        if self.directions == "eigenvectors" and not self.towards and self.standard_error is not None:
+            raise UserError(
+                f"standard_error={self.standard_error:g} asks for other examples than the eigenvectors are of; "
+                "give samples for both"
             )
 
-    if adaptive is None:
-        run()
-    else:
-        refine(result, run, adaptive)
-        _exact_penalty(result, objective, moves, at)
-    if plane.config.get("kind") == "eigenvectors" and "direction_curvature" not in result:
-        result = result.assign(_direction_curvatures(objective, plane))
-    if rays:
-        grid_done = result
-        with true_float32():
-            found = search_width(
-                point, ranges, centre(), rays=rays, workers=workers, partial=searched,
-                save=None if save is None else lambda r: save(grid_done.merge(r, combine_attrs="override")),
-                save_every=save_every, progress=progress,
-            )  # fmt: skip
-        result = result.merge(found, combine_attrs="override")
-    if plane.marks is not None:
-        result = result.merge(plane.marks, combine_attrs="override")
-    result = result.merge(measure(result), combine_attrs="override")
-    if PRECISIONS[precision] is not None and "checked_nll" not in result and checks:
-        result = result.assign(_checked(result, objective, moves, at, checks, batchnorm))
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """From a stored configuration, which has more to say of eigenvalues and of BatchNorm than a setting."""
+        search, batchnorm = stored.get("eigenvalues"), stored.get("batchnorm", "stored")
+        own = {k: v for k, v in stored.items() if k not in ("plane", "objective")}
+        own["eigenvalues"] = bool(search)
+        own["batchnorm"] = batchnorm if isinstance(batchnorm, str) else batchnorm[0]
+        return super().of({**own, **(search if isinstance(search, Mapping) else {})})
+
+    @property
+    def variant(self) -> str:
+        """By what spans the plane."""
+        return self.spanned_by
+
+    def group_for(self, objective: Slice) -> str:
+        """surface or curve, and what spans the plane where it is not random."""
+        return _groups(objective.plane)[0]
+
+    def beside(self, objective: Slice) -> Mapping[str, xr.Dataset]:
+        """The plane, to serve again."""
+        return {_groups(objective.plane)[1]: objective.plane.to_dataset()}
+
+    @property
+    def examples(self) -> Examples:
+        """5,000 unless the user says; over eigenvectors those that they are of, 256 unless the user says."""
+        eigenvectors = self.directions == "eigenvectors" and not self.towards
+        return Examples(usual=EIGENVECTOR_EXAMPLES if eigenvectors else USUAL_EXAMPLES)
+
+    def prepare(self, subject: Subject, held: Mapping[str, xr.Dataset]) -> Slice:
+        """The loss over the plane, on as many examples as `standard_error` needs."""
+        from landscape.planes.slice import Slice
+
+        objective = subject.objective(self.examples)
+        plane = self.plane(subject, objective, held)
+        if self.standard_error is not None:
+            span = self._span(plane)
+            needed = samples_for(objective, plane, self.standard_error, span, batchnorm=self.batchnorm)
+            objective = subject.objective(Examples(exactly=needed))
+            short = (
+                ""
+                if objective.examples >= needed
+                else (f", of which the data set has {objective.examples}: the standard error will be larger")
+            )
+            LOG.info(
+                "%d examples meet a standard error of %g in the central region%s", needed, self.standard_error, short
+            )
+        return Slice(objective, plane, self.batchnorm, self.dtype)
+
+    def _span(self, plane: Plane) -> Extent:
+        span = self.span if self.span is not None else plane.reach(per_axis(self.points, plane.dims))
+        if self.y_span is None:
+            return span
+        return ranges_of(span, 2)[0], self.y_span
+
+    def _axes(self, plane: Plane) -> list[np.ndarray]:
+        counts, ranges = per_axis(self.points, plane.dims), ranges_of(self._span(plane), plane.dims)
+        marks = [[]] * plane.dims if plane.marks is None else plane.marks["trajectory"].values.T.tolist()
+        return [grid(count, low, high, at) for count, (low, high), at in zip(counts, ranges, marks, strict=True)]
+
+    def config(self, objective: Slice) -> dict[str, Any]:
+        """What fixes the numbers, as files have it since the first: counts and ranges of the axes, and the plane."""
+        plane, loss = objective.plane, objective.objective
+        return {
+            "analysis": self.name,
+            "points": per_axis(self.points, plane.dims),
+            "span": ranges_of(self._span(plane), plane.dims),
+            "adaptive": self.adaptive,
+            "batchnorm": "stored" if self.batchnorm == "stored" else [self.batchnorm, len(loss.batches[0][1])],
+            "precision": self.dtype,
+            "eigenvalues": {"tol": self.tol, "max_products": self.max_products} if self.eigenvalues else None,
+            "gradient_norm": self.gradient_norm,
+            **objective.config(),
+        }
+
+    def empty(self, objective: Slice) -> xr.Dataset:
+        """(y, x) or (x). Raises UserError for a plane of another number of dimensions, or a range that is none."""
+        plane, folds = objective.plane, objective.objective.folds
+        if plane.dims not in (1, 2):
+            raise UserError(f"a surface needs 1 or 2 directions, the plane has {plane.dims}")
+        axes, names = self._axes(plane), ("x", "y")[: plane.dims]
+        dims, shape = names[::-1], tuple(len(axis) for axis in reversed(axes))
+        variables: dict[str, Any] = {
+            name: (dims, np.full(shape, np.nan), {"long_name": text}) for name, text in self._labels.items()
+        }
+        flags = EIGENVALUE_FLAGS if self.eigenvalues else {}
+        variables |= {name: (dims, np.zeros(shape, bool), {"long_name": text}) for name, text in flags.items()}
+        about = {"long_name": "nll of a fold of the examples"}
+        variables["nll_fold"] = (("fold", *dims), np.full((folds, *shape), np.nan), about)
+        variables["done"] = (dims, np.zeros(shape, bool), {"long_name": "computed"})
+        if self.adaptive is not None:
+            variables["interpolated"] = (dims, np.zeros(shape, bool), {"long_name": "filled in from computed points"})
+            variables["nll_error"] = (dims, np.zeros(shape), {"long_name": "estimated error of an interpolated nll"})
+        coordinates = {
+            axis: (axis, c, {"long_name": f"along d{i}"})
+            for i, (axis, c) in enumerate(zip(names, axes, strict=True), 1)
+        }
+        return xr.Dataset(variables, coordinates)
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        gradient = GRADIENT_LABELS if self.gradient_norm else {}
+        return {**LABELS, **gradient, **(EIGENVALUE_LABELS if self.eigenvalues else {})}
+
+    def side_by_side(self, objective: Slice) -> int:
+        """Points at a time: one on a GPU, or with eigenvalues, whose products take all cores."""
+        if self.workers is not None or self.eigenvalues:
+            return self.workers or 1
+        from landscape.planes.slice import worker_count
+
+        return min(worker_count(objective.objective), math.prod(per_axis(self.points, objective.plane.dims)))
+
+    def order(self, result: xr.Dataset) -> np.ndarray | None:
+        """From coarse to fine: a grid cut short is whole on a coarser one."""
+        return coarse_to_fine(result["done"].shape)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The process's settings for all points: entered here, no worker changes them under another."""
+        from landscape.runtime.arithmetic import exact_arithmetic, true_float32
+
+        return exact_arithmetic() if self.gradient_norm or self.eigenvalues else true_float32()
+
+    def ready(self, objective: Slice) -> tuple[Slice, list[np.ndarray]]:
+        """The axes too."""
+        return objective, self._axes(objective.plane)
+
+    def compute(self, ready: tuple[Slice, list[np.ndarray]], unit: Index) -> Values:
+        """What is asked of one point."""
+        objective, axes = ready
+        coordinates = tuple(float(axis[i]) for axis, i in zip(axes, reversed(unit), strict=True))
+        with objective.at(coordinates) as here:
+            values = here.evaluate(autocast=objective.autocast).asdict()
+            if self.gradient_norm:
+                from landscape.curvature.jackknife import gradient_norm
+
+                values["gradient_norm"], values["gradient_norm_sem"] = gradient_norm(here)
+            if self.eigenvalues:
+                values |= self._extremes(here)
+        flags = EIGENVALUE_FLAGS if self.eigenvalues else {}
+        return {name: values[name] for name in (*self._labels, *flags)} | {"nll_fold": np.array(values["nll_fold"])}
+
+    def _extremes(self, here: Objective) -> dict[str, Any]:
+        from landscape.curvature.operators import Curvature
+        from landscape.linalg.eigenpairs import eigenpairs
+        from landscape.runtime.random import gaussian
+
+        H = Curvature(here)
+        pairs = eigenpairs(
+            H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=self.tol, max_products=self.max_products
+        )
+        ends = {"high": 0, "low": -1}
+        values: dict[str, Any] = {"complete": pairs.complete}
+        for end, i in ends.items():
+            values[f"eigenvalue_{end}"] = pairs.values[i]
+            values[f"residual_{end}"] = pairs.residuals[i]
+            values[f"converged_{end}"] = pairs.converged[i]
+        return values
+
+    def fill(self, objective: Slice, result: xr.Dataset, work: Work) -> xr.Dataset:
+        """The grid, all of it or where it is needed; then what is computed beside it."""
+        searched, result = result, result.drop_vars(AFTERWARDS, errors="ignore")
+        if self.adaptive is None:
+            self.visit(objective, result, work)
+        else:
+            refine(result, lambda only: self.visit(objective, result, work, only), self.adaptive)
+            if not result["done"].all():
+                return result
+            _exact_penalty(result, objective, self._axes(objective.plane))
+        if objective.plane.marks is not None:
+            result = result.merge(objective.plane.marks, combine_attrs="override")
+        if not result["done"].all():
+            return result
+        if objective.plane.config.get("kind") == "eigenvectors" and "direction_curvature" not in result:
+            result = result.assign(_direction_curvatures(objective))
+        if self.rays:
+            result = self._with_rays(objective, result, searched, work)
+        if self.dtype != "float32" and "checked_nll" not in result and self.checks:
+            result = result.assign(_checked(result, objective, self._axes(objective.plane), self.checks))
+        return result
+
+    def _with_rays(self, objective: Slice, result: xr.Dataset, searched: xr.Dataset, work: Work) -> xr.Dataset:
+        def point(coordinates: Sequence[float]) -> Point:
+            values = objective.evaluate(coordinates)
+            return Point(values.nll, np.array(values.nll_fold))
+
+        dims = result["done"].dims
+        here, centre = dict.fromkeys(dims, 0.0), None
+        computed = result["done"] & ~result.get("interpolated", xr.zeros_like(result["done"]))
+        if all(0.0 in result[axis].values for axis in dims) and bool(computed.sel(here)):
+            centre = Point(float(result["nll"].sel(here)), result["nll_fold"].sel(here).values)
+
+        def save(rays: xr.Dataset) -> None:
+            if work.save is not None:
+                work.save(result.merge(rays, combine_attrs="override"))
+
+        found = search_width(
+            point, ranges_of(self._span(objective.plane), objective.plane.dims),
+            centre or point((0.0,) * objective.plane.dims), rays=self.rays, workers=self.side_by_side(objective),
+            partial=searched, work=work.saving(save),
+        )  # fmt: skip
+        return result.merge(found, combine_attrs="override")
+
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """With the measures of the NLL; of an unfinished grid those of the finest grid that is whole."""
+        done = result["done"].values
+        return result.merge(measure(result if done.all() else _whole_part(result)), combine_attrs="override")
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """The centre and the lowest point, what diverged or was filled in, and the measures."""
+        return remarks(result)
+
+    def _completed(self, stored: xr.Dataset | None, config: Mapping[str, Any]) -> xr.Dataset | None:
+        if stored is None:
+            return None
+        there = stored.attrs.get("config", {})
+        loss = {**config["objective"], **there.get("objective", {})}
+        return stored.assign_attrs(config={**there, "objective": loss})
+
+
+def _groups(plane: Plane) -> tuple[str, str]:
+    """The groups of a surface or curve, and of the plane beside it."""
+    kind = plane.config["kind"]
+    suffix = "" if kind == "random" else f"_{kind}"
+    return (f"surface{suffix}", f"plane{suffix}") if plane.dims == 2 else (f"curve{suffix}", f"plane_curve{suffix}")
+
+
+def _whole_part(result: xr.Dataset) -> xr.Dataset:
+    """The points of the finest coarser grid that are all done; the first point alone where none is."""
+    done = result["done"].values
+    for stride in strides(done.shape):
+        kept = [along(n, stride) for n in done.shape]
+        if done[np.ix_(*kept)].all():
+            return result.isel(dict(zip(result["done"].dims, kept, strict=True)))
     return result
 
 
-def _direction_curvatures(objective: Objective, plane: Plane) -> dict[str, Any]:
+def _exact_penalty(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray]) -> None:
+    """The penalty of interpolated points needs no data: it is computed, not interpolated."""
+    for index in (tuple(map(int, i)) for i in np.argwhere(result["interpolated"].values)):
+        at = [float(axis[i]) for axis, i in zip(axes, reversed(index), strict=True)]
+        result["penalty"].values[index] = objective.penalty(at)
+    result["loss"].values[:] = result["nll"].values + result["penalty"].values
+
+
+def _checked(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray], checks: int) -> dict[str, Any]:
+    """The NLL in both dtypes at points spread over the grid."""
+    shape = result["done"].shape
+    flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
+    indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
+    points = [[float(axis[i]) for axis, i in zip(axes, reversed(index), strict=True)] for index in indices]
+    exact = np.array([objective.evaluate(at, exactly=True).nll for at in points])
+    return {
+        "checked_at": (("checked", "axis"), np.array(points)),
+        "checked_nll": (("checked",), exact, {"long_name": "NLL in full precision"}),
+        "checked_error": (
+            ("checked",),
+            np.array([result["nll"].values[index] for index in indices]) - exact,
+            {"long_name": "error of the NLL in lower precision"},
+        ),
+    }
+
+
+def _direction_curvatures(objective: Slice) -> dict[str, Any]:
     """v^T H v of this objective along each direction, which a plane of other examples does not know, with its standard
     error over folds of the examples; beside them the eigenvalues that the plane was made with.
     """
-    H = Curvature(objective)
+    import torch
+
+    from landscape.curvature.operators import Curvature
+
+    loss, plane = objective.objective, objective.plane
+    H = Curvature(loss)
     V = torch.stack([
         torch.cat([d[name].reshape(-1).to(p) if name in d else torch.zeros_like(p).reshape(-1)
                    for name, p in H.parameters.items()])
         for d in plane.directions
     ])  # fmt: skip
-    at_once = len(objective.batches[0][1])
-    folds = [
-        torch.as_tensor(np.flatnonzero(objective.fold == f), device=objective.device) for f in range(objective.folds)
-    ]
+    at_once = len(loss.batches[0][1])
+    folds = [torch.as_tensor(np.flatnonzero(loss.fold == f), device=loss.device) for f in range(loss.folds)]
     each = np.array([
-        (V * Curvature(objective, objective.x[i], objective.y[i], chunk_size=at_once)(V)).sum(1).tolist() for i in folds
+        (V * Curvature(loss, loss.x[i], loss.y[i], chunk_size=at_once)(V)).sum(1).tolist() for i in folds
     ])  # fmt: skip
     whole = np.average(each, axis=0, weights=[len(i) for i in folds])
     sem = standard_error(each)
@@ -258,32 +420,19 @@ def _direction_curvatures(objective: Objective, plane: Plane) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _moves(plane: Plane) -> list[Direction]:
-    """What moves along each direction: parameters, and the buffers of a plane towards checkpoints."""
-    return [{**d, **b} for d, b in zip(plane.directions, plane.buffers or ({},) * plane.dims, strict=True)]
-
-
-@contextmanager
-def _standing(
-    objective: Objective, moves: Sequence[Direction], at: Sequence[float], batchnorm: str = "stored"
-) -> Iterator[None]:
-    """Within the block the objective's network is that of a point of the surface."""
-    with true_float32(), displaced(objective.model, moves, at):
-        if batchnorm == "stored":
-            yield
-        else:
-            with recalibrated(objective.model, objective.batches):
-                yield
-
-
 def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0, *, batchnorm: str = "stored") -> int:
     """Examples that the central region needs for a standard error of the NLL of at most `se`.
 
     From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
-    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only. batchnorm: as in
-    `evaluate_surface`. Raises UserError for an se that is not positive, too small a pilot, or losses there that are not
-    finite.
+    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only.
+
+    Raises
+    ------
+    UserError
+        For an se that is not positive, losses there that are not finite, or too few examples to know their spread.
     """
+    from landscape.planes.slice import Slice
+
     if not (np.isfinite(se) and se > 0):
         raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
     if len(set(objective.clusters)) < LEAST_UNITS:
@@ -292,86 +441,43 @@ def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.
         )
     needed = 0.0
     for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in ranges_of(span, plane.dims))):
-        with _standing(objective, _moves(plane), at, batchnorm):
-            sem = objective.evaluate().nll_sem
+        sem = Slice(objective, plane, batchnorm).evaluate(at).nll_sem
         needed = max(needed, 1.2 * objective.examples * (sem / se) ** 2)
         if not np.isfinite(needed):
             raise UserError(f"the NLL at {at} is not finite, so no number of examples meets {se}; take a smaller span")
     return max(2, int(np.ceil(needed)))
 
 
-def _exact_penalty(result: xr.Dataset, objective: Objective, moves: Any, at: Any) -> None:
-    """The penalty of interpolated points needs no data: it is computed, not interpolated."""
-    for index in (tuple(map(int, i)) for i in np.argwhere(result["interpolated"].values)):
-        with displaced(objective.model, moves, at(index)):
-            result["penalty"].values[index] = float(objective.penalty())
-    result["loss"].values[:] = result["nll"].values + result["penalty"].values
+def evaluate_surface(objective: Objective, plane: Plane, **settings: Any) -> xr.Dataset:
+    """F(a, b) = L(theta + a d1 + b d2) on a grid; along one direction F(a): `Surface(**settings)` over `plane`.
 
+    Parameters
+    ----------
+    objective
+        The loss.
+    plane
+        x runs along plane.directions[0], y along plane.directions[1].
+    settings
+        Those of `Surface` by name, but for those that make a plane; and partial, save, save_every, budget and progress,
+        as for `hessian_spectrum`; the unit is a point.
 
-def _checked(
-    result: xr.Dataset, objective: Objective, moves: Any, at: Any, checks: int, batchnorm: str
-) -> dict[str, Any]:
-    """The NLL in both precisions at points spread over the grid."""
-    shape = result["done"].shape
-    flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
-    indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
-    exact = []
-    for index in indices:
-        with _standing(objective, moves, at(index), batchnorm):
-            exact.append(objective.evaluate().nll)
-    return {
-        "checked_at": (("checked", "axis"), np.array([at(index) for index in indices])),
-        "checked_nll": (("checked",), np.array(exact), {"long_name": "NLL in full precision"}),
-        "checked_error": (
-            ("checked",),
-            np.array([result["nll"].values[index] for index in indices]) - np.array(exact),
-            {"long_name": "error of the NLL in lower precision"},
-        ),
-    }
+    Returns
+    -------
+    xarray.Dataset
+        With dims (y, x), or (x): nll, nll_sem and accuracy_sem (standard errors over examples), penalty, loss (nll +
+        penalty), accuracy, done; nll_fold with a leading dim fold; measure, of the NLL, as
+        `landscape.surfaces.measures.measure` has it; along ray what `landscape.surfaces.rays.search_width` has; over
+        eigenvectors direction_curvature (axis), v^T H v of these examples, with direction_curvature_sem and
+        direction_eigenvalue, that of the plane; what else was asked; and of an adaptive one interpolated and nll_error.
+        A diverged point is inf or NaN and done; a point not computed is NaN and not done.
 
+    Raises
+    ------
+    UserError
+        For fewer than one point per axis, a range that is empty or not finite, or unknown settings.
+    """
+    from landscape.planes.slice import Slice
 
-def _worker_count(objective: Objective) -> int:
-    """As many as torch has threads on a CPU, while ACTIVATION_BYTES hold four of the largest output in each."""
-    if objective.device.type != "cpu" or torch.get_num_threads() == 1:
-        return 1
-    largest = 1
-
-    def weigh(_: nn.Module, __: Any, output: Any) -> None:
-        nonlocal largest
-        if isinstance(output, Tensor):
-            largest = max(largest, output.untyped_storage().nbytes())
-
-    hooks = [m.register_forward_hook(weigh) for m in objective.model.modules()]
-    try:
-        with torch.inference_mode():
-            objective.model(objective.x[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    examples = max(len(y) for _, y in objective.batches)
-    return int(max(1, min(torch.get_num_threads(), ACTIVATION_BYTES // (4 * largest * examples))))
-
-
-def _empty(
-    axes: Sequence[np.ndarray], labels: dict[str, str], flags: dict[str, str], folds: int, adaptive: bool
-) -> xr.Dataset:
-    names = ("x", "y")[: len(axes)]
-    dims = names[::-1]
-    shape = tuple(len(c) for c in reversed(axes))
-    variables: dict[str, Any] = {
-        name: (dims, np.full(shape, np.nan), {"long_name": text}) for name, text in labels.items()
-    }
-    variables["nll_fold"] = (
-        ("fold", *dims),
-        np.full((folds, *shape), np.nan),
-        {"long_name": "nll of a fold of the examples"},
-    )
-    variables |= {name: (dims, np.zeros(shape, bool), {"long_name": text}) for name, text in flags.items()}
-    variables["done"] = (dims, np.zeros(shape, bool), {"long_name": "computed"})
-    if adaptive:
-        variables["interpolated"] = (dims, np.zeros(shape, bool), {"long_name": "filled in from computed points"})
-        variables["nll_error"] = (dims, np.zeros(shape), {"long_name": "estimated error of an interpolated nll"})
-    coordinates = {
-        axis: (axis, c, {"long_name": f"along d{i}"}) for i, (axis, c) in enumerate(zip(names, axes, strict=True), 1)
-    }
-    return xr.Dataset(variables, coordinates)
+    asked: dict[str, Any] = {name: settings[name] for name in ("batchnorm", "dtype") if name in settings}
+    Surface.asked(asked)
+    return Surface.called(Slice(objective, plane, **asked), settings)

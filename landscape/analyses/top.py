@@ -2,82 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import xarray as xr
+from annotated_types import Ge
 
-from landscape.analyses.spectrum import _empty_spectrum, _record
-from landscape.curvature.minibatches import start_vector
-from landscape.curvature.operators import Curvature
-from landscape.linalg.eigenpairs import eigenpairs
-from landscape.objective.objective import Objective
-from landscape.objective.parameters import chosen, parts_of
-from landscape.store.units import Index, Save, begin, each_not_done
+from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.eigenvalues import Restricted, Search, empty_pairs, pairs_remarks, recorded
+from landscape.analyses.estimates import Estimate
+from landscape.store.units import Index
 
+if TYPE_CHECKING:
+    from landscape.objective.objective import Objective
+
+USUAL_EXAMPLES = 256
 BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
 
 
-def hessian_top(
-    objective: Objective,
-    *,
-    k: int = 10,
-    which: str = "LM",
-    tol: float = 1e-3,
-    max_products: int = 400,
-    max_basis: int | None = None,
-    second_look: bool = False,
-    chunk_size: int | None = None,
-    kind: str = "hessian",
-    per: str | None = None,
-    parameters: str | Sequence[str] | None = None,
-    verify: bool = True,
-    seed: int = 0,
-    partial: xr.Dataset | None = None,
-    save: Save | None = None,
-    save_every: float = 10.0,
-    progress: bool = False,
-) -> xr.Dataset:
-    """The k eigenvalues of the Hessian on the whole frozen data set, "BE" for both of its ends.
+@dataclass(frozen=True, kw_only=True)
+class Top(Search, Restricted, Analysis):
+    """The top Hessian eigenvalues of the whole frozen data, each with its true residual.
 
-    max_basis: vectors of the network's size held at once; None for as many as 4 GiB hold, and k + 6 at the least.
-    chunk_size: examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
-    verify: residuals from k more products, ||H u - eigenvalue u||, rather than from the Lanczos relation.
-    kind, per, parameters, second_look: as in `hessian_spectrum`. partial, save: the unit is a part.
+    Example: landscape top vit.safetensors --data digits --out vit.h5 --which BE
 
-    Returns a Dataset with dim (rank): eigenvalue, residual, converged; and products, complete and done; with `per`, all
-    of them along a leading dim part.
+    Parameters
+    ----------
+    k
+        Eigenvalues.
+    chunk_size
+        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+    verify
+        Residuals from k more products, ||H u - eigenvalue u||, rather than from the Lanczos relation.
     """
-    names = list(chosen(objective.model, parameters))
-    parts = parts_of(names, per) if per else {"": names}
-    config = {
-        "analysis": "top",
-        "k": k,
-        "which": which,
-        "tol": tol,
-        "max_products": max_products,
-        "max_basis": max_basis,
-        **({"second_look": True} if second_look else {}),
-        "kind": kind,
-        "per": per,
-        "parameters": [parameters] if isinstance(parameters, str) else parameters,
-        "verify": verify,
-        "seed": seed,
-        "objective": objective.config(),
-    }
-    result = begin(_empty_spectrum(list(parts) if per else None, None, k, False), config, partial)
 
-    def compute(indices: list[Index]) -> None:
-        (index,) = indices
-        H = Curvature(
-            objective, kind=kind, parameters=list(parts.values())[index[0] if per else 0], chunk_size=chunk_size
-        )
-        wanted = min(k, H.n)
-        held = max(wanted + 6, BASIS_BYTES // (H.n * H.zeros().element_size())) if max_basis is None else max_basis
+    name: ClassVar[str] = "top"
+    unit: ClassVar[str] = "part"
+    unstored: ClassVar[tuple[str, ...]] = ("chunk_size",)
+
+    k: Annotated[int, Ge(1)] = 10
+    tol: Annotated[float, Ge(0)] = 1e-3
+    max_products: Annotated[int, Ge(1)] = 400
+    chunk_size: Annotated[int, Ge(1)] | None = None
+    verify: bool = True
+
+    @property
+    def variant(self) -> str:
+        """Each form of the curvature and division beside the others."""
+        return "_".join(filter(None, (self.form, f"per_{self.per}" if self.per else "")))
+
+    @property
+    def examples(self) -> Examples:
+        """256, unless the user says."""
+        return Examples(usual=USUAL_EXAMPLES)
+
+    def empty(self, objective: Objective) -> xr.Dataset:
+        """(rank), or with `per` (part, rank)."""
+        return empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k)
+
+    def compute(self, objective: Objective, unit: Index) -> Values:
+        """The eigenpairs of one part."""
+        from landscape.curvature.minibatches import start_vector
+        from landscape.curvature.operators import Curvature
+        from landscape.linalg.eigenpairs import eigenpairs
+
+        part = list(self.parts(objective).values())[unit[0] if self.per else 0]
+        H = Curvature(objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
+        k = min(self.k, H.n)
+        held = self.max_basis or max(k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
         pairs = eigenpairs(
-            H, start_vector(H.gradient(), seed, 0), wanted, which=which, tol=tol, max_products=max_products,
-            max_basis=held, verify=verify, second_look=second_look,
-        )  # fmt: skip
-        _record(result, pairs, index)
+            H, start_vector(H.gradient(), self.seed, 0), k, verify=self.verify, **{**self.search, "max_basis": held}
+        )
+        return recorded(pairs, self.k)
 
-    each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    return result
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The largest and the smallest eigenvalue that were found, each with its residual as its bound."""
+        if self.per or not result["done"].all():
+            return []
+        e, r = result["eigenvalue"].values, result["residual"].values
+        found = []
+        for name, i in (("largest of the whole data", e.argmax()), ("smallest of the whole data", e.argmin())):
+            note = "" if result["converged"].values[i] else "not converged"
+            found.append(
+                Estimate(
+                    name=name, value=float(e[i]), low=float(e[i] - r[i]), high=float(e[i] + r[i]), confidence=1.0,
+                    how="residual: a true eigenvalue of these examples lies within", note=note, column=False,
+                )
+            )  # fmt: skip
+        return found
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """What did not converge."""
+        return pairs_remarks(result)
+
+
+def hessian_top(objective: Objective, **settings: Any) -> xr.Dataset:
+    """The k eigenvalues of the Hessian on the whole frozen data set: `Top(**settings)` of `objective`.
+
+    Parameters
+    ----------
+    objective
+        The loss.
+    settings
+        Those of `Top` by name, "BE" for both ends; and partial, save, save_every, budget and progress, as for
+        `hessian_spectrum`; the unit is a part.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dim (rank): eigenvalue, residual, converged; and products, complete and done; with `per`, all of them along
+        a leading dim part.
+    """
+    return Top.called(objective, settings)

@@ -2,116 +2,183 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 import xarray as xr
+from annotated_types import Ge
 
-from landscape.analyses.density import MOMENTS, _empty_folds, _errors, _penalty_trace
-from landscape.curvature.jackknife import FoldedCurvature, Moments
+from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.eigenvalues import Kind
+from landscape.analyses.estimates import Estimate
+from landscape.analyses.moments import MOMENTS, empty_folds, errors, moment_estimates, penalty_trace
 from landscape.objective.clusters import LEAST_UNITS
-from landscape.objective.objective import Objective
 from landscape.runtime.errors import UserError
-from landscape.runtime.random import rademacher
-from landscape.store.units import Index, Save, begin, each_not_done
+from landscape.store.units import Index
 
-ESTIMATORS = ("hutchinson", "hutch++")
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.curvature.jackknife import FoldedCurvature, Moments
+    from landscape.objective.objective import Objective
+
+USUAL_EXAMPLES = 256
 
 
-def hessian_trace(
-    objective: Objective,
-    *,
-    products: int = 60,
-    estimator: str = "hutch++",
-    chunk_size: int | None = None,
-    kind: str = "hessian",
-    seed: int = 0,
-    partial: xr.Dataset | None = None,
-    save: Save | None = None,
-    save_every: float = 10.0,
-    progress: bool = False,
-) -> xr.Dataset:
-    """Trace and squared Frobenius norm of the Hessian on the whole frozen data, from `products` Hessian products.
+class Sketch(NamedTuple):
+    """The operator, orthonormal rows Q (rank, n) near its top eigenvectors, and the moments of what they span."""
 
-    "hutchinson": means of v^T H v and ||H v||^2 over probes v with entries +-1.
-    "hutch++": a third of the products finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and
-    ||H Q||_F^2 exactly, and probes estimate what is left, tr(P H P) and ||H P||_F^2 with P = I - Q Q^T (Meyer et al.,
-    arXiv:2010.09649, alg. 1): far less variance where few eigenvalues carry the trace. Of a network's outliers that is
-    so; where the spectrum is flat, Hutchinson's more probes win. Q is held: a third of `products` vectors of the
-    network's size, and ten more for the folds of the examples.
+    H: FoldedCurvature
+    Q: torch.Tensor
+    exact: Moments
 
-    Returns a Dataset with dims (probe): trace_estimate, frobenius_squared_estimate (each the exact part plus the
-    probe's) and done; (probe, fold): trace_without_fold, frobenius_squared_without_fold, the same without a fold of the
-    examples; scalars products, trace and frobenius_squared, and for each its standard errors: trace_sem_probes, how far
-    other probes would have given another number; trace_sem_examples, how far other examples, whatever the
-    probes, by delete-one-fold jackknife with Q held; and trace_sem, the root of the sum of their squares. From fewer
-    than 8 probes or folds a standard error is NaN. With a penalty penalty_trace, its exact share in the trace.
-    Raises UserError for an unknown estimator, or too few products for two probes.
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(Analysis):
+    """Trace and Frobenius norm of the Hessian on the whole frozen data, with errors over probes and over examples.
+
+    Example: landscape trace vit.safetensors --data digits --out vit.h5
+
+    Parameters
+    ----------
+    products
+        Hessian products to spend.
+    estimator
+        hutchinson: means of v^T H v and ||H v||^2 over probes v with entries +-1. hutch++: a third of the products
+        finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and ||H Q||_F^2 exactly, and probes
+        estimate what is left (Meyer et al., arXiv:2010.09649, alg. 1): far less variance where few eigenvalues carry
+        the trace. Of a network's outliers that is so; where the spectrum is flat, Hutchinson's more probes win.
+    kind
+        hessian; ggn, its Gauss-Newton part; residual, the rest.
+    chunk_size
+        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+    seed
+        Of the probes.
     """
-    if estimator not in ESTIMATORS:
-        raise UserError(f"estimator={estimator!r} is not one of {', '.join(ESTIMATORS)}")
-    H = FoldedCurvature(objective, kind=kind, chunk_size=chunk_size)
-    rank = min(products // 3, H.n) if estimator == "hutch++" else 0
-    probes = products - 2 * rank
-    if probes < 2:
-        raise UserError(
-            f"products={products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
+
+    name: ClassVar[str] = "trace"
+    unit: ClassVar[str] = "probe"
+    unstored: ClassVar[tuple[str, ...]] = ("chunk_size",)
+
+    products: Annotated[int, Ge(1)] = 60
+    estimator: Literal["hutchinson", "hutch++"] = "hutch++"
+    kind: Kind = "hessian"
+    chunk_size: Annotated[int, Ge(1)] | None = None
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def variant(self) -> str:
+        """Each form of the curvature beside the others."""
+        return "" if self.kind == "hessian" else self.kind
+
+    @property
+    def examples(self) -> Examples:
+        """256, unless the user says."""
+        return Examples(usual=USUAL_EXAMPLES)
+
+    def _curvature(self, objective: Objective) -> FoldedCurvature:
+        from landscape.curvature.jackknife import FoldedCurvature
+
+        return FoldedCurvature(objective, kind=self.kind, chunk_size=self.chunk_size)
+
+    def _rank(self, n: int) -> int:
+        return min(self.products // 3, n) if self.estimator == "hutch++" else 0
+
+    def context(self, objective: Objective) -> Mapping[str, Any]:
+        """The number of parameters, and the loss."""
+        return {"parameters": self._curvature(objective).n, **super().context(objective)}
+
+    def empty(self, objective: Objective) -> xr.Dataset:
+        """The probes' estimates. Raises UserError for too few products for two probes."""
+        H = self._curvature(objective)
+        probes = self.products - 2 * self._rank(H.n)
+        if probes < 2:
+            raise UserError(
+                f"products={self.products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
+            )
+        variables: dict[str, Any] = {
+            f"{name}_estimate": ("probe", np.full(probes, np.nan), {"long_name": f"{text}, by one probe"})
+            for name, text in MOMENTS.items()
+        }
+        variables["done"] = ("probe", np.zeros(probes, bool), {"long_name": "computed"})
+        return xr.Dataset(
+            {**variables, **empty_folds(probes, H.folds), "products": self.products, **penalty_trace(H)},
+            {"probe": np.arange(probes)},
         )
-    config = {
-        "analysis": "trace",
-        "products": products,
-        "estimator": estimator,
-        "kind": kind,
-        "seed": seed,
-        "parameters": H.n,
-        "objective": objective.config(),
-    }
-    result = begin(_empty_trace(probes).assign(_empty_folds(probes, H.folds)), config, partial)
-    if not result["done"].all():
-        Q, exact = _sketched(H, rank, seed)
 
-        def compute(indices: list[Index]) -> None:
-            ((i,),) = indices
-            v = rademacher(H.zeros(), seed, 1, i)
-            v = v - (Q @ v) @ Q
-            moments = exact + H.with_moments(v)[1]
-            result["trace_estimate"].values[i] = moments.first
-            result["frobenius_squared_estimate"].values[i] = moments.second
-            result["trace_without_fold"].values[i] = moments.first_without
-            result["frobenius_squared_without_fold"].values[i] = moments.second_without
+    def ready(self, objective: Objective) -> Sketch:
+        """Q with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2."""
+        import torch
 
-        each_not_done(result, compute, save=save, save_every=save_every, progress=progress)
-    found: dict[str, Any] = {"products": products}
-    for name in MOMENTS:
-        estimates = result[f"{name}_estimate"].values
-        found[name] = float(estimates.mean())
-        found |= _errors(name, estimates, result)
-    return result.assign(found | _penalty_trace(H))
+        from landscape.runtime.random import rademacher
+
+        H = self._curvature(objective)
+        rank = self._rank(H.n)
+        Q = H.zeros().new_empty(rank, H.n)
+        for i in range(rank):
+            Q[i] = H(rademacher(H.zeros(), self.seed, 0, i))
+        if not rank or not torch.isfinite(Q).all():
+            return Sketch(H, Q[:0], H.no_moments())
+        Q = torch.linalg.qr(Q.T)[0].T.contiguous()
+        return Sketch(H, Q, sum((H.with_moments(q)[1] for q in Q), H.no_moments()))
+
+    def compute(self, ready: Sketch, unit: Index) -> Values:
+        """What one probe adds to the exact part."""
+        from landscape.runtime.random import rademacher
+
+        H, Q, exact = ready
+        v = rademacher(H.zeros(), self.seed, 1, *unit)
+        v = v - (Q @ v) @ Q
+        moments = exact + H.with_moments(v)[1]
+        return {
+            "trace_estimate": moments.first,
+            "frobenius_squared_estimate": moments.second,
+            "trace_without_fold": moments.first_without,
+            "frobenius_squared_without_fold": moments.second_without,
+        }
+
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """With the means over probes and their errors."""
+        done = result["done"].values
+        found: dict[str, Any] = {}
+        for name in MOMENTS:
+            estimates = result[f"{name}_estimate"].values[done]
+            found[name] = float(estimates.mean()) if done.any() else np.nan
+            found |= errors(name, estimates, result[f"{name}_without_fold"].values[done])
+        return result.assign(found)
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The trace and the squared Frobenius norm."""
+        return moment_estimates(result)
 
 
-def _sketched(H: FoldedCurvature, rank: int, seed: int) -> tuple[torch.Tensor, Moments]:
-    """Q (rank, n) with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2."""
-    Q = H.zeros().new_empty(rank, H.n)
-    for i in range(rank):
-        Q[i] = H(rademacher(H.zeros(), seed, 0, i))
-    if not rank or not torch.isfinite(Q).all():
-        return Q[:0], H.no_moments()
-    Q = torch.linalg.qr(Q.T)[0].T.contiguous()
-    return Q, sum((H.with_moments(q)[1] for q in Q), H.no_moments())
+def hessian_trace(objective: Objective, **settings: Any) -> xr.Dataset:
+    """Trace and squared Frobenius norm of the Hessian on the whole frozen data: `Trace(**settings)` of `objective`.
 
+    Parameters
+    ----------
+    objective
+        The loss.
+    settings
+        Those of `Trace` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`; the
+        unit is a probe. Of hutch++ Q is held: a third of `products` vectors of the network's size, and ten more for the
+        folds of the examples.
 
-def _empty_trace(probes: int) -> xr.Dataset:
-    one = ("probe",)
-    return xr.Dataset(
-        {
-            "trace_estimate": (one, np.full(probes, np.nan), {"long_name": "trace, by one probe"}),
-            "frobenius_squared_estimate": (
-                one,
-                np.full(probes, np.nan),
-                {"long_name": "squared Frobenius norm, by one probe"},
-            ),
-            "done": (one, np.zeros(probes, bool), {"long_name": "computed"}),
-        },
-        {"probe": np.arange(probes)},
-    )
+    Returns
+    -------
+    xarray.Dataset
+        With dims (probe): trace_estimate, frobenius_squared_estimate (each the exact part plus the probe's) and done;
+        (probe, fold): trace_without_fold, frobenius_squared_without_fold, the same without a fold of the examples;
+        scalars products, trace and frobenius_squared, and for each its standard errors: trace_sem_probes, how far other
+        probes would have given another number; trace_sem_examples, how far other examples, whatever the probes, by
+        delete-one-fold jackknife with Q held; and trace_sem, the root of the sum of their squares. From fewer than 8
+        probes or folds a standard error is NaN. With a penalty penalty_trace, its exact share in the trace.
+
+    Raises
+    ------
+    UserError
+        For an unknown estimator, or too few products for two probes.
+    """
+    return Trace.called(objective, settings)

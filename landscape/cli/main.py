@@ -191,7 +191,7 @@ def surface(
         reach = (_two(reach), _two(_range(y_span, "--y-span")))
     group = run.surface(
         plane, points=counts, span=reach, se=precision, adaptive=adaptive, batchnorm=batchnorm,
-        precision=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues, rays=rays,
+        dtype=dtype, gradient_norm=gradient_norm, eigenvalues=eigenvalues, rays=rays,
     )  # fmt: skip
     run.report(group)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,30 +18,23 @@ from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.threads import side_by_side
 
 Save = Callable[[xr.Dataset], None]
-
-
 Index = tuple[int, ...]
-
-
 ROUND = 2.0  # seconds of work between two meetings of the processes under torchrun
 
 
 def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | None) -> xr.Dataset:
     """The result to fill: `partial`, an earlier and perhaps unfinished one of the same configuration, or else `empty`.
 
-    Raises UserError, with the differences spelled out, where `partial` was made with another configuration, or lacks
-    a variable of `empty`.
+    Variables that did not exist when `partial` was made are as in `empty`: not known.
+
+    Raises UserError, with the differences spelled out, where `partial` was made with another configuration.
     """
     config = json.loads(json.dumps(config))  # as it will be read back
     partial = processes.from_first(partial)  # which may since have written more than the others read
     result = (empty if partial is None else partial).copy(deep=True)
     if partial is not None:
         refuse_other(partial.attrs.get("config", {}), config)
-        if missing := empty.data_vars.keys() - partial.data_vars.keys():
-            raise UserError(
-                f"the stored {config['analysis']} has no {a_few(sorted(map(str, missing)))}: another version wrote it; "
-                "write to another file"
-            )
+        result = result.assign({name: empty[name] for name in empty.data_vars if name not in result})
     result.attrs["config"] = config
     return result
 
@@ -57,57 +52,102 @@ def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass
+class Work:
+    """How units are gone through: when to store, when to stop, what to show.
+
+    Parameters
+    ----------
+    save
+        Called with the unfinished result whenever `save_every` seconds have passed since the last time, when the
+        budget is spent, and when interrupted.
+    save_every
+        Seconds.
+    budget
+        Seconds after which no further unit is begun; None for no bound. At least one unit is computed.
+    progress
+        Whether a progress bar is shown.
+    """
+
+    save: Save | None = None
+    save_every: float = 10.0
+    budget: float | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """The clock of the budget starts here."""
+        self._deadline = None if self.budget is None else time.monotonic() + self.budget
+
+    def saving(self, save: Save) -> Work:
+        """The same, with the same clock, storing by another function: of a part of a larger whole."""
+        other = copy.copy(self)
+        other.save = save
+        return other
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up: of the first process, and so the same for all."""
+        return processes.from_first(self._deadline is not None and time.monotonic() >= self._deadline)
+
+
 def each_not_done(
     result: xr.Dataset,
     compute: Callable[[list[Index]], None],
+    work: Work,
     *,
     only: np.ndarray | None = None,
+    order: np.ndarray | None = None,
     together: int = 1,
     workers: int = 1,
-    save: Save | None,
-    save_every: float,
-    progress: bool,
+    unit: str = "unit",
 ) -> None:
     """Call `compute` with the indices of the entries of result["done"] that are False, and mark them.
 
     only: where True, of the shape of done: the entries wanted now; None for all.
+    order: of the same shape: entries of lower numbers first, so that a result cut short already answers; None for the
+        order in memory.
     together: how many neighbours along the last axis are handed over at once.
     workers: how many calls of `compute` run side by side, each writing entries of its own.
-    save: called with `result` whenever `save_every` seconds have passed since the last time, and when interrupted.
+    unit: what an entry is called beside the progress bar.
 
     Under torchrun the entries are shared out among the processes, every one ends with the whole result, and only the
-    first shows progress and saves.
+    first shows progress and saves. Where the budget is spent, the rest stays as it is.
     """
     done = result["done"].values
     first = processes.rank() == 0
     label = result.attrs["config"]["analysis"]
     last = time.monotonic()
+    wanted = np.argwhere(~done if only is None else only & ~done)
+    if order is not None:
+        wanted = wanted[np.argsort(order[tuple(wanted.T)], kind="stable")]
     groups: dict[Index, list[Index]] = {}
-    for index in (tuple(map(int, i)) for i in np.argwhere(~done if only is None else only & ~done)):
+    for index in (tuple(map(int, i)) for i in wanted):
         groups.setdefault((*index[:-1], *(i // together for i in index[-1:])), []).append(index)
-    unit = "point" if set(result["done"].dims) <= {"y", "x"} else str((*result["done"].dims, "run")[0])
-    bar = tqdm(desc=label, disable=not (progress and first), unit=unit, initial=int(done.sum()), total=done.size)
+    bar = tqdm(desc=label, disable=not (work.progress and first), unit=unit, initial=int(done.sum()), total=done.size)
     try:
         with bar:
-            for indices in _completed(result, compute, list(groups.values()), workers):
+            for indices in _completed(result, compute, list(groups.values()), workers, work):
                 for index in indices:
                     done[index] = True
                 bar.update(len(indices))
-                if save is not None and first and time.monotonic() - last > save_every:
-                    save(result)
+                if work.save is not None and first and time.monotonic() - last > work.save_every:
+                    work.save(result)
                     last = time.monotonic()
     except BaseException:
-        if save is not None and first and done.any():
-            save(result)
+        if work.save is not None and first and done.any():
+            work.save(result)
         raise
 
 
 def _completed(
-    result: xr.Dataset, compute: Callable[[list[Index]], None], groups: list[list[Index]], workers: int
+    result: xr.Dataset, compute: Callable[[list[Index]], None], groups: list[list[Index]], workers: int, work: Work
 ) -> Iterator[list[Index]]:
-    """The groups, as each is computed and its values are in `result`."""
+    """The groups, as each is computed and its values are in `result`, until the budget is spent."""
     if processes.size() == 1:
-        yield from (indices for indices, _ in side_by_side(compute, groups, workers))
+        for indices, _ in side_by_side(compute, groups, workers):
+            yield indices
+            if work.spent:
+                return
         return
     quota = workers
     while groups:
@@ -123,6 +163,8 @@ def _completed(
             known.add(tuple(indices))
             yield indices
         groups = [indices for indices in groups if tuple(indices) not in known]
+        if work.spent:
+            return
 
 
 def _values(result: xr.Dataset, indices: list[Index]) -> dict[str, list[np.ndarray]]:

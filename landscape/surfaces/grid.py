@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from landscape.planes.plane import Extent
 from landscape.runtime.errors import UserError
+
+if TYPE_CHECKING:  # planes are of torch, and a grid is not
+    from landscape.planes.plane import Extent
+
+COARSEST = 5  # intervals per axis at least, on the coarsest level
 
 
 def grid(points: int, low: float, high: float, marks: Sequence[float] = ()) -> np.ndarray:
@@ -23,6 +28,7 @@ def grid(points: int, low: float, high: float, marks: Sequence[float] = ()) -> n
 
 
 def per_axis(points: int | Sequence[int], dims: int) -> list[int]:
+    """The number of points along each axis. Raises UserError where there are not as many as axes."""
     counts = [points] * dims if isinstance(points, int) else list(points)
     if len(counts) != dims or min(counts) < 1:
         raise UserError(f"points={points}: a surface needs at least 1 point per axis, and as many numbers as axes")
@@ -30,6 +36,7 @@ def per_axis(points: int | Sequence[int], dims: int) -> list[int]:
 
 
 def ranges_of(span: Extent, dims: int) -> list[list[float]]:
+    """(low, high) of each axis. Raises UserError for a range that is empty, not finite, or of other axes."""
     try:
         values = np.array(span, float)
     except ValueError:  # ranges of different lengths
@@ -42,3 +49,33 @@ def ranges_of(span: Extent, dims: int) -> list[list[float]]:
     if ranges is None or not (np.isfinite(ranges).all() and (ranges[:, 0] < ranges[:, 1]).all()):
         raise UserError(f"span={span} is not a range (low, high) with low below high, or one for each of {dims} axes")
     return ranges.tolist()
+
+
+def strides(shape: Sequence[int]) -> list[int]:
+    """The distances between points on levels of a grid, from the finest that is not the grid itself to the coarsest."""
+    found, stride = [], 1
+    while (max(shape) - 1) // (2 * stride) >= COARSEST:
+        stride *= 2
+        found.append(stride)
+    return found
+
+
+def along(n: int, stride: int) -> np.ndarray:
+    """Every stride-th of n points, and the last."""
+    return np.unique([*range(0, n, stride), n - 1])
+
+
+def lattice(shape: Sequence[int], stride: int) -> np.ndarray:
+    """Where a grid has the points of one of its levels, as a mask."""
+    mask = np.zeros(tuple(shape), bool)
+    mask[np.ix_(*(along(n, stride) for n in shape))] = True
+    return mask
+
+
+def coarse_to_fine(shape: Sequence[int]) -> np.ndarray:
+    """The place of each point of a grid in an order by levels: 0 for the coarsest."""
+    levels = [*reversed(strides(shape)), 1]
+    order = np.full(tuple(shape), len(levels))
+    for place, stride in reversed(list(enumerate(levels))):
+        order[lattice(shape, stride)] = place
+    return order

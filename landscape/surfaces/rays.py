@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.objective.clusters import standard_error
-from landscape.store.units import Index, Save, each_not_done
+from landscape.store.units import Index, Work, each_not_done
 
 RAY_VARIABLES = (
     "width_ray", "width_ray_sem", "width_ray_fold", "width_ray_reached", "width_ray_evaluations", "width_ray_done",
@@ -43,9 +43,7 @@ def search_width(
     rays: int = 8,
     workers: int = 1,
     partial: xr.Dataset | None = None,
-    save: Save | None = None,
-    save_every: float = 10.0,
-    progress: bool = False,
+    work: Work | None = None,
 ) -> xr.Dataset:
     """The distance at which the NLL is twice the network's own, along rays from (0, 0) at equal angles.
 
@@ -58,7 +56,8 @@ def search_width(
     limits: (low, high) of each axis; a ray ends where the range does.
     rays: how many, 360 / rays degrees apart, the first along x; along a line its two sides. Those along which there is
         no range are left out.
-    partial, save, save_every, progress, workers: as in `landscape.analyses.surface.evaluate_surface`; a unit is a ray.
+    workers: rays searched side by side. partial: an earlier, unfinished result, whose rays are kept. work: when to
+        store and when to stop; a unit is a ray.
 
     Returns a Dataset along `ray`, with ray_angle in degrees: width_ray; width_ray_fold (fold, ray), the same of each
     fold of the examples to first order, r_f = r - (L_f(r) - 2 L_f(0)) / L'(r), NaN where the loss jumps to infinity;
@@ -94,15 +93,16 @@ def search_width(
         result["width_ray_reached"].values[index] = high is not None
         result["width_ray_evaluations"].values[index] = len(seen)
 
-    def save_renamed(unfinished: xr.Dataset) -> None:
-        if save is not None:
-            save(_as_variables(unfinished))
-
+    work = work or Work()
     each_not_done(
-        result, compute, workers=workers, save=save_renamed if save is not None else None, save_every=save_every,
-        progress=progress,
+        result, compute, work.saving(lambda unfinished: (work.save or _nowhere)(_as_variables(unfinished))),
+        workers=workers, unit="ray",
     )  # fmt: skip
     return _as_variables(result)
+
+
+def _nowhere(_: xr.Dataset) -> None:
+    """Nothing is stored."""
 
 
 def _directions(rays: int, limits: Sequence[Sequence[float]]) -> dict[float, tuple[np.ndarray, float]]:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 
+from landscape.surfaces.grid import lattice, strides
+
 Mask = NDArray[np.bool_]
-
-
-INTERVALS = 5  # per axis at least, on the coarsest level
 
 
 NEIGHBOURS = 30  # points that a filled one is interpolated from
@@ -40,19 +39,20 @@ def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float
 
     result: nll, nll_sem, done, interpolated, nll_error and what else lies on the grid, filled in the same way.
     compute: computes and marks the points of a mask of the grid's shape that are not done yet. What is chosen depends
-        on computed values alone, so that an interrupted refinement goes on as it would have.
+        on computed values alone, so that an interrupted refinement continues as it would have. Where `compute` leaves
+        some undone, its budget being spent, nothing is filled in.
     """
     shape = result["done"].shape
-    stride = 1
-    while (max(shape) - 1) // (2 * stride) >= INTERVALS:
-        stride *= 2
-    known = _lattice(shape, stride)
+    stride = max(strides(shape), default=1)
+    known = lattice(shape, stride)
     compute(known)
+    if not result["done"].values[known].all():
+        return
     error = np.full(shape, np.nan)  # of a computed point its miss, of the others what is reported
     before: Mask | None = None
     while stride > 1:
         stride //= 2
-        level = _lattice(shape, stride) & ~_lattice(shape, 2 * stride)
+        level = lattice(shape, stride) & ~lattice(shape, 2 * stride)
         todo = level
         if before is not None:
             expected = _largest_around(np.where(before, error, -np.inf), 2 * stride)
@@ -60,6 +60,8 @@ def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float
             todo = level & ~(GAIN * expected <= np.maximum(tolerance, _nearest(known, result["nll_sem"].values)))
         predicted = _interpolated(known, _root(result["nll"].values, known), todo)
         compute(todo)
+        if not result["done"].values[todo].all():
+            return
         found = result["nll"].values[todo]
         error[todo] = np.where(
             np.isfinite(found), np.abs(_unroot(predicted, result["nll"].values, known) - found), np.inf
@@ -67,16 +69,6 @@ def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float
         known |= todo
         before = level
     _fill(result, known, error)
-
-
-def _lattice(shape: tuple[int, ...], stride: int) -> Mask:
-    """Every stride-th point along each axis, and the last."""
-    mask = np.ones(shape, bool)
-    for axis, n in enumerate(shape):
-        along = np.arange(n)
-        kept = (along % stride == 0) | (along == n - 1)
-        mask &= kept.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return mask
 
 
 def _largest_around(values: np.ndarray, reach: int) -> np.ndarray:

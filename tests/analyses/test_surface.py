@@ -194,7 +194,7 @@ def test_bfloat16_measures_its_own_error(mlp, points):
     objective = ls.Objective(mlp, points)
     plane = ls.random_plane(mlp)
     exact = ls.evaluate_surface(objective, plane, points=5)
-    rough = ls.evaluate_surface(objective, plane, points=5, precision="bfloat16")
+    rough = ls.evaluate_surface(objective, plane, points=5, dtype="bfloat16")
     error = (rough["nll"] - exact["nll"]).values
     assert 0 < np.abs(error).max() < 0.05
     for (a, b), nll, e in zip(rough["checked_at"].values, rough["checked_nll"], rough["checked_error"], strict=True):
@@ -212,7 +212,7 @@ def test_bfloat16_measures_its_own_error(mlp, points):
         ({"span": (1.0, -1.0)}, "low below high"),
         ({"adaptive": 0.0}, "adaptive=0.0"),
         ({"batchnorm": "frozen"}, "stored, recalibrated"),
-        ({"precision": "float16"}, "float32, bfloat16"),
+        ({"dtype": "float16"}, "float32, bfloat16"),
     ],
 )
 def test_bad_requests(mlp, objective, bad, word):
@@ -235,7 +235,7 @@ def test_bfloat16_is_checked_on_the_same_statistics(normalised):
     settings = {"points": (3, 1), "span": 0.5, "batchnorm": "recalibrated", "checks": 3}
     plane = ls.random_plane(normalised.model)
     exact = ls.evaluate_surface(normalised, plane, **settings)
-    rough = ls.evaluate_surface(normalised, plane, precision="bfloat16", **settings)
+    rough = ls.evaluate_surface(normalised, plane, dtype="bfloat16", **settings)
     np.testing.assert_allclose(rough["checked_nll"], exact["nll"][0], rtol=1e-6)
     np.testing.assert_allclose(rough["checked_error"], (rough["nll"] - exact["nll"])[0], atol=1e-6)
     assert np.abs(rough["checked_error"]).max() < 0.05

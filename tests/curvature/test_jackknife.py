@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import unchanged
-from test_curvature import LittleMemory
+from helpers import LittleMemory, unchanged
 from torch import nn
 
 import landscape as ls

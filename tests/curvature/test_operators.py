@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 import torch
-from helpers import dense_hessian, needs_shared, raising, small, unchanged
+from helpers import LittleMemory, dense_hessian, needs_shared, raising, small, unchanged
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
@@ -242,19 +242,6 @@ def test_what_cannot_be_vectorised_is_multiplied_one_at_a_time(layer, kind, poin
     one_by_one = torch.stack([Curvature(objective, *batches[i], kind=kind)(v) for i, v in zip((2, 0), V, strict=True)])
     assert torch.equal(first, one_by_one)
     assert torch.equal(second, one_by_one)
-
-
-class LittleMemory(nn.Module):
-    """Runs out of memory, as a GPU does, by more than `most` examples whose graph is to be kept."""
-
-    def __init__(self, network, most):
-        super().__init__()
-        self.network, self.most = network, most
-
-    def forward(self, x):
-        if torch.is_grad_enabled() and len(x) > self.most:
-            raise torch.OutOfMemoryError(f"CUDA out of memory by {len(x)} examples")
-        return self.network(x)
 
 
 @pytest.mark.parametrize("kind", KINDS)

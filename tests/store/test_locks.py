@@ -11,13 +11,13 @@ import xarray as xr
 from helpers import ROOT, invoke, refused
 
 import landscape as ls
-from landscape import store
 from landscape.runtime.files import replacing
+from landscape.store import file as store
 
 WRITER = """
 import sys, time
 import numpy as np, xarray as xr
-from landscape import store
+from landscape.store import file as store
 from landscape.study.run import into
 path, group, wait, saves = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 print("ready", flush=True)
@@ -167,7 +167,8 @@ def test_another_program_that_holds_the_file_open_ends_no_run(tmp_path, held_ope
     ls.save(path, earlier=earlier)
     let_go = held_open(path, mode)
     script = (
-        "import sys\nfrom landscape import store\nstore.PATIENCE = 0.5\nfrom landscape.cli.main import main\n"
+        "import sys\nfrom landscape.store import file as store\nstore.PATIENCE = 0.5\n"
+        "from landscape.cli.main import main\n"
         "sys.argv[0] = 'landscape'\nmain()\n"
     )
     command = [sys.executable, "-c", script, "surface", str(trained), "--samples", "32", "--points", "3", "--out"]

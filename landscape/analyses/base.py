@@ -1,0 +1,247 @@
+"""What an analysis is: settings that check themselves, units computed one by one, and estimates made of them.
+
+From a subclass follow its command and help, the name of its group, progress, resuming, a time budget, spreading over
+processes, its line in `show`, the columns of tables, and its picture. To add one: a file with a subclass, and a line in
+`landscape.catalogue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import xarray as xr
+
+from landscape.analyses.estimates import Estimate
+from landscape.runtime.settings import Settings
+from landscape.store.units import Index, Work, begin, each_not_done
+
+if TYPE_CHECKING:  # what computes is imported where it computes: settings and estimates need no torch
+    from torch import Tensor, nn
+
+    from landscape.objective.objective import Objective
+    from landscape.planes.plane import Plane
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Which frozen examples an analysis studies.
+
+    Parameters
+    ----------
+    usual
+        How many, where the user does not say; None for all.
+    at_most
+        How many the analysis can use, whatever the user says; None for any number.
+    exactly
+        How many, whatever the user says, or all that there are.
+    split
+        Of the data set.
+    transform
+        None for what the user says of the training split.
+    """
+
+    usual: int | None = None
+    at_most: int | None = None
+    exactly: int | None = None
+    split: Literal["train", "test"] = "train"
+    transform: Literal["train", "eval"] | None = None
+
+
+class Subject(Protocol):
+    """A network and its data, as analyses ask for them; `landscape.study.subject.Subject` is one."""
+
+    label: str
+    model: nn.Module
+
+    def states(self, paths: Sequence[Path]) -> Mapping[str, Mapping[str, Tensor]]:
+        """The weights of other checkpoints of the same network, by label."""
+        ...
+
+    def trajectory(self, folder: Path) -> Mapping[str, Mapping[str, Tensor]]:
+        """The weights of the checkpoints of a folder, in their natural order."""
+        ...
+
+    def stored_plane(self, file: Path) -> Plane:
+        """The plane of a results file, FILE.h5 or FILE.h5:GROUP."""
+        ...
+
+    def objective(self, examples: Examples) -> Objective:
+        """The loss on these examples, drawn once however many ask."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Settings):
+    """The base of every analysis: a frozen dataclass whose fields are its settings.
+
+    A subclass says of which units its result consists (`empty`), computes one (`compute`), and turns the finished ones
+    into `estimates`. Units are independent of each other: any order, any split over processes gives the same.
+
+    The same fields are keyword arguments in Python, the options of its command, and the stored configuration.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "unit"
+    several: ClassVar[bool] = False  # whether it is of several checkpoints at once
+    unstored: ClassVar[tuple[str, ...]] = ()  # fields that say how to compute, and do not change the numbers
+
+    @property
+    def variant(self) -> str:
+        """What a results file tells this from the usual form by; "" for the usual form."""
+        return ""
+
+    @property
+    def group(self) -> str:
+        """The name of its group in a results file."""
+        return "_".join(filter(None, (self.name, self.variant)))
+
+    @property
+    def examples(self) -> Examples:
+        """Which examples it is of, where the user does not say."""
+        return Examples()
+
+    def prepare(self, subject: Subject, held: Mapping[str, xr.Dataset]) -> Any:
+        """What `empty` and `ready` are given: by default the loss on its examples.
+
+        Parameters
+        ----------
+        subject
+            The network and its data.
+        held
+            The groups of the results file, where there is one.
+        """
+        return subject.objective(self.examples)
+
+    def group_for(self, objective: Any) -> str:
+        """The name of its group in a results file, once it is known what it is of."""
+        return self.group
+
+    def context(self, objective: Any) -> Mapping[str, Any]:
+        """What beside the settings fixes the numbers, for the stored configuration."""
+        return {"objective": objective.config()}
+
+    def empty(self, objective: Any) -> xr.Dataset:
+        """The result with nothing computed: `done` is False over its units."""
+        raise NotImplementedError
+
+    def ready(self, objective: Any) -> Any:
+        """What `compute` is given: made once, and only where a unit is left to compute; by default the objective."""
+        return objective
+
+    def compute(self, ready: Any, unit: Index) -> Values:
+        """The values of one unit by the names of the result's variables, independent of the other units."""
+        raise NotImplementedError
+
+    def compute_together(self, ready: Any, units: Sequence[Index]) -> Sequence[Values]:
+        """The values of neighbouring units, where computing several at once is cheaper."""
+        return [self.compute(ready, unit) for unit in units]
+
+    def group_size(self, objective: Any) -> int:
+        """How many units `compute_together` is given at once."""
+        return 1
+
+    def side_by_side(self, objective: Any) -> int:
+        """How many calls run side by side, by a thread each."""
+        return 1
+
+    def order(self, result: xr.Dataset) -> np.ndarray | None:
+        """Of the shape of `done`: units of lower numbers go first, so that a result cut short already answers."""
+        return None
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Settings of the process that hold while units are computed; entered once, around all threads."""
+        return nullcontext()
+
+    def fill(self, objective: Any, result: xr.Dataset, work: Work) -> xr.Dataset:
+        """Compute every unit that is not done, or as many as the budget allows."""
+        self.visit(objective, result, work)
+        return result
+
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """What needs several units; also of an unfinished result."""
+        return result
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The numbers that the finished units give, each with its interval."""
+        return []
+
+    def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
+        """The estimates by what they are of, where a result is of several things, such as checkpoints; "" for all."""
+        return {"": self.estimates(result)}
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """What a reader of the numbers must know, in words: what did not converge, diverged, or is approximate."""
+        return []
+
+    def beside(self, objective: Any) -> Mapping[str, xr.Dataset]:
+        """Groups that are stored together with the result."""
+        return {}
+
+    def run(self, objective: Any, *, stored: xr.Dataset | None = None, work: Work | None = None) -> xr.Dataset:
+        """The result, or as much of it as the budget of `work` allows.
+
+        Parameters
+        ----------
+        objective
+            What `prepare` gave.
+        stored
+            An earlier, perhaps unfinished result of the same analysis: its units are kept.
+        work
+            When to store and when to stop.
+
+        Raises
+        ------
+        UserError
+            Where `stored` was made with other settings, which are named.
+        """
+        config = self.config(objective)
+        result = begin(self.empty(objective), config, self._completed(stored, config))
+        with self.arithmetic():
+            result = self.fill(objective, result, work or Work())
+        return self.finish(result)
+
+    @classmethod
+    def called(cls, objective: Any, keywords: Mapping[str, Any]) -> xr.Dataset:
+        """The result for keyword arguments: settings, and those of `Work` and `partial` among them."""
+        given = dict(keywords)
+        stored = given.pop("partial", None)
+        work = Work(**{f.name: given.pop(f.name) for f in fields(Work) if f.name in given})
+        return cls.asked(given).run(objective, stored=stored, work=work)
+
+    def visit(self, objective: Any, result: xr.Dataset, work: Work, only: np.ndarray | None = None) -> None:
+        """Compute the units that are not done, or those of them in `only`, and write them into `result`."""
+        if not (~result["done"].values if only is None else only & ~result["done"].values).any():
+            return
+        ready = self.ready(objective)
+
+        def compute(units: list[Index]) -> None:
+            for unit, values in zip(units, self.compute_together(ready, units), strict=True):
+                place = dict(zip(result["done"].dims, unit, strict=True))
+                for name, value in values.items():
+                    result[name][place] = value
+
+        each_not_done(
+            result, compute, work, only=only, order=self.order(result), unit=self.unit,
+            together=self.group_size(objective), workers=self.side_by_side(objective),
+        )  # fmt: skip
+
+    def config(self, objective: Any) -> dict[str, Any]:
+        """What fixes the numbers: the settings, and what they were applied to."""
+        stored = {name: value for name, value in self.asdict().items() if name not in self.unstored}
+        return {"analysis": self.name, **stored, **self.context(objective)}
+
+    def _completed(self, stored: xr.Dataset | None, config: Mapping[str, Any]) -> xr.Dataset | None:
+        """`stored` with what did not exist when it was made: settings at their defaults, the rest as it is now."""
+        if stored is None:
+            return None
+        there = {self.formerly.get(name, name): value for name, value in stored.attrs.get("config", {}).items()}
+        defaults = {f.name: f.default for f in fields(self) if f.name not in self.unstored}
+        loss = {**config.get("objective", {}), **there.get("objective", {})}
+        return stored.assign_attrs(config={**defaults, **there, **({"objective": loss} if loss else {})})

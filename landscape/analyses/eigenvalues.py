@@ -1,0 +1,135 @@
+"""What the searches for eigenvalues share: their settings, the parts of a network, and how pairs are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import xarray as xr
+from annotated_types import Ge
+from pydantic import BeforeValidator
+
+from landscape.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from landscape.linalg.eigenpairs import RitzPairs
+    from landscape.objective.objective import Objective
+
+Which = Literal["LM", "LA", "SA", "BE"]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+Kind = Literal["hessian", "ggn", "residual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Settings):
+    """How eigenvalues are searched for by Lanczos, as `landscape.linalg.eigenpairs.eigenpairs` has it.
+
+    Parameters
+    ----------
+    which
+        LM largest magnitude, LA largest, SA smallest, BE from both ends, as in scipy.sparse.linalg.eigsh.
+    tol
+        A pair has converged at a residual of tol * |eigenvalue|.
+    max_products
+        Hessian products allowed for one search; what has not converged by then is marked.
+    max_basis
+        Vectors of the network's size held at once; by default what memory allows.
+    second_look
+        Search again, for as many products at most, from a start orthogonal to what was found: `complete` rests on a
+        random start, which may hold next to nothing of a wanted eigenvector. 5 of 400 searches of a spectrum like a
+        ResNet-20's missed one, 0 of 1,920 of those in results/study; a second look found all five
+        (benchmarks/second_look.py).
+    seed
+        Of the random starts.
+    """
+
+    which: Which = "LM"
+    tol: Annotated[float, Ge(0)] = 1e-2
+    max_products: Annotated[int, Ge(1)] = 200
+    max_basis: Annotated[int, Ge(1)] | None = None
+    second_look: bool = False
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """The keyword arguments of `eigenpairs`."""
+        names = ("which", "tol", "max_products", "max_basis", "second_look")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restricted(Settings):
+    """Which curvature, and of which parameters.
+
+    Parameters
+    ----------
+    kind
+        hessian; ggn, its Gauss-Newton part; residual, the rest.
+    per
+        layer or stage: the spectrum of each one's parameters by itself.
+    parameters
+        Only these: names, their beginnings, or patterns; by default all.
+    """
+
+    kind: Kind = "hessian"
+    per: Literal["layer", "stage"] | None = None
+    parameters: Patterns | None = None
+
+    @property
+    def form(self) -> str:
+        """The curvature's name where it is not the Hessian."""
+        return "" if self.kind == "hessian" else self.kind
+
+    def parts(self, objective: Objective) -> dict[str, list[str]]:
+        """The names of the parameters of each part; all under "" without `per`."""
+        sizes = self._sizes(objective)
+        if self.per is None:
+            return {"": list(sizes)}
+        from landscape.objective.parameters import parts_of
+
+        return parts_of(sizes, self.per)
+
+    def _sizes(self, objective: Objective) -> dict[str, int]:
+        from landscape.objective.parameters import chosen
+
+        return {name: p.numel() for name, p in chosen(objective.model, self.parameters).items()}
+
+
+def empty_pairs(units: Mapping[str, Sequence[Any]], k: int) -> xr.Dataset:
+    """The variables of k eigenpairs at each of the units, nothing computed; units by dimension, such as part, batch."""
+    shape = tuple(len(c) for c in units.values())
+    dims, pairs = tuple(units), (*units, "rank")
+    variables: dict[str, Any] = {
+        "eigenvalue": (pairs, np.full((*shape, k), np.nan), {"long_name": "Hessian eigenvalue"}),
+        "residual": (pairs, np.full((*shape, k), np.nan), {"long_name": "||H u - eigenvalue u||"}),
+        "converged": (pairs, np.zeros((*shape, k), bool), {"long_name": "residual within tolerance"}),
+        "complete": (dims, np.zeros(shape, bool), {"long_name": "no other Ritz pair could be a wanted one"}),
+        "products": (dims, np.zeros(shape, np.int64), {"long_name": "Hessian products spent"}),
+        "done": (dims, np.zeros(shape, bool), {"long_name": "computed"}),
+    }
+    return xr.Dataset(variables, {**{dim: (dim, list(c)) for dim, c in units.items()}, "rank": np.arange(k)})
+
+
+def recorded(pairs: RitzPairs, k: int) -> dict[str, Any]:
+    """The values of one unit; of a part of fewer than k parameters the other ranks stay NaN."""
+    missing = (0, k - len(pairs.values))
+    return {
+        "eigenvalue": np.pad(pairs.values, missing, constant_values=np.nan),
+        "residual": np.pad(pairs.residuals, missing, constant_values=np.nan),
+        "converged": np.pad(pairs.converged, missing, constant_values=False),
+        "complete": pairs.complete,
+        "products": pairs.products,
+    }
+
+
+def pairs_remarks(result: xr.Dataset) -> list[str]:
+    """How many eigenvalues did not converge, how many searches may have missed one, and what they cost."""
+    pairs = result["converged"].values[np.isfinite(result["eigenvalue"].values)]
+    unsure = int((result["done"] & ~result["complete"]).sum()) if "complete" in result else 0
+    return [
+        f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged",
+        f"{unsure} searches stopped before nothing could be missing" if unsure else "",
+        f"{int(result['products'].sum())} Hessian products",
+    ]

@@ -1,0 +1,64 @@
+"""A number with its interval and its name: what every analysis makes of its result, and all that tables compare."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One number of a network, with what is known of its error.
+
+    Parameters
+    ----------
+    name
+        What it is, in words that head a column: "largest eigenvalue".
+    symbol
+        As formulas have it: "NEP", "tr H"; "" for none.
+    value, low, high
+        The estimate and its interval at `confidence`; NaN where there is none, such as below the least number of units.
+    sem
+        The standard error, where the interval comes from one; NaN elsewhere.
+    measure
+        Its unit of measure: "" for a plain number, "%" where `value` is a share that is shown in per cent.
+    n, counts
+        How many units the error is over, and what they are: 32, "mini-batches".
+    how
+        How the interval was made: "beta-binomial over mini-batches", "jackknife over folds of the examples".
+    note
+        What a reader must know of this very number: "2 of 160 eigenvalues did not converge"; "" for nothing.
+    column
+        Whether a table over files has a column for it.
+    """
+
+    name: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    sem: float = math.nan
+    symbol: str = ""
+    measure: Literal["", "%"] = ""
+    confidence: float = 0.95
+    n: int = 0
+    counts: str = ""
+    how: str = ""
+    note: str = ""
+    column: bool = True
+
+    def __str__(self) -> str:
+        """The value with its interval, or else its standard error: "5.0% [2.5%, 9.4%]", "0.033 +- 0.004"."""
+        mark = "*" if self.note else ""
+        if not math.isnan(self.low):
+            return f"{self._shown(self.value)}{mark} [{self._shown(self.low)}, {self._shown(self.high)}]"
+        if math.isfinite(self.sem):
+            scale, unit = (100, " %") if self.measure == "%" else (1, "")
+            digits = max(0, -math.floor(math.log10(scale * self.sem)) + 1) if self.sem > 0 else 2
+            if digits <= 6 and abs(scale * self.value) < 1e6:
+                return f"{scale * self.value:.{digits}f}{mark} +- {scale * self.sem:.{digits}f}{unit}"
+            return f"{scale * self.value:.4g}{mark} +- {scale * self.sem:.2g}{unit}"
+        return f"{self._shown(self.value)}{mark}"
+
+    def _shown(self, value: float) -> str:
+        return f"{value:.1%}" if self.measure == "%" else f"{value:.3g}"

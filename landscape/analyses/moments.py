@@ -1,0 +1,78 @@
+"""Trace and squared Frobenius norm from random probes, with the errors over probes and over examples.
+
+That over examples is by jackknife, from the products of folds of the examples, none of which parts a cluster, with the
+probes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from landscape.analyses.estimates import Estimate
+from landscape.objective.clusters import jackknife_sem, mean_and_sem, numbered, sem_within
+
+if TYPE_CHECKING:
+    from landscape.curvature.operators import Curvature
+
+MOMENTS = {"trace": "trace", "frobenius_squared": "squared Frobenius norm"}
+
+
+def empty_folds(probes: int, folds: int) -> dict[str, Any]:
+    """Each probe's estimates without a fold of the examples, nothing computed."""
+    return {
+        f"{name}_without_fold": (
+            ("probe", "fold"),
+            np.full((probes, folds), np.nan),
+            {"long_name": f"{text}, by one probe, without a fold of the examples"},
+        )
+        for name, text in MOMENTS.items()
+    }
+
+
+def penalty_trace(H: Curvature) -> dict[str, float]:
+    """The exact share of the penalty in the trace, where there is a penalty in it."""
+    if H.kind == "residual" or not H.objective.weight_decay:
+        return {}
+    return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
+
+
+def errors(name: str, estimates: np.ndarray, without: np.ndarray) -> dict[str, float]:
+    """The errors of the mean of the probes' estimates (probe,): across probes, over examples, and of both.
+
+    without: (probe, fold), the estimates without a fold of the examples. The jackknife of the mean over P probes has in
+    it 1/P of what examples change in each probe apart, which the spread across probes has too: the difference between
+    the jackknife of one probe and of the mean says how much that is.
+    """
+    probes = len(estimates)
+    over_probes = sem_within(estimates, np.zeros(probes, np.int64))
+    of_mean, of_one = (float(np.mean(jackknife_sem(r) ** 2)) for r in (without.mean(axis=0), without.T))
+    over_examples = float(np.sqrt(np.maximum(of_mean - (of_one - of_mean) / max(probes - 1, 1), 0)))
+    return _named(name, float(np.hypot(over_probes, over_examples)), over_probes, over_examples)
+
+
+def errors_over_mini_batches(name: str, estimates: np.ndarray, batch: np.ndarray) -> dict[str, float]:
+    """The same of probes on mini-batches of their own, whose means are independent, and have both errors in them."""
+    clusters = numbered(batch)
+    _, total = mean_and_sem(estimates, clusters)
+    over_probes = sem_within(estimates, clusters)
+    return _named(name, total, over_probes, float(np.sqrt(np.maximum(total**2 - over_probes**2, 0))))
+
+
+def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
+    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": over_examples}
+
+
+def moment_estimates(result: xr.Dataset) -> list[Estimate]:
+    """The trace and the squared Frobenius norm of a group, each with the standard error of both sources."""
+    return [
+        Estimate(
+            name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
+            sem=float(result.get(f"{name}_sem", np.nan)), n=int(result["done"].sum()), counts="probes",
+            how="standard error over probes and, by jackknife, over examples", column=name == "trace",
+        )
+        for name, text in MOMENTS.items()
+        if name in result
+    ]  # fmt: skip

@@ -1,0 +1,111 @@
+"""Which plane a surface lies over: settings -> a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import xarray as xr
+from annotated_types import Ge, Le
+
+from landscape.analyses.base import Subject
+from landscape.analyses.eigenvalues import Patterns, Which
+from landscape.runtime.errors import UserError
+from landscape.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from landscape.objective.objective import Objective
+    from landscape.planes.plane import Plane
+
+KINDS = ("random", "eigenvectors", "pca")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions(Settings):
+    """How the directions are found.
+
+    Parameters
+    ----------
+    directions
+        random; eigenvectors; pca, of the trajectory; or FILE.h5[:GROUP], a stored plane.
+    dims
+        2 for a surface, 1 for a curve along one direction.
+    normalize
+        Random directions are normalised to the weights by filter, layer, weight, column or none.
+    orthogonal
+        Random directions orthogonal to each other.
+    biases
+        Move biases and norms too.
+    parameters
+        Only these move: names, their beginnings, or patterns; by default all.
+    exclude
+        Patterns that do not move; by default position embeddings.
+    which
+        Eigenvectors: BE one of each end, LA top, SA most negative, LM largest magnitude.
+    towards
+        Another checkpoint: one for a line, two for a plane.
+    trajectory
+        Folder of checkpoints, for pca or to be marked.
+    seed
+        Of the draws.
+    """
+
+    directions: str = "random"
+    dims: Annotated[int, Ge(1), Le(2)] = 2
+    normalize: Literal["filter", "layer", "weight", "column", "none"] = "filter"
+    orthogonal: bool = False
+    biases: bool = False
+    parameters: Patterns | None = None
+    exclude: Patterns | None = None
+    which: Which = "BE"
+    towards: tuple[Path, ...] | None = None
+    trajectory: Path | None = None
+    seed: Annotated[int, Ge(0)] = 0
+
+    def check(self) -> None:
+        """A PCA needs a trajectory."""
+        if self.directions == "pca" and self.trajectory is None:
+            raise UserError("directions=pca needs the checkpoints of a training: a folder as trajectory")
+
+    @property
+    def spanned_by(self) -> str:
+        """What a results file tells the plane by; "" for random directions and stored planes, which say themselves."""
+        if self.towards:
+            return "interpolation" if len(self.towards) == 1 else "checkpoints"
+        return self.directions if self.directions in KINDS[1:] else ""
+
+    def plane(self, subject: Subject, objective: Objective, held: Mapping[str, xr.Dataset]) -> Plane:
+        """The plane, of the subject's network; eigenvectors of `objective`, or where `held` has the very same, those.
+
+        Raises
+        ------
+        UserError
+            As the functions of `landscape.planes` do.
+        """
+        from landscape.planes.random import POSITION_EMBEDDINGS, random_plane
+        from landscape.planes.spanned import eigenvector_plane, pca_plane, plane_through, with_trajectory
+        from landscape.runtime import processes
+
+        path = None if self.trajectory is None else subject.trajectory(self.trajectory)
+        if self.towards:
+            found = plane_through(subject.model, subject.states(self.towards), label=subject.label)
+        elif self.directions == "random":
+            found = random_plane(
+                subject.model, normalize=self.normalize, seed=self.seed, dims=self.dims, biases=self.biases,
+                orthogonal=self.orthogonal, parameters=self.parameters,
+                exclude=POSITION_EMBEDDINGS if self.exclude is None else self.exclude,
+            )  # fmt: skip
+        elif self.directions == "eigenvectors":
+            found = eigenvector_plane(
+                objective, which=self.which, dims=self.dims, parameters=self.parameters, seed=self.seed,
+                stored=held.get("plane_eigenvectors" if self.dims == 2 else "plane_curve_eigenvectors"),
+            )  # fmt: skip
+            found = type(found)(processes.from_first(found.directions), processes.from_first(found.config))
+        elif self.directions == "pca":
+            assert path is not None
+            return pca_plane(subject.model, path, dims=self.dims, ignore_biases=not self.biases)
+        else:
+            found = subject.stored_plane(Path(self.directions))
+        return found if path is None else with_trajectory(found, subject.model, path)

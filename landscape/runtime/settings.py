@@ -1,0 +1,96 @@
+"""Settings: a frozen dataclass that checks itself where it is made, and is read back from what it was stored as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, Self, get_type_hints
+
+from landscape.runtime.errors import UserError, near_matches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The base of every choice of several numbers and words: `@dataclass(frozen=True, kw_only=True)`.
+
+    A field's annotation is its rule, as pydantic reads it: `Annotated[int, Ge(1)]`, `Literal["LM", "LA"]`,
+    `tuple[float, float] | None`. What several fields must fulfil together goes into `check`. The "Parameters" of a
+    subclass's docstring are at once its documentation and the help of the options made from it.
+
+    Raises
+    ------
+    UserError
+        For a value that its annotation does not allow: one line with the name, the value, and what is allowed.
+    """
+
+    formerly: ClassVar[Mapping[str, str]] = {}  # fields by the names that older files have them under
+
+    def __post_init__(self) -> None:
+        """Check every field, and keep it as its annotation has it: a list as a tuple, 1 as a float."""
+        for name, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
+            object.__setattr__(self, name, _validated(adapter, name, getattr(self, name)))
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError where fields do not go together."""
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """These settings from what `asdict` once gave, perhaps before some fields existed: they take their defaults.
+
+        What is no field is passed over: beside its settings a stored configuration has other things.
+        """
+        known = {f.name for f in fields(cls) if f.init}
+        named = {cls.formerly.get(name, name): value for name, value in stored.items()}
+        return cls(**{name: value for name, value in named.items() if name in known})
+
+    @classmethod
+    def asked(cls, given: Mapping[str, Any]) -> Self:
+        """These settings from keyword arguments. Raises UserError, with near matches, for one that is no field."""
+        known = [f.name for f in fields(cls) if f.init]
+        for name in given:
+            if name not in known:
+                raise UserError(f"{name!r} is no setting of {cls.__name__}; {near_matches(name, known)}")
+        return cls(**given)
+
+
+@cache
+def _adapters(cls: Any) -> dict[str, Any]:
+    from pydantic import TypeAdapter  # at the first settings made, not at every start
+
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: TypeAdapter(hints[f.name]) for f in fields(cls)}
+
+
+def _validated(adapter: Any, name: str, value: Any) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as e:
+        rules = dict.fromkeys(_rule(error) for error in e.errors(include_url=False))
+        raise UserError(f"{name}={value!r} {' or '.join(rules)}") from e
+
+
+def _rule(error: Any) -> str:
+    """What a value must be, in the words of the toolkit's other messages."""
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return f"is not one of {limits['expected'].replace(' or ', ', ')}".replace("'", "")
+        case "greater_than_equal":
+            return f"must be {limits['ge']:g} or more"
+        case "greater_than":
+            return f"must be above {limits['gt']:g}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:g}"
+        case "less_than":
+            return f"must be below {limits['lt']:g}"
+        case "finite_number":
+            return "must be a finite number"
+    return str(error["msg"]).replace("Input should be", "must be")
