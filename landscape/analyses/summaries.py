@@ -80,7 +80,7 @@ def summary_estimates(spectrum: xr.Dataset) -> list[Estimate]:
         nll = spectrum["nll"].values[spectrum["done"].values.astype(bool)]
         if len(nll):
             found.append(
-                Estimate(name="training NLL", value=float(nll.mean()), sem=standard_error(nll), n=len(nll),
+                Estimate(name="training NLL", value=float(nll.mean()), sem=float(standard_error(nll)), n=len(nll),
                          counts="mini-batches", how="standard error over mini-batches")
             )  # fmt: skip
     statistics = statistics_of(spectrum)
