@@ -12,6 +12,7 @@ from landscape.checkpoints.read import save_checkpoint
 from landscape.data.frozen import FrozenData, load_data
 from landscape.models import blocks, create_model, list_models
 from landscape.objective.objective import Objective
+from landscape.objective.task import Classification, Task
 from landscape.planes.plane import Plane
 from landscape.planes.random import random_plane
 from landscape.runtime.errors import UserError
@@ -24,9 +25,11 @@ from landscape.training.train import train
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "Classification",
     "FrozenData",
     "Objective",
     "Plane",
+    "Task",
     "UserError",
     "blocks",
     "create_model",

@@ -137,7 +137,7 @@ class Spectrum(Search, Restricted, Analysis):
             values = recorded(pairs, self.k)
             x, y = minibatches[number]
             with torch.no_grad():
-                values["nll"] = float(here.nll_sum(x, y)) / self.batch_size
+                values["nll"] = float(here.nll_sum(x, y)) / here.units_in(y)
             if self.split and pairs.vectors is not None:
                 G = Curvature(here, x, y, kind="ggn", parameters=part)
                 share = [float(torch.dot(u, G(u))) for u in pairs.vectors]

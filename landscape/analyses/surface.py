@@ -196,7 +196,7 @@ class Surface(Directions, Analysis):
             "points": per_axis(self.points, plane.dims),
             "span": ranges_of(self._span(plane), plane.dims),
             "adaptive": self.adaptive,
-            "batchnorm": "stored" if self.batchnorm == "stored" else [self.batchnorm, len(loss.batches[0][1])],
+            "batchnorm": "stored" if self.batchnorm == "stored" else [self.batchnorm, loss.batch_size],
             "precision": self.dtype,
             "eigenvalues": {"tol": self.tol, "max_products": self.max_products} if self.eigenvalues else None,
             "gradient_norm": self.gradient_norm,
@@ -405,12 +405,11 @@ def _direction_curvatures(objective: Slice) -> dict[str, Any]:
                    for name, p in H.parameters.items()])
         for d in plane.directions
     ])  # fmt: skip
-    at_once = len(loss.batches[0][1])
-    folds = [torch.as_tensor(np.flatnonzero(loss.fold == f), device=loss.device) for f in range(loss.folds)]
+    folds = [np.flatnonzero(loss.fold == f) for f in range(loss.folds)]
     each = np.array([
-        (V * Curvature(loss, loss.x[i], loss.y[i], chunk_size=at_once)(V)).sum(1).tolist() for i in folds
+        (V * Curvature(loss, examples=i, chunk_size=loss.batch_size)(V)).sum(1).tolist() for i in folds
     ])  # fmt: skip
-    whole = np.average(each, axis=0, weights=[len(i) for i in folds])
+    whole = np.average(each, axis=0, weights=[loss.units_of_example[i].sum() for i in folds])
     sem = standard_error(each)
     return {
         "direction_curvature": (("axis",), whole, {"long_name": "v^T H v of the loss over these examples"}),

@@ -9,12 +9,13 @@ import torch
 from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.operators import Curvature
 from landscape.linalg.krylov import rows_held
+from landscape.objective.nests import Batch, stacked
 from landscape.objective.objective import Objective
 
 GRAPH_BYTES = 4 << 30  # what the graphs of the mini-batches computed side by side hold at most, unless asked otherwise
 
 
-def worker_count(objective: Objective, minibatches: Sequence[tuple[torch.Tensor, torch.Tensor]], kind: str) -> int:
+def worker_count(objective: Objective, minibatches: Sequence[Batch], kind: str) -> int:
     """As many as torch has threads, while GRAPH_BYTES hold what one mini-batch's graph saves; 1 on a GPU."""
     most = min(torch.get_num_threads(), len(minibatches))
     if objective.device.type != "cpu" or most == 1:
@@ -38,9 +39,8 @@ def group_size(
     """
     if objective.device.type != "cuda":
         return 1
-    H = MiniBatchCurvatures(
-        objective, objective.x[None, :batch_size], objective.y[None, :batch_size], kind=kind, parameters=parameters
-    )
+    x, y = stacked([objective.minibatches(batch_size, 1)[0]])
+    H = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=parameters)
     n = sum(p.numel() for p in H.parameters.values())
     v = next(iter(H.parameters.values())).new_ones(1, n)
     torch.cuda.reset_peak_memory_stats(objective.device)

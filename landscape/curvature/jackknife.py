@@ -13,6 +13,7 @@ from landscape.curvature.forms import Parts
 from landscape.curvature.operators import Curvature, Local, accumulate
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.clusters import fold_of, jackknife_sem
+from landscape.objective.nests import Batch, length
 from landscape.objective.objective import CACHED, Objective
 from landscape.objective.parameters import flatten, trainable, unflatten
 
@@ -49,7 +50,7 @@ class FoldedCurvature(Curvature):
         self, objective: Objective, *, kind: str = "hessian", chunk_size: int | None = None, keep: bool = True
     ) -> None:
         super().__init__(objective, kind=kind, chunk_size=chunk_size)
-        size = max(len(y) for _, y in self._chunks)
+        size = max(map(length, self._chunks))
         self._folds = _Folds(objective, size)
         self._keep = keep and size >= objective.examples
         self._chunks = list(self._folds) if self._keep else self._folds
@@ -90,11 +91,11 @@ def gradient_norm(objective: Objective) -> tuple[float, float]:
     """
     parameters = trainable(objective.model)
     tensors = list(parameters.values())
-    folds = _Folds(objective, CACHED if objective.device.type == "cpu" else max(len(y) for _, y in objective.batches))
+    folds = _Folds(objective, CACHED if objective.device.type == "cpu" else max(map(length, objective.batches)))
     n = sum(p.numel() for p in tensors)
     rows = torch.zeros(folds.count, n, dtype=objective.dtype, device=objective.device)
     for fold, (x, y) in zip(folds.of_chunk, folds, strict=True):
-        loss = objective.nll_sum(x, y) / objective.examples
+        loss = objective.nll_sum(x, y) / objective.units
         part = torch.autograd.grad(loss, tensors, materialize_grads=True)
         torch._foreach_add_(list(unflatten(rows[fold], parameters).values()), part)
     whole, penalty = rows.sum(0), torch.zeros_like(rows[0])
@@ -114,22 +115,21 @@ class _Folds:
 
     def __init__(self, objective: Objective, size: int) -> None:
         self.objective = objective
-        fold = fold_of(objective.clusters, FOLDS)
-        self.sizes = np.bincount(fold)
-        self.count = len(self.sizes)
-        places = [torch.from_numpy(np.flatnonzero(fold == f)).split(size) for f in range(self.count)]
+        fold = fold_of(objective.clusters, FOLDS, objective.units_of_example)
+        self.units = np.bincount(fold, weights=objective.units_of_example).astype(np.int64)
+        self.count = len(self.units)
+        places = [objective.data.places(np.flatnonzero(fold == f), size) for f in range(self.count)]
         self.of_chunk = [f for f, parts in enumerate(places) for _ in parts]
-        self._places = [part.to(objective.device) for parts in places for part in parts]
+        self._places = [part for parts in places for part in parts]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for index in self._places:
-            yield self.objective.x[index], self.objective.y[index]
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.objective.data.at, self._places)
 
     def without(self, rows: Tensor, whole: Tensor) -> Iterator[Tensor]:
-        """The mean over the examples without each fold, from the folds' shares (F, n) of the mean over all (n,)."""
-        for row, size in zip(rows, self.sizes, strict=True):
-            rest = self.objective.examples - int(size)
-            yield (whole - row) * (self.objective.examples / rest if rest else torch.nan)
+        """The mean over the units without each fold, from the folds' shares (F, n) of the mean over all (n,)."""
+        for row, units in zip(rows, self.units, strict=True):
+            rest = self.objective.units - int(units)
+            yield (whole - row) * (self.objective.units / rest if rest else torch.nan)
 
 
 def _moments(v: Tensor, product: Tensor) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from landscape.curvature.forms import Named, known_kind
 from landscape.curvature.operators import Curvature
 from landscape.curvature.penalty import with_penalty
+from landscape.objective.nests import Nest, length, rows
+from landscape.objective.networks import Called
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import chosen
 from landscape.runtime.arithmetic import exact_arithmetic
@@ -25,20 +27,22 @@ class MiniBatchCurvatures:
     fresh zeros), which the first product shows, `vectorised` turns False, a warning says so, and the mini-batches are
     multiplied one at a time, without a kept graph.
 
-    x, y: (G, b, ...), a mini-batch a row. kind, parameters: as in `Curvature`.
+    x, y: (G, b, ...), or nests of such tensors, a mini-batch a row. kind, parameters: as in `Curvature`.
     """
 
     def __init__(
         self,
         objective: Objective,
-        x: Tensor,
-        y: Tensor,
+        x: Nest,
+        y: Nest,
         *,
         kind: str = "hessian",
         parameters: str | Sequence[str] | None = None,
     ) -> None:
         self.objective, self.kind, self.x, self.y = objective, known_kind(kind), x, y
         self.parameters = chosen(objective.model, parameters)
+        each = [objective.units_in(rows(y, i)) for i in range(length(y))]
+        self._units = next(iter(self.parameters.values())).new_tensor(each)
         self.vectorised = True
 
     def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
@@ -57,31 +61,33 @@ class MiniBatchCurvatures:
                 stacklevel=2,
             )
         names = list(self.parameters)
-        rows = [
-            Curvature(self.objective, self.x[i], self.y[i], kind=self.kind, parameters=names)(v)
+        products = [
+            Curvature(self.objective, *rows((self.x, self.y), i), kind=self.kind, parameters=names)(v)
             for i, v in zip(members, V, strict=True)
         ]
-        return torch.stack(rows)
+        return torch.stack(products)
 
     def _together(self, V: Tensor, members: Sequence[int]) -> Tensor:
-        rows = torch.as_tensor(list(members), device=self.x.device)
+        index = torch.as_tensor(list(members), device=self._units.device)
         sizes = [p.numel() for p in self.parameters.values()]
         parts = {
             name: part.reshape(-1, *p.shape)
             for (name, p), part in zip(self.parameters.items(), V.split(sizes, dim=1), strict=True)
         }
         with exact_arithmetic(), torch.no_grad():
-            products = vmap(self._product)(parts, self.x[rows], self.y[rows])
+            products = vmap(self._product)(parts, rows(self.x, index), rows(self.y, index), self._units[index])
         return torch.cat([p.reshape(len(V), -1) for p in products.values()], dim=1)
 
-    def _product(self, v: Named, x: Tensor, y: Tensor) -> Named:
+    def _product(self, v: Named, x: Nest, y: Nest, units: Tensor) -> Named:
+        task = self.objective.task
+        network = Called(self.objective.model, task.outputs)
         theta = {name: p.detach() for name, p in self.parameters.items()}
 
-        def outputs(t: Named) -> Tensor:
-            return functional_call(self.objective.model, t, (x,))
+        def outputs(t: Named) -> Nest:
+            return functional_call(network, {f"network.{name}": p for name, p in t.items()}, (x,))
 
-        def nll(f: Tensor) -> Tensor:
-            return self.objective.loss(f, y).sum() / len(y)
+        def nll(f: Nest) -> Tensor:
+            return task.total(f, y) / units
 
         def nll_of(t: Named) -> Tensor:
             return nll(outputs(t))

@@ -10,6 +10,7 @@ import torch
 from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import RitzPairs, eigenpairs, eigenpairs_in_lockstep
+from landscape.objective.nests import Batch, alike, stacked
 from landscape.objective.objective import Objective
 from landscape.runtime.random import gaussian
 from landscape.runtime.threads import stop_if_asked
@@ -17,7 +18,7 @@ from landscape.runtime.threads import stop_if_asked
 
 def minibatch_eigenpairs(
     objective: Objective,
-    minibatches: Mapping[int, tuple[torch.Tensor, torch.Tensor]],
+    minibatches: Mapping[int, Batch],
     k: int,
     *,
     kind: str = "hessian",
@@ -25,12 +26,16 @@ def minibatch_eigenpairs(
     seed: int = 0,
     **settings: Any,
 ) -> list[RitzPairs]:
-    """The k eigenpairs of each of some mini-batches: of one by the kept graph, of several of one size in lockstep.
+    """The k eigenpairs of each of some mini-batches: of one by the kept graph, of several of one shape in lockstep.
 
     minibatches: by number; number and seed fix the start, so that any grouping gives the same but for rounding.
     settings: those of `landscape.linalg.eigenpairs.eigenpairs`. k is cut down to the number of parameters.
     """
     objective = objective.in_this_thread()
+    batch, *others = minibatches.values()
+    if not all(alike(batch, other) for other in others):
+        settings |= {"kind": kind, "parameters": parameters, "seed": seed}
+        return [p for i, b in minibatches.items() for p in minibatch_eigenpairs(objective, {i: b}, k, **settings)]
     each = {i: Curvature(objective, x, y, kind=kind, parameters=parameters) for i, (x, y) in minibatches.items()}
     if len(each) == 1:
         ((i, H),) = each.items()
@@ -41,7 +46,7 @@ def minibatch_eigenpairs(
 
         return [eigenpairs(product, start_vector(H.gradient(), seed, i), min(k, H.n), **settings)]
     starts = torch.stack([start_vector(H.gradient(), seed, i) for i, H in each.items()])
-    x, y = (torch.stack([batch[j] for batch in minibatches.values()]) for j in (0, 1))
+    x, y = stacked(list(minibatches.values()))
     del each  # and the graphs they keep
     together = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=parameters)
 

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from landscape.curvature.forms import Parts, known_kind
 from landscape.curvature.penalty import with_penalty
+from landscape.objective.nests import Batch, Nest, length, split
 from landscape.objective.networks import refuse_differentiated_once, second_derivatives
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import chosen, unflatten
@@ -49,31 +51,32 @@ def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bo
     )
 
 
-def _hessian(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
-    """grad^2 of scale * sum_i l(f(x_i), y_i): the gradient of <gradient, v>."""
+def _hessian(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
+    """grad^2 of scale * sum_i l_i: the gradient of <gradient, v>."""
     loss = objective.nll_sum(x, y) * scale
     gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
     refuse_differentiated_once(gradient)
     return Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
 
 
-def _ggn(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
+def _ggn(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
     """scale * sum_i J_i^T (grad_f^2 l_i) J_i, with J v as the derivative of w -> J^T w times v (a double backward)."""
-    f = objective.model(x)
-    at = f.detach().requires_grad_()
-    (df,) = torch.autograd.grad(objective.loss(at, y).sum() * scale, at, create_graph=True)
-    w = torch.zeros_like(f, requires_grad=True)
-    Jw = _backward([f], parameters, [w], keep=True, create=True)
+    f, form = tree_flatten(objective.outputs(x))
+    at = [t.detach().requires_grad_() for t in f]
+    loss = objective.task.total(tree_unflatten(at, form), y) * scale
+    df = torch.autograd.grad(loss, at, create_graph=True, materialize_grads=True)
+    w = [torch.zeros_like(t, requires_grad=True) for t in f]
+    Jw = _backward(f, parameters, w, keep=True, create=True)
     refuse_differentiated_once(Jw)
 
     def product(v: Parts, keep: bool) -> list[Tensor]:
-        Jv = _backward(Jw, [w], v, keep=True)
-        return _backward([f], parameters, _backward([df], [at], Jv, keep=keep), keep=keep)
+        Jv = _backward(Jw, w, v, keep=True)
+        return _backward(f, parameters, _backward(df, at, Jv, keep=keep), keep=keep)
 
-    return Local(_backward([f], parameters, [df.detach()], keep=True), product)
+    return Local(_backward(f, parameters, [t.detach() for t in df], keep=True), product)
 
 
-def _residual(objective: Objective, parameters: Parts, x: Tensor, y: Tensor, scale: float) -> Local:
+def _residual(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
     """H - G: sum over outputs of the loss's slope times the output's own curvature."""
     h, g = (form(objective, parameters, x, y, scale) for form in (_hessian, _ggn))
 
@@ -91,7 +94,8 @@ class Curvature:
 
     kind: "hessian": H = grad^2 L. "ggn": G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's
         outputs, plus the penalty's Hessian (Schraudolph 2002). "residual": H - G, in which the penalty cancels.
-    x, y: one batch, over whose examples the loss is averaged; without them, the whole frozen data.
+    x, y: one batch, over whose units the loss is averaged; without them, the whole frozen data.
+    examples: of the frozen data, the numbers (M,) of those to average over, in ascending order; None for all.
     parameters: names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for
         every trainable one.
     chunk_size: examples differentiated at once, which bounds the memory and does not change the product beyond
@@ -105,9 +109,10 @@ class Curvature:
     def __init__(
         self,
         objective: Objective,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
+        x: Nest | None = None,
+        y: Nest | None = None,
         *,
+        examples: np.ndarray | None = None,
         kind: str = "hessian",
         parameters: str | Sequence[str] | None = None,
         chunk_size: int | None = None,
@@ -116,15 +121,16 @@ class Curvature:
         self.parameters = chosen(objective.model, parameters)
         if chunk_size is not None and chunk_size < 1:
             raise UserError(f"chunk_size={chunk_size} must be 1 or more")
-        if x is None or y is None:
-            x, y = objective.x, objective.y
-            sizes: int | list[int] = chunk_size or [len(labels) for _, labels in objective.batches]
+        if x is not None and y is not None:
+            chunks, units = split((x, y), chunk_size or length(y)), objective.units_in(y)
+        elif examples is not None:
+            places = objective.data.places(examples, chunk_size or len(examples))
+            chunks, units = [objective.data.at(place) for place in places], objective.units_of_example[examples].sum()
         else:
-            sizes = chunk_size or len(y)
-        chunks = list(zip(x.split(sizes), y.split(sizes), strict=True))
-        self._chunks: Iterable[tuple[Tensor, Tensor]] = chunks
+            chunks, units = objective.data.chunks(chunk_size), objective.units
+        self._chunks: Iterable[Batch] = chunks
         self._keep = len(chunks) == 1
-        self._scale = 1 / len(y)
+        self._scale = 1 / int(units)
         self._kept: list[Local] | None = None
         self.products = 0
 
@@ -181,7 +187,7 @@ class Curvature:
                         add(totals, local, kept, number)
                 return out
             except torch.OutOfMemoryError as e:
-                largest = max(len(y) for _, y in self._chunks)
+                largest = max(map(length, self._chunks))
                 if largest == 1:
                     raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
             self._cut(largest // 2)  # here, where nothing holds the graph that failed any more
@@ -189,7 +195,7 @@ class Curvature:
     def _cut(self, size: int) -> None:
         """Into chunks of at most `size` examples from now on, and no graph kept."""
         self._keep, self._kept = False, None
-        self._chunks = [part for x, y in self._chunks for part in zip(x.split(size), y.split(size), strict=True)]
+        self._chunks = [part for chunk in self._chunks for part in split(chunk, size)]
 
     def _local(self) -> Iterator[tuple[Local, bool]]:
         form, parameters = _FORMS[self.kind], list(self.parameters.values())

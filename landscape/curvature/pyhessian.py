@@ -11,6 +11,8 @@ from torch import Tensor
 
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import RitzPairs
+from landscape.objective.nests import Nest
+from landscape.objective.networks import Called
 from landscape.objective.objective import Objective
 from landscape.runtime.arithmetic import exact_arithmetic
 from landscape.runtime.errors import UserError
@@ -19,8 +21,8 @@ from landscape.runtime.random import seeded
 
 def pyhessian_eigenpairs(
     objective: Objective,
-    x: Tensor,
-    y: Tensor,
+    x: Nest,
+    y: Nest,
     k: int,
     *,
     seed: int = 0,
@@ -33,13 +35,18 @@ def pyhessian_eigenpairs(
     Its stopping rule looks at the change between two iterates and certifies nothing. The residuals are ours, from k
     more products that are not counted; `converged` says whether they are at most `certify` * |eigenvalue|.
 
-    Raises UserError where pyhessian is not installed, or where the network does not use a parameter, on which it fails.
+    Raises UserError where pyhessian is not installed; where the network does not use a parameter, on which it fails;
+    or, on a GPU, for inputs or labels of several tensors, which it does not take there.
     """
     try:
         from pyhessian import hessian
     except ImportError as e:
         raise UserError("method='pyhessian' needs PyHessian; install it with: python -m pip install pyhessian") from e
-    model = copy.deepcopy(objective.model)  # it leaves gradients behind
+    on_gpu = objective.device.type == "cuda"
+    if on_gpu and not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise UserError("PyHessian takes batches of one tensor x and one tensor y on a GPU; compute on the CPU")
+    network = copy.deepcopy(objective.model)  # it leaves gradients behind
+    model, units = Called(network, objective.task.outputs), objective.units_in(y)
     products = 0
     zero_grad = model.zero_grad
 
@@ -48,13 +55,13 @@ def pyhessian_eigenpairs(
         products += 1
         zero_grad(set_to_none)
 
-    def criterion(f: Tensor, labels: Tensor) -> Tensor:
-        return objective.loss(f, labels).mean() + objective.penalty_of(dict(model.named_parameters()))
+    def criterion(f: Nest, labels: Nest) -> Tensor:
+        return objective.task.total(f, labels) / units + objective.penalty_of(dict(network.named_parameters()))
 
     with exact_arithmetic(), seeded(seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
-        engine = hessian(model, criterion, data=(x, y), cuda=objective.device.type == "cuda")
-        unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        engine = hessian(model, criterion, data=(x, y), cuda=on_gpu)
+        unused = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
         if unused:
             raise UserError(
                 f"PyHessian fails on parameters that the network does not use, here {unused[0]!r}; freeze them"

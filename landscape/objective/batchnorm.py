@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.objective.folding import unfolded
+from landscape.objective.nests import length
+from landscape.objective.objective import Objective
 from landscape.runtime.errors import UserError
 
 
 @contextmanager
-def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Within the block each BatchNorm has the statistics of these batches, averaged by examples; after it, its own.
+def recalibrated(objective: Objective) -> Iterator[None]:
+    """Within the block each BatchNorm has the statistics of the batches, averaged by examples; after it, its own.
 
     One pass in which BatchNorm alone is in training mode, as in torch.optim.swa_utils.update_bn, whose average counts
-    every batch the same. The model is changed in place: hand in a private copy. Raises UserError for a batch of one
-    example that BatchNorm cannot take its statistics from.
+    every batch the same. The objective's own copy of the network is changed in place. Raises UserError for a batch of
+    one example that BatchNorm cannot take its statistics from.
     """
+    model = objective.model
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     before = [({k: b.clone() for k, b in m.named_buffers()}, m.momentum, m.training) for m in norms]
     try:
@@ -29,14 +31,14 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
                 m.reset_running_stats()
                 m.train()
             seen = 0
-            for x, _ in batches if norms else ():
-                seen += len(x)
+            for x, _ in objective.batches if norms else ():
+                seen += length(x)
                 for m in norms:
-                    m.momentum = len(x) / seen
+                    m.momentum = length(x) / seen
                 try:
-                    model(x)
+                    objective.outputs(x)
                 except ValueError as e:  # BatchNorm's own, where a channel has one value
-                    if len(x) > 1:
+                    if length(x) > 1:
                         raise
                     raise UserError(
                         "BatchNorm has no statistics of a batch of one example; take a number of samples and a batch "

@@ -65,18 +65,18 @@ def sem_within(values: ArrayLike, groups: Members) -> float:
         return float(np.sqrt(np.square(apart).sum() / freedom / len(values)))
 
 
-def fold_of(clusters: Members, most: int) -> Members:
-    """The fold of each example, (N,): up to `most` folds of about equal size, no cluster in two of them.
+def fold_of(clusters: Members, most: int, units: Members | None = None) -> Members:
+    """The fold of each example, (N,): up to `most` folds of about as many units, no cluster in two of them.
 
-    Clusters of one size are dealt out in turn.
+    units: how many each example has, (N,); None for one. Clusters of one size are dealt out in turn.
     """
-    sizes = np.bincount(clusters)
+    sizes = np.bincount(clusters, weights=units).astype(np.int64)
     fold = np.empty(len(sizes), np.int64)
-    filled = [(0, f) for f in range(min(most, len(sizes)))]
+    filled = [(0, f) for f in range(min(most, int(np.count_nonzero(sizes))))]
     for c in np.argsort(-sizes, kind="stable"):
-        examples, f = heapq.heappop(filled)
+        held, f = heapq.heappop(filled)
         fold[c] = f
-        heapq.heappush(filled, (examples + int(sizes[c]), f))
+        heapq.heappush(filled, (held + int(sizes[c]), f))
     return fold[clusters]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
+
+from landscape.objective.nests import Nest, leaves, mapped, rows
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -49,8 +51,10 @@ def unfolded(model: nn.Module) -> Iterator[None]:
             bn.__class__ = FoldedBatchNorm2d
 
 
-def accelerate(model: nn.Module, x: Tensor) -> Tensor:
+def accelerate(model: nn.Module, x: Nest, outputs: Callable[[Nest], Nest] | None = None) -> Nest:
     """Rewrite `model` in place, where its outputs for x (n, ...) stay the same to rounding; x as it is best laid out.
+
+    x: a tensor or a nest of them. outputs: how the model is called on it; None for model(x).
 
     Each BatchNorm in eval mode that is all that follows a convolution is folded into it, and images are stored with
     their channels last: Hessian products of a ResNet-20 take a fifth less time on a CPU. Parameters, buffers and their
@@ -58,26 +62,35 @@ def accelerate(model: nn.Module, x: Tensor) -> Tensor:
     """
     if not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return x
-    few = x[:2]
+    call = model if outputs is None else outputs
+    few = rows(x, slice(2))
     with torch.no_grad():
-        before = model(few)
+        before = call(few)
         pairs = _pairs(model)
         for conv, bn in pairs:
             conv.__class__, bn.__class__ = FoldedConv2d, FoldedBatchNorm2d
             conv.batchnorm = (bn,)  # type: ignore[assignment]
-        if pairs and not _same(model(few), before):
+        if pairs and not _same(call(few), before):
             for conv, bn in pairs:
                 conv.__class__, bn.__class__ = nn.Conv2d, nn.BatchNorm2d
-        if x.ndim != 4 or x.dtype != torch.float32:
+        if not any(map(_is_image, leaves(x))):
             return x
         lay_out(model, torch.channels_last)
         try:
-            if _same(model(few.contiguous(memory_format=torch.channels_last)), before):
-                return x.contiguous(memory_format=torch.channels_last)
+            if _same(call(mapped(_channels_last, few)), before):
+                return mapped(_channels_last, x)
         except RuntimeError:  # a view that needs the channels first
             pass
         lay_out(model, torch.contiguous_format)
         return x
+
+
+def _is_image(t: Tensor) -> bool:
+    return t.ndim == 4 and t.dtype == torch.float32
+
+
+def _channels_last(t: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if _is_image(t) else t
 
 
 def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
@@ -125,7 +138,12 @@ def _foldable(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> bool:
     return not hooked and not bn.training and bn.affine and bn.running_var is not None
 
 
-def _same(a: object, b: object) -> bool:
+def _same(a: Nest, b: Nest) -> bool:
+    one, other = leaves(a), leaves(b)
+    return len(one) == len(other) and all(map(_same_tensor, one, other))
+
+
+def _same_tensor(a: object, b: object) -> bool:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and torch.isfinite(b).all()):
         return False
     return bool((a - b).abs().max() <= 1e-4 * b.abs().max())

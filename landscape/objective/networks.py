@@ -1,4 +1,4 @@
-"""A network as the rest takes it: from a batch to one tensor, twice differentiable; else a line that says why not."""
+"""A network as the rest takes it: from a batch to tensors, twice differentiable; else a line that says why not."""
 
 from __future__ import annotations
 
@@ -11,31 +11,57 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from landscape.objective.nests import Nest, leaves, shapes
 from landscape.runtime.errors import UserError
 
 ONCE = "the network cannot be differentiated twice ({}), so there is no curvature; replace that, or ask for a surface"
 
 
-def outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """network(x). Raises UserError where its own code fails on x, or where that is no tensor with a row an example."""
+Network = Callable[..., Any]
+
+
+def called(network: Network, x: Nest) -> Any:
+    """network(x). Raises UserError where its own code fails on x."""
     try:
-        out = network(x)
+        return network(x)
     except UserError:
         raise
     except Exception as e:
         raise UserError(
-            f"the network's own code fails on a batch of shape {tuple(x.shape)} ({type(e).__name__}: {e}); give it "
+            f"the network's own code fails on a batch of {shapes(x)} ({type(e).__name__}: {e}); give it "
             "data of the size and the channels that it takes, or mend it"
         ) from e
+
+
+def one_tensor(out: Any) -> Tensor:
+    """What a network returned. Raises UserError where that is no tensor with a row an example."""
     if not isinstance(out, Tensor) or out.ndim == 0:
         raise UserError(
-            f"the network returns {_what(out)}, not one tensor of logits; wrap it in a module whose forward returns "
+            f"the network returns {what(out)}, not one tensor of logits; wrap it in a module whose forward returns "
             "the logits alone"
         )
     return out
 
 
-def _what(out: object) -> str:
+def outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """network(x), one tensor of logits, as `called` and `one_tensor` have it."""
+    return one_tensor(called(network, x))
+
+
+class Called(nn.Module):
+    """A network as a task calls it: a module from a batch's inputs to the task's outputs, for who takes modules."""
+
+    def __init__(self, network: nn.Module, outputs: Callable[[Network, Nest], Nest]) -> None:
+        super().__init__()
+        self.network, self._outputs = network, outputs
+
+    def forward(self, x: Nest) -> Nest:
+        """The outputs for x."""
+        return self._outputs(self.network, x)
+
+
+def what(out: object) -> str:
+    """What was returned, in words."""
     if isinstance(out, Tensor):
         return f"a tensor of shape {tuple(out.shape)}"
     name = type(out).__name__
@@ -60,9 +86,10 @@ def refuse_differentiated_once(gradient: Sequence[Tensor]) -> None:
         raise UserError(ONCE.format("it has a function marked once_differentiable"))
 
 
-def lacks_second_derivative(out: Tensor) -> bool:
+def lacks_second_derivative(out: Nest) -> bool:
     """Whether hardsigmoid has a part in these outputs: alone of torch's activations it lacks one."""
-    return any(node.name() == "HardsigmoidBackward0" for node in _graph([out]))
+    tensors = [t for t in leaves(out) if isinstance(t, Tensor)]
+    return any(node.name() == "HardsigmoidBackward0" for node in _graph(tensors))
 
 
 def _graph(outputs: Sequence[Tensor]) -> set[Any]:

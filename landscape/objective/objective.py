@@ -1,11 +1,11 @@
-"""THE loss: the example-weighted mean NLL on frozen batches, and the stated L2 term."""
+"""THE loss: the mean NLL over the units of frozen batches, and the stated L2 term."""
 
 from __future__ import annotations
 
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from landscape.objective.batches import Batches
 from landscape.objective.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.objective.folding import accelerate
-from landscape.objective.networks import lacks_second_derivative, outputs, supply_second_derivative
+from landscape.objective.nests import Batch, Nest, leaves, length, mapped, rows, split
+from landscape.objective.networks import called, lacks_second_derivative, supply_second_derivative, what
 from landscape.objective.parameters import fingerprint
+from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.errors import UserError
-
-ExampleLoss = Callable[[Tensor, Tensor], Tensor]
-
 
 PENALTIES = ("l2", "norm-sum")
 
@@ -35,20 +34,10 @@ FOLDS = 20
 LOOKED_AT = 8  # examples evaluated twice when an objective is made
 
 
-SHARES = 1e-3  # what the rounding of half precision leaves of a sum of soft labels
+NO_UNIT = "{} have no unit that counts, and a mean needs one; give labels that the task does not ignore"
 
 
 CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 takes a tenth less time than by 256
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per-example cross-entropy, shape (n,); y holds classes (n,) or soft labels (n, classes)."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def _distributions(y: Tensor) -> Tensor:
-    """Which rows of soft labels (n, classes) are shares of 1; (n,)."""
-    return (y >= 0).all(-1) & ((y.sum(-1) - 1).abs() <= SHARES)
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:
@@ -63,10 +52,10 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over examples, those
-    that share an image taken together.
+    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over units, those of one
+    example, and of examples that share an image, taken together.
 
-    accuracy: NaN where the task is none of classes.
+    accuracy: NaN where the task knows no right and wrong.
     nll_fold: the mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
     computed from several points has its standard error by leaving out one fold at a time.
     """
@@ -78,6 +67,7 @@ class Evaluation:
     accuracy: float
     accuracy_sem: float
     examples: int
+    units: int
     nll_fold: tuple[float, ...]
 
     def asdict(self) -> dict[str, Any]:
@@ -90,39 +80,46 @@ def _is_decayed(name: str, p: Tensor, skipped: Iterable[str]) -> bool:
 
 
 class Objective:
-    """L(theta) = (1/N) sum_i l(f_theta(x_i), y_i) + penalty(theta), N counted in examples, in eval mode.
+    """L(theta) = (1/N) sum_i l_i(theta) + penalty(theta), over the N units of the task, in eval mode.
+
+    Of a classification, the default, a unit is an example: l_i = l(f_theta(x_i), y_i).
 
     It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, rewrites it for
     speed where that is exact (`landscape.objective.folding`), and holds the data on `device`.
 
-    model: any module from x to logits (n, classes).
-    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns. If it has
-        `clusters`, integers (N,) equal where examples are not independent, standard errors and folds take each cluster
-        as one, and no two mini-batches share one.
+    model: any module from x to logits (n, classes), or to what the task takes.
+    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns; or of what
+        the task makes pairs of. x and y are tensors or nests of them (dicts, lists, tuples), an example a row of each
+        tensor. Batches may differ in the other sizes, as texts padded batch by batch do. If the data have `clusters`,
+        an integer for each example, equal where examples are not independent, standard errors and folds take each
+        cluster as one, and no two mini-batches share one.
     weight_decay: lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the
         network was trained with. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's
         rule those that require a gradient, have two or more dimensions, and are neither called bias nor named by the
         model's `no_weight_decay()`; or with decay="all" every one that requires a gradient, as torch's optimisers
         decay. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, frozen ones too, as the code of
         Park & Kim has it.
-    loss: per-example loss, from (logits, y) to (n,); the default is cross-entropy.
-    dtype: float32 or float64, of parameters and inputs alike.
+    task: how a batch becomes losses; None for `Classification`.
+    loss: instead of a task, a per-example loss from (logits, y) to (n,).
+    dtype: float32 or float64, of parameters and floating-point inputs alike.
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
-    Raises UserError for an empty data set, a label that the network has no output for, soft labels that do not sum to
-    1, a BatchNorm without running statistics, whose loss would depend on the batches, a loss that draws random numbers,
-    a model that cannot be copied, that fails on the first example, or that returns anything else than one tensor.
+    Raises UserError for data that are empty or no nests of tensors; for labels that do not fit the task (of classes:
+    one that the network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics,
+    whose loss would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails
+    on the first example, or that returns what the task cannot use (of classes: anything else than one tensor).
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data: Iterable[tuple[Tensor, Tensor]],
+        data: Iterable[Any],
         *,
         weight_decay: float = 0.0,
         penalty: str = "l2",
         decay: str = "matrices",
-        loss: ExampleLoss = cross_entropy,
+        task: Task | None = None,
+        loss: ExampleLoss | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         provenance: Mapping[str, Any] | None = None,
@@ -138,7 +135,7 @@ class Objective:
             raise UserError("the model has no parameters, so its loss has no landscape")
         self.device = torch.device(device) if device is not None else first.device
         self.dtype = dtype
-        self.loss = loss
+        self.task = task_of(task, loss)
         self.weight_decay = weight_decay
         self.penalty_form = penalty
         self.decay = decay
@@ -149,26 +146,15 @@ class Objective:
             raise UserError(f"the model cannot be copied ({e}); give one whose tensors are all parameters") from e
         self.model.zero_grad(set_to_none=True)
         _refuse_batch_statistics(self.model)
-        batches = [(x, y) for x, y in data if len(y)]
-        if not batches:
-            raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
-        self.x = self._on_device(torch.cat([x for x, _ in batches]))
-        self.y = self._on_device(torch.cat([y for _, y in batches]))
-        with true_float32(), torch.enable_grad():  # as it is used later: TF32 would hide that a folded one is the same
-            first_outputs = outputs(self.model, self.x[:1])
-            self.x = accelerate(self.model, self.x)
-        if lacks_second_derivative(first_outputs):
-            supply_second_derivative(self.model)
-        self.examples = len(self.y)
-        sizes = [len(y) for _, y in batches]
-        self.batches = list(zip(self.x.split(sizes), self.y.split(sizes), strict=True))
+        self._data, first_outputs = self._frozen(data)
+        self.examples = self._data.examples
+        self.batches = list(self._data)
         self.data_config: dict[str, Any] = dict(getattr(data, "config", {}))
         self._given_clusters: Tensor | None = getattr(data, "clusters", None)
         self.clusters = self._numbered_clusters()
-        self._fold = fold_of(self.clusters, FOLDS)
-        self._soft_classes = self.y.is_floating_point() and self.y.ndim == 2 and bool(_distributions(self.y).all())
-        self._check_labels(first_outputs.shape[-1])
+        self._check_fit(first_outputs)
         self._check_repeatable()
+        self._count_units()
         self._thread, self._replica = threading.get_ident(), threading.local()
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
         self._decayed = [
@@ -176,6 +162,16 @@ class Objective:
             for name, p in self.model.named_parameters()
             if penalty == "norm-sum" or (p.requires_grad and (decay == "all" or _is_decayed(name, p, skipped)))
         ]
+
+    @property
+    def data(self) -> Batches:
+        """The frozen examples, on the device."""
+        return self._data
+
+    @property
+    def batch_size(self) -> int:
+        """How many examples the first of the frozen batches has."""
+        return self._data.sizes[0][0]
 
     def in_this_thread(self) -> Objective:
         """The same objective on a model that no other thread runs: a network may keep state while it is called."""
@@ -199,33 +195,80 @@ class Objective:
             )
         return numbered(given.cpu().numpy())
 
+    def _frozen(self, data: Iterable[Any]) -> tuple[Batches, Nest]:
+        """The data on the device, as they are best laid out for the network, which is rewritten for them; and the
+        outputs for the first example.
+        """
+        given = Batches.of(self.task.pair(batch) for batch in data)
+        if not given.examples:
+            raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
+        stores = [mapped(self._on_device, store) for store in given.stores]
+        inputs = [x for x, _ in stores]
+        with true_float32(), torch.enable_grad():  # as it is used later: TF32 would hide that a folded one is the same
+            first_outputs = called(self.outputs, rows(inputs[0], slice(1)))
+            inputs = accelerate(self.model, inputs, lambda each: [self.outputs(x) for x in each])
+        if lacks_second_derivative(first_outputs):
+            supply_second_derivative(self.model)
+        return Batches([(x, y) for x, (_, y) in zip(inputs, stores, strict=True)], given.sizes), first_outputs
+
     def _on_device(self, t: Tensor) -> Tensor:
         return t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
 
-    def _check_labels(self, classes: int) -> None:
-        if self.loss is not cross_entropy:
-            return
-        y = self.y
-        if y.is_floating_point():
-            if y.shape[-1] != classes:
-                raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")
-            if y.ndim == 2 and not self._soft_classes:
-                bad = int((~_distributions(y)).nonzero()[0])
-                raise UserError(
-                    f"the soft labels of example {bad} sum to {float(y[bad].sum()):g}, not to 1; for several "
-                    "classes at once, or a regression, give a per-example loss of your own with loss="
-                )
-        elif int(y.min()) < 0 or int(y.max()) >= classes:
-            bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
-            raise UserError(
-                f"label {bad} is out of range for a network of {classes} outputs (0 to {classes - 1}); "
-                "is this the data set that it was trained on?"
-            )
+    @property
+    def x(self) -> Nest:
+        """All inputs, (N, ...). Raises UserError where the batches do not join."""
+        return self._only_store()[0]
 
+    @property
+    def y(self) -> Nest:
+        """All labels, (N, ...). Raises UserError where the batches do not join."""
+        return self._only_store()[1]
+
+    def _only_store(self) -> Batch:
+        if len(self._data.stores) > 1:
+            raise UserError(
+                f"the {len(self.batches)} batches differ in shape and do not join to one; take them from "
+                "objective.batches, or pad all alike"
+            )
+        return self._data.stores[0]
+
+    def outputs(self, x: Nest) -> Nest:
+        """What the private copy makes of a batch's inputs, as the task calls it."""
+        return self.task.outputs(self.model, x)
+
+    @torch.no_grad()
+    def _check_fit(self, first_outputs: Nest) -> None:
+        """That network, labels and task fit each other, by the first example of each store."""
+        for number, (x, y) in enumerate(self._data.stores):
+            with true_float32():
+                out = called(self.outputs, rows(x, slice(1))) if number else first_outputs
+            self.task.check(out, y)
+            if bad := [t for t in leaves(out) if not (isinstance(t, Tensor) and t.is_floating_point())]:
+                raise UserError(
+                    f"the task's outputs hold {what(bad[0])}; let its `outputs` keep tensors of floating-point numbers "
+                    "alone"
+                )
+            if number:
+                self._check_shapes(out, rows(y, slice(1)))
+
+    def _check_shapes(self, out: Nest, y: Nest, losses: Tensor | None = None) -> None:
+        counted = self.task.units(y)
+        shape = (length(y),) if counted is None else tuple(counted.shape)
+        losses = self.task.losses(out, y) if losses is None else losses
+        for name, found in (("losses", losses), ("hits", self.task.hits(out, y))):
+            if found is not None and tuple(found.shape) != shape:
+                raise UserError(
+                    f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; give "
+                    "one of each unit, (n,), or say with the task's `units` which of (n, ...) count"
+                )
+
+    @torch.inference_mode()
     def _check_repeatable(self) -> None:
-        x, y = self.x[:LOOKED_AT], self.y[:LOOKED_AT]
-        with torch.inference_mode(), true_float32():
-            once, again = (self.loss(self.model(x), y) for _ in range(2))
+        x, y = rows(self._data.stores[0], slice(LOOKED_AT))
+        with true_float32():
+            out = self.outputs(x)
+            once, again = self.task.losses(out, y), self.task.losses(self.outputs(x), y)
+        self._check_shapes(out, y, once)
         near = torch.finfo(self.dtype).eps ** 0.5  # on a GPU, sums are rounded differently each time
         if not torch.allclose(once, again, rtol=near, atol=near, equal_nan=True):
             raise UserError(
@@ -234,10 +277,34 @@ class Objective:
                 "give it training=self.training"
             )
 
-    def minibatches(self, size: int, count: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def _count_units(self) -> None:
+        """Which of the losses count, (losses,), and of which cluster and fold each unit (units,) is."""
+        counted, of_example = [], []
+        for _, y in self._data.stores:
+            which = self.task.units(y)
+            each = np.ones((length(y), 1), bool) if which is None else which.flatten(1).cpu().numpy()
+            counted.append(each.ravel())
+            of_example.append(each.sum(1))
+        self._counted, self.units_of_example = np.concatenate(counted), np.concatenate(of_example)
+        self.units = int(self.units_of_example.sum())
+        if not self.units:
+            raise UserError(NO_UNIT.format(f"the {self.examples} examples"))
+        self._fold = fold_of(self.clusters, FOLDS, self.units_of_example)
+        self._unit_cluster = numbered(np.repeat(self.clusters, self.units_of_example))
+        self._unit_fold = np.repeat(self._fold, self.units_of_example)
+
+    def units_in(self, y: Nest) -> int:
+        """How many units the labels of a batch have. Raises UserError for none, of which there is no mean."""
+        count = int(self.task.count(y))
+        if not count:
+            raise UserError(NO_UNIT.format("a mini-batch"))
+        return count
+
+    def minibatches(self, size: int, count: int | None = None) -> list[Batch]:
         """The frozen examples in order, cut anew into mini-batches of exactly `size`; the first `count` of them.
 
-        Raises UserError where there are fewer than one, or than `count`, or where two would share an image.
+        Raises UserError where there are fewer than one, or than `count`; where two would share an image; where one
+        would hold examples of batches that differ in shape; or where one has no unit.
         """
         if size < 1:
             raise UserError(f"mini-batches of {size} asked; they need 1 example or more")
@@ -250,17 +317,30 @@ class Objective:
             )
         count = available if count is None else count
         if apart := parted(self.clusters[: count * size], size):
-            fitting = (s for s in range(size + 1, self.examples + 1) if not parted(self.clusters, s))
             raise UserError(
                 f"mini-batches of {size} part examples {apart[0]} and {apart[1]}, which share an image and are not "
-                f"independent; take mini-batches of {next(fitting)}"
+                f"independent; {self._fitting(size)}"
             )
-        cuts = [slice(i * size, (i + 1) * size) for i in range(count)]
-        return [(self.x[cut], self.y[cut]) for cut in cuts]
+        if (between := self._data.straddling(size, count)) is not None:
+            raise UserError(
+                f"mini-batch {between} of {size} examples would hold some of two batches that differ in shape; "
+                f"{self._fitting(size)}"
+            )
+        without = np.flatnonzero(self.units_of_example[: count * size].reshape(count, size).sum(1) == 0)
+        if without.size:
+            raise UserError(NO_UNIT.format(f"mini-batch {without[0]} of {size} examples"))
+        return [self._data.cut(i * size, (i + 1) * size) for i in range(count)]
 
-    def nll_sum(self, x: Tensor, y: Tensor) -> Tensor:
-        """sum_i l(f(x_i), y_i) on one batch, differentiable."""
-        return self.loss(self.model(x), y).sum()
+    def _fitting(self, size: int) -> str:
+        """What mini-batches to take where those of `size` will not do: the next larger, else the next smaller."""
+        for s in (*range(size + 1, self.examples + 1), *range(size - 1, 0, -1)):
+            if not parted(self.clusters, s) and self._data.straddling(s, self.examples // s) is None:
+                return f"take mini-batches of {s}"
+        return "freeze batches that are whole mini-batches, all padded alike"
+
+    def nll_sum(self, x: Nest, y: Nest) -> Tensor:
+        """The sum of l_i over the units of one batch, differentiable."""
+        return self.task.total(self.outputs(x), y)
 
     def penalty(self) -> Tensor:
         """penalty(theta) where the private copy stands, a scalar in float64."""
@@ -323,55 +403,48 @@ class Objective:
         """In how many folds `evaluate` gives the NLL too."""
         return int(self._fold.max()) + 1
 
-    def _hits(self, logits: Tensor, y: Tensor) -> Tensor | None:
-        """Whether the largest output is the example's class, (n,); None where the labels are not of classes."""
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            return None
-        if y.is_floating_point():
-            if not (self._soft_classes and y.shape == logits.shape):
-                return None
-            y = y.argmax(-1)
-        return (logits.argmax(-1) == y) & logits.isfinite().all(-1) if y.ndim == 1 else None
-
     @torch.inference_mode()
     def evaluate(self, *, autocast: torch.dtype | None = None) -> Evaluation:
-        """The objective where the private copy stands. Accuracy of a soft label counts its largest class.
+        """The objective where the private copy stands, nll and accuracy over units.
 
         autocast: a type of lower precision for the network's products of matrices and convolutions, as torch.autocast
         chooses them. Inf and NaN are results and stay so.
         """
         losses, hits = [], []
         at_once = CACHED if self.device.type == "cpu" else self.examples
-        parts = [part for x, y in self.batches for part in zip(x.split(at_once), y.split(at_once), strict=True)]
-        for x, y in parts:
+        for x, y in (part for batch in self.batches for part in split(batch, at_once)):
             with true_float32(), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
-                logits = self.model(x)
-            logits = logits.to(self.dtype)
-            losses.append(self.loss(logits, y).double())
-            hits.append(self._hits(logits, y))
-        known = [h.double() for h in hits if h is not None]
+                out = self.outputs(x)
+            out = mapped(lambda t: t.to(self.dtype), out)
+            losses.append(self.task.losses(out, y).double().flatten())
+            hit = self.task.hits(out, y)
+            hits.append(None if hit is None else hit.double().flatten())
+        known = [h for h in hits if h is not None]
         found = torch.cat([*losses, *known, self.penalty()[None]]).cpu().numpy()  # one copy from the device
-        loss, right, penalty = np.split(found, [sum(map(len, losses)), len(found) - 1])
-        nll, sem = mean_and_sem(loss, self.clusters)
+        loss, right, (penalty,) = np.split(found, [len(self._counted), len(found) - 1])
+        loss = loss[self._counted]
+        nll, sem = mean_and_sem(loss, self._unit_cluster)
         accuracy = accuracy_sem = math.nan
         if len(known) == len(hits):
-            accuracy, accuracy_sem = mean_and_sem(right, self.clusters)
-        fold = tuple((np.bincount(self._fold, weights=loss) / np.bincount(self._fold)).tolist())
-        return Evaluation(nll, sem, float(penalty[0]), nll + float(penalty[0]), accuracy, accuracy_sem, len(loss), fold)
+            accuracy, accuracy_sem = mean_and_sem(right[self._counted], self._unit_cluster)
+        fold = tuple((np.bincount(self._unit_fold, weights=loss) / np.bincount(self._unit_fold)).tolist())
+        loss_with = nll + float(penalty)
+        counts = self.examples, self.units
+        return Evaluation(nll, sem, float(penalty), loss_with, accuracy, accuracy_sem, *counts, fold)
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers: loss, penalty, data and weights, the last two by content."""
         given = self._given_clusters
         clusters = {} if given is None else {"clusters_sha256": fingerprint({"clusters": torch.tensor(self.clusters)})}
         return {
-            "loss": getattr(self.loss, "__qualname__", type(self.loss).__qualname__),
+            **self.task.config(),
             "weight_decay": self.weight_decay,
             "penalty": self.penalty_form,
             "decay": "all" if self.penalty_form == "norm-sum" else self.decay,
             "dtype": str(self.dtype).removeprefix("torch."),
             "examples": self.examples,
             "data": self.data_config,
-            "data_sha256": fingerprint({"x": self.x, "y": self.y}),
+            "data_sha256": self._data.fingerprint(),
             **clusters,
             "weights_sha256": fingerprint(self.model.state_dict()),
             "provenance": self.provenance,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective.batchnorm import recalibrated
+from landscape.objective.nests import length, rows
 from landscape.objective.objective import Evaluation, Objective
 from landscape.objective.parameters import Direction, displaced
 from landscape.planes.plane import Plane
@@ -56,7 +57,7 @@ class Slice:
             if self.batchnorm == "stored":
                 yield mine
             else:
-                with recalibrated(mine.model, mine.batches):
+                with recalibrated(mine):
                     yield mine
 
     def evaluate(self, coordinates: Sequence[float], *, exactly: bool = False) -> Evaluation:
@@ -95,9 +96,9 @@ def worker_count(objective: Objective) -> int:
     hooks = [m.register_forward_hook(weigh) for m in objective.model.modules()]
     try:
         with torch.inference_mode():
-            objective.model(objective.x[:1])
+            objective.outputs(rows(objective.batches[0][0], slice(1)))
     finally:
         for hook in hooks:
             hook.remove()
-    examples = max(len(y) for _, y in objective.batches)
+    examples = max(map(length, objective.batches))
     return int(max(1, min(torch.get_num_threads(), ACTIVATION_BYTES // (4 * largest * examples))))

@@ -1,0 +1,98 @@
+"""The frozen examples on their device, whole where their batches join, else as the batches came."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.objective.nests import Batch, alike, checked, joined, leaves, length, named, rows, split
+from landscape.objective.parameters import fingerprint
+
+Place = tuple[int, Tensor]  # a store, and rows of it
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches (x, y) of examples, numbered in order from 0.
+
+    Consecutive batches that join (of one structure, their tensors of one shape but for the number of examples) are one
+    store; of images of one size there is one store in all, of texts padded batch by batch there are several.
+
+    stores: the examples; sizes: how many the batches have that make up each store.
+    """
+
+    stores: list[Batch]
+    sizes: list[list[int]]
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> Batches:
+        """Those of the batches that have an example, copied. Raises UserError where they are no nests of tensors."""
+        groups: list[list[Batch]] = []
+        for number, batch in enumerate(batches):
+            if length(checked(batch, number)) == 0:
+                continue
+            if groups and alike(groups[-1][-1], batch):
+                groups[-1].append(batch)
+            else:
+                groups.append([batch])
+        return cls([joined(group) for group in groups], [[length(batch) for batch in group] for group in groups])
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches as they came."""
+        for store, sizes in zip(self.stores, self.sizes, strict=True):
+            yield from split(store, sizes)
+
+    @property
+    def starts(self) -> list[int]:
+        """The number of the first example of each store, and how many there are in all."""
+        return [0, *itertools.accumulate(sum(sizes) for sizes in self.sizes)]
+
+    @property
+    def examples(self) -> int:
+        return self.starts[-1]
+
+    def chunks(self, size: int | None) -> list[Batch]:
+        """All examples in order, in chunks of at most `size` that part no store; None for the batches as they came."""
+        return list(self) if size is None else [part for store in self.stores for part in split(store, size)]
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """The examples from one number up to another, which lie in one store."""
+        store = self._store_of(start)
+        first = self.starts[store]
+        return rows(self.stores[store], slice(start - first, stop - first))
+
+    def straddling(self, size: int, count: int) -> int | None:
+        """The number of the first mini-batch of `count`, of `size` examples each, that lies in two stores."""
+        inner = self.starts[1:-1]
+        return next((start // size for start in inner if start % size and start < size * count), None)
+
+    def places(self, index: Sequence[int] | np.ndarray, size: int) -> list[Place]:
+        """Where the examples of these numbers, in ascending order, are: in parts of at most `size` and of one store."""
+        index = np.asarray(index)
+        found: list[Place] = []
+        for store, (first, after) in enumerate(itertools.pairwise(self.starts)):
+            here = torch.from_numpy(index[(first <= index) & (index < after)] - first)
+            device = leaves(self.stores[store])[0].device
+            found += [(store, part.to(device)) for part in here.split(size) if len(part)]
+        return found
+
+    def at(self, place: Place) -> Batch:
+        """The examples of one of `places`: a copy."""
+        store, index = place
+        return rows(self.stores[store], index)
+
+    def fingerprint(self) -> str:
+        """sha256 over the examples, as they are stored."""
+        tensors: dict[str, Tensor] = {}
+        for number, (x, y) in enumerate(self.stores):
+            prefix = f"{number}." if len(self.stores) > 1 else ""
+            tensors |= named(prefix + "x", x) | named(prefix + "y", y)
+        return fingerprint(tensors)
+
+    def _store_of(self, example: int) -> int:
+        return int(np.searchsorted(self.starts, example, side="right")) - 1

@@ -1,0 +1,179 @@
+"""How a batch becomes losses: the call of the network, what is one unit of the mean, and whether it is right.
+
+Whatever is one task's alone stands here; the objective, its curvature and the analyses know a task by these methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from landscape.objective.nests import Batch, Nest, length
+from landscape.objective.networks import Network, one_tensor
+from landscape.runtime.errors import UserError
+
+ExampleLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+SHARES = 1e-3  # what the rounding of half precision leaves of a sum of soft labels
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What a network is asked: from batches to the losses whose mean is studied.
+
+    A batch is a pair (x, y) of inputs and labels, each a tensor or any nest of them (dicts, lists, tuples), in which
+    each tensor has an example a row. An example has one unit of the loss or more, such as its pixels or tokens; the
+    mean is over units, and those of one example are never taken for independent. A subclass is a frozen dataclass: its
+    fields are its settings, checked where it is made (`__post_init__`), and stored with every result.
+
+    `losses` must be differentiable twice in the outputs, and each loss a function of its own example.
+    """
+
+    def pair(self, batch: Any) -> Batch:
+        """The inputs and labels (x, y) of a batch as the data give it. Raises UserError where that is no pair."""
+        if isinstance(batch, (tuple, list)) and len(batch) == 2:
+            return batch[0], batch[1]
+        raise UserError(
+            f"the data give a batch as {type(batch).__name__}, not as a pair (x, y); give pairs, or a task whose "
+            "`pair` makes one of it"
+        )
+
+    def outputs(self, network: Network, x: Nest) -> Nest:
+        """What the network makes of the inputs: a nest of floating-point tensors, by which `losses` are curved in the
+        Gauss-Newton matrix.
+        """
+        return network(x)
+
+    @abstractmethod
+    def losses(self, outputs: Nest, y: Nest) -> Tensor:
+        """The loss of each unit, (n,); or (n, ...) where an example has several units."""
+
+    def units(self, y: Nest) -> Tensor | None:
+        """Which of the losses count as units, (n, ...) of truth values, of the shape of `losses`. The others may be any
+        finite number. None where each example is one unit.
+        """
+        return None
+
+    def hits(self, outputs: Nest, y: Nest) -> Tensor | None:
+        """Whether each unit is right, of the shape of `losses`: 1 or 0, or NaN where its label does not say; the mean
+        is the accuracy. None where a task knows no right and wrong.
+        """
+        return None
+
+    def check(self, outputs: Nest, y: Nest) -> None:
+        """Raise UserError for labels y (n, ...) that do not fit the outputs of one example, (1, ...)."""
+        return
+
+    def config(self) -> dict[str, Any]:
+        """What fixes the losses, as it is stored with the results."""
+        return {"task": {"name": type(self).__qualname__, **asdict(self)}}
+
+    def total(self, outputs: Nest, y: Nest) -> Tensor:
+        """The sum of the losses of the units: a scalar, differentiable."""
+        losses, counted = self.losses(outputs, y), self.units(y)
+        return (losses if counted is None else losses.masked_fill(~counted, 0)).sum()
+
+    def count(self, y: Nest) -> int | Tensor:
+        """How many units the labels have."""
+        counted = self.units(y)
+        return length(y) if counted is None else counted.sum()
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One of several classes: the cross-entropy of logits (n, classes) with classes (n,), or soft labels (n, classes).
+
+    An example is right where its largest logit is that of its class, or of its soft label's largest, and all are
+    finite.
+    """
+
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Per-example cross-entropy, (n,)."""
+        return F.cross_entropy(outputs, y, reduction="none")
+
+    def hits(self, outputs: Tensor, y: Tensor) -> Tensor | None:
+        """Whether the largest output is the example's class, (n,); NaN for soft labels that are no shares of 1."""
+        return _largest_is_right(outputs, y)
+
+    def check(self, outputs: Nest, y: Tensor) -> None:
+        """Raise UserError for a label that the network has no output for, and soft labels that do not sum to 1."""
+        classes = one_tensor(outputs).shape[-1]
+        if y.is_floating_point():
+            if y.shape[-1] != classes:
+                raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")
+            if y.ndim == 2 and not (shares := _are_shares(y)).all():
+                bad = int((~shares).nonzero()[0])
+                raise UserError(
+                    f"the soft labels of example {bad} sum to {float(y[bad].sum()):g}, not to 1; for several "
+                    "classes at once, or a regression, give a per-example loss of your own with loss="
+                )
+        elif int(y.min()) < 0 or int(y.max()) >= classes:
+            bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
+            raise UserError(
+                f"label {bad} is out of range for a network of {classes} outputs (0 to {classes - 1}); "
+                "is this the data set that it was trained on?"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """The name of its loss."""
+        return {"loss": "cross_entropy"}
+
+
+@dataclass(frozen=True)
+class CustomLoss(Task):
+    """Any per-example loss, from the network's one tensor of outputs (n, ...) and labels y to (n,).
+
+    Where the labels are of classes, the largest output is right or wrong as in `Classification`.
+    """
+
+    loss: ExampleLoss
+
+    def losses(self, outputs: Tensor, y: Nest) -> Tensor:
+        """The loss of each example, (n,)."""
+        return self.loss(outputs, y)
+
+    def hits(self, outputs: Tensor, y: Nest) -> Tensor | None:
+        """As those of `Classification`; None where the labels are not of classes."""
+        return _largest_is_right(outputs, y) if isinstance(y, Tensor) else None
+
+    def check(self, outputs: Nest, y: Nest) -> None:
+        """Raise UserError where the network returns anything else than one tensor."""
+        one_tensor(outputs)
+
+    def config(self) -> dict[str, Any]:
+        """The name of the loss."""
+        return {"loss": getattr(self.loss, "__qualname__", type(self.loss).__qualname__)}
+
+
+def task_of(task: Task | None, loss: ExampleLoss | None) -> Task:
+    """The task that was asked for, itself or by its loss: classification, where neither was."""
+    if task is not None and loss is not None:
+        raise UserError("task= and loss= both say what the loss is; give one of them")
+    if task is not None and not isinstance(task, Task):
+        raise UserError(f"task={task!r} is no landscape.Task; give an instance of one, such as Classification()")
+    return CustomLoss(loss) if loss is not None else task or Classification()
+
+
+def _are_shares(y: Tensor) -> Tensor:
+    """Which rows of soft labels (n, classes) are shares of 1; (n,)."""
+    return (y >= 0).all(-1) & ((y.sum(-1) - 1).abs() <= SHARES)
+
+
+def _largest_is_right(logits: Tensor, y: Tensor) -> Tensor | None:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return None
+    found = logits.argmax(-1)
+    finite = logits.isfinite().all(-1)
+    if y.is_floating_point():
+        if y.shape != logits.shape:
+            return None
+        right = (found == y.argmax(-1)) & finite
+        return torch.where(_are_shares(y), right.to(y.dtype), torch.nan)
+    return (found == y) & finite if y.ndim == 1 else None
