@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from landscape.objective.clusters import jackknife_sem, standard_error
@@ -76,7 +77,9 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
     A measure that needs points not computed yet is NaN; points filled in by interpolation count as computed.
     The standard errors are by delete-one-fold jackknife from nll_fold, the folds taken as equally large and the penalty
     as exact (Efron & Stein 1981); those of rays from width_ray_fold. NaN with fewer than 8 folds, where a replicate is
-    not finite, and for a barrier of 0. Where points tie for the largest, that of sharpness is on the large side.
+    not finite, for a barrier of 0, and where all replicates are the same, such as shares of points none of which turns
+    its sign: other examples need not give the same. Where points tie for the largest, that of sharpness is on the large
+    side.
 
     Returns a Dataset with `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's
     spacing leaves open (NaN where that is not bounded); merge it into the group. Its attributes name what was measured,
@@ -100,15 +103,9 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
         np.array([_sharpness(z, axes, radius), *_convexity(z, axes), *_width(z, axes), _barrier(z, axes[0], line)])
         for z in (_marked(z, done) for z in (loss, *_replicates(surface, dims, loss)))
     )
-    table = np.stack(
-        [
-            found[:, 0],
-            jackknife_sem(np.reshape([r[:, 0] for r in rest], (-1, len(QUANTITIES)))),
-            found[:, 1],
-            found[:, 2],
-        ],
-        axis=1,
-    )
+    sem = jackknife_sem(np.reshape([r[:, 0] for r in rest], (-1, len(QUANTITIES))))
+    sem[sem <= _rounding(found[:, 0])] = np.nan
+    table = np.stack([found[:, 0], sem, found[:, 1], found[:, 2]], axis=1)
     table[_too_coarse(found, axes, radius), :2] = np.nan
     table[(found[:, 0] == 0) & (np.array(QUANTITIES) == "barrier"), 1] = np.nan
     by_rays = _of_rays(surface) if quantity == "nll" else None
@@ -233,8 +230,13 @@ class _Measure:
 
 
 def _with_error(estimate: float, sem: float) -> str:
-    rounding = 1e-9 * max(abs(estimate), 1e-3)
-    return f"{estimate:.3g}" + (f" +- {sem if sem > rounding else 0:.2g}" if np.isfinite(sem) else "")
+    known = np.isfinite(sem) and sem > _rounding(estimate)
+    return f"{estimate:.3g}" + (f" +- {sem:.2g}" if known else "")
+
+
+def _rounding(estimate: ArrayLike) -> NDArray[np.float64]:
+    """Standard errors up to this are 0: no fold makes a difference."""
+    return 1e-9 * np.maximum(np.abs(np.asarray(estimate, float)), 1e-3)
 
 
 def _marked(z: np.ndarray, done: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def surface(z, x=None, y=None, **config):
     coordinates = {"x": np.linspace(-1, 1, z.shape[-1]) if x is None else x}
     if z.ndim == 2:
         coordinates["y"] = np.linspace(-1, 1, z.shape[0]) if y is None else y
-    folds = np.stack([z * share for share in np.linspace(0.98, 1.02, 9)])
+    folds = np.stack([1 + (z - 1) * share for share in np.linspace(0.98, 1.02, 9)])
     return xr.Dataset(
         {
             "nll": (dims, z, {"long_name": "negative log-likelihood"}), "nll_sem": (dims, 0.1 * np.abs(z)),
@@ -441,4 +441,4 @@ def test_show_has_the_measures_and_what_was_filled_in(tmp_path):
     ls.save(tmp_path / "a.h5", surface=group.merge(measure(group)))
     shown = invoke("show", tmp_path / "a.h5").stdout
     assert "3 points interpolated, nll_error up to 0.25" in shown
-    assert "positive curvature on 1 +- 0 of the area" in shown
+    assert "positive curvature on 1 of the area" in shown

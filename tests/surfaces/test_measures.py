@@ -199,7 +199,7 @@ def test_standard_errors_cover():
 
 
 def test_no_error_without_folds_or_with_few_or_with_folds_that_have_gaps():
-    bowl = surface(lambda x: 1 + 9 * x**2, X, None, folds=[lambda x: x / 9, lambda x: -x / 9] * 4)
+    bowl = surface(lambda x: 1 + 9 * x**2, X, None, folds=[lambda x: x**2 / 9, lambda x: -(x**2) / 9] * 4)
     assert np.isfinite(values(bowl, "sem")["width"])
     assert all(np.isnan(v) for v in values(bowl.drop_vars("nll_fold"), "sem").values())
     two = bowl.isel(fold=slice(2))
@@ -209,13 +209,28 @@ def test_no_error_without_folds_or_with_few_or_with_folds_that_have_gaps():
     assert all(np.isnan(v) for v in values(gaps, "sem").values())
 
 
+def test_what_no_fold_changes_has_no_error_and_is_not_exact():
+    """Of a share of points none of which turns its sign, and of a slope that all folds share, the jackknife gives 0."""
+    folds = [lambda x, s=s: s for s in np.linspace(-0.1, 0.1, 9)]
+    group = surface(lambda x: 3 + x**2 - 2 * x**4, X, None, folds=folds)
+    group = group.merge(measure(group))
+    assert 0 < values(group)["positive_curvature"] < 1
+    assert np.isnan(values(group, "sem")["positive_curvature"])
+    assert np.isnan(values(group, "sem")["sharpness"])
+    assert not any("+- 0" in line for line in describe_measures(group))
+    stored = group.copy(deep=True)
+    stored["measure"].loc[{"bound": "sem"}] = 0.0
+    assert describe_measures(stored) == describe_measures(group)
+
+
 def test_the_order_of_dimensions_does_not_matter():
     bowl = surface(lambda x, y: 1 + 9 * x**2 + 4 * y**2, uneven)
     xr.testing.assert_identical(measure(bowl), measure(bowl.transpose("x", "y")))
 
 
 def test_words():
-    group = surface(lambda x, y: 1 + 9 * x**2 + 9 * y**2, X, X, folds=[lambda x, y: 0.1 * x, lambda x, y: -0.1 * x] * 4)
+    steeper, flatter = lambda x, y: 0.1 * x**2, lambda x, y: -0.1 * x**2
+    group = surface(lambda x, y: 1 + 9 * x**2 + 9 * y**2, X, X, folds=[steeper, flatter] * 4)
     lines = describe_measures(group.merge(measure(group)))
     assert lines[0].startswith("sharpness (within 0.5) 2.25 +- ")
     assert any(line.startswith("positive curvature on 1") for line in lines)
