@@ -62,7 +62,9 @@ def errors_over_mini_batches(name: str, estimates: np.ndarray, batch: np.ndarray
 
 
 def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
-    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": over_examples}
+    """A difference of variances that is not above 0 does not tell the examples' share from the probes': NaN, not 0."""
+    known = over_examples if over_examples > 0 else np.nan
+    return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": known}
 
 
 def moment_estimates(result: xr.Dataset) -> list[Estimate]:

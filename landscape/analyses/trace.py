@@ -174,7 +174,8 @@ def hessian_trace(objective: Objective, **settings: Any) -> xr.Dataset:
         scalars products, trace and frobenius_squared, and for each its standard errors: trace_sem_probes, how far other
         probes would have given another number; trace_sem_examples, how far other examples, whatever the probes, by
         delete-one-fold jackknife with Q held; and trace_sem, the root of the sum of their squares. From fewer than 8
-        probes or folds a standard error is NaN. With a penalty penalty_trace, its exact share in the trace.
+        probes or folds a standard error is NaN, and so is that over examples where it drowns in that over probes, which
+        trace_sem then is. With a penalty penalty_trace, its exact share in the trace.
 
     Raises
     ------

@@ -84,7 +84,8 @@ def filled_marker(phrases: Sequence[str], width: int) -> str:
 def with_sources(group: xr.Dataset, name: str) -> str:
     """A number of a `trace` or `density` group with its standard error, and what of it stems from what, in words.
 
-    Where that over examples is not known, as in files of before it was computed, that over probes is given as such.
+    Where that over examples is not known, as in files of before it was computed, that over probes is given as such; one
+    of 0 is left out, since none is that well known.
     """
 
     def known(variable: str) -> float:
@@ -94,7 +95,7 @@ def with_sources(group: xr.Dataset, name: str) -> str:
     over = {source: known(f"{name}_sem_{source}") for source in ("probes", "examples")}
     if f"{name}_sem_probes" not in group:
         total, over["probes"] = np.nan, total
-    named = [f"{sem:.2g} over {source}" for source, sem in over.items() if np.isfinite(sem)]
+    named = [f"{sem:.2g} over {source}" for source, sem in over.items() if sem > 0]
     if np.isfinite(total):
         return f"{value:.4g} +- {total:.2g}" + (f" ({', '.join(named)})" if named else "")
     return f"{value:.4g}" + (f" +- {', '.join(named)}" if named else "")

@@ -156,7 +156,10 @@ def test_the_error_is_the_spread_over_samples(mlp, estimator, products):
         )
         assert 0.8 < stated / spread < 1.25, name
         assert of_probes < 0.85 * spread
-        assert all(np.hypot(f[f"{name}_sem_probes"], f[f"{name}_sem_examples"]) == f[f"{name}_sem"] for f in found)
+        of_examples = [np.nan_to_num(f[f"{name}_sem_examples"]) for f in found]  # NaN where the probes hide it
+        assert all(
+            np.hypot(f[f"{name}_sem_probes"], e) == f[f"{name}_sem"] for f, e in zip(found, of_examples, strict=True)
+        )
 
 
 def diagonals(n, d=30):
@@ -206,6 +209,24 @@ def test_the_error_over_mini_batches_is_that_of_their_means():
     assert np.isnan(one["trace_sem"])
     assert np.isnan(one["trace_sem_examples"])
     assert with_sources(one, "trace") == f"{means[0].sum():.4g} +- {float(one['trace_sem_probes']):.2g} over probes"
+
+
+def test_what_examples_add_is_not_0_where_probes_hide_it(mlp):
+    """Half of the samples of so few probes gave a squared Frobenius norm of +- 0 over examples."""
+    found = [
+        ls.spectral_density(ls.Objective(mlp, drawn(seed, 60)), probes=probes, steps=3)
+        for seed in range(6)
+        for probes in (2, 8)
+    ]
+    hidden = []
+    for name in ("trace", "frobenius_squared"):
+        assert not any(float(f[f"{name}_sem_examples"]) == 0 for f in found)
+        assert not any("+- 0 " in with_sources(f, name) or "(0 " in with_sources(f, name) for f in found)
+        hidden += [(f[f"{name}_sem"], f[f"{name}_sem_probes"]) for f in found if np.isnan(f[f"{name}_sem_examples"])]
+    assert hidden
+    assert all(np.isnan(total) or total == of_probes for total, of_probes in hidden)
+    stored = found[0].assign(trace_sem=np.nan, trace_sem_probes=np.nan, trace_sem_examples=0.0)
+    assert with_sources(stored, "trace") == f"{float(stored['trace']):.4g}"
 
 
 def test_a_hessian_that_is_not_finite_has_no_trace(mlp, points):
