@@ -109,9 +109,13 @@ class Trace(Analysis):
         )
 
     def ready(self, objective: Objective) -> Sketch:
-        """Q with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2."""
+        """Q with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2.
+
+        Raises UserError where Q H Q^T is not symmetric.
+        """
         import torch
 
+        from landscape.linalg.eigenpairs import refuse_asymmetric
         from landscape.runtime.random import rademacher
 
         H = self._curvature(objective)
@@ -122,7 +126,15 @@ class Trace(Analysis):
         if not rank or not torch.isfinite(Q).all():
             return Sketch(H, Q[:0], H.no_moments())
         Q = torch.linalg.qr(Q.T)[0].T.contiguous()
-        return Sketch(H, Q, sum((H.with_moments(q)[1] for q in Q), H.no_moments()))
+        exact, within = H.no_moments(), Q.new_empty(rank, rank)
+        for q, row in zip(Q, within, strict=True):
+            product, moments = H.with_moments(q)
+            exact += moments
+            torch.mv(Q, product, out=row)
+        if torch.isfinite(within).all():
+            asymmetry, norm = (within - within.T).abs().max(), torch.linalg.matrix_norm(within, 2)
+            refuse_asymmetric(float(asymmetry), float(norm), Q.dtype)
+        return Sketch(H, Q, exact)
 
     def compute(self, ready: Sketch, unit: Index) -> Values:
         """What one probe adds to the exact part."""

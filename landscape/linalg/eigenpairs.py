@@ -83,14 +83,18 @@ def _rounding(lanczos: Lanczos, place: int, theta: np.ndarray) -> float:
     Raises UserError for one that is not symmetric: neither Ritz values nor residuals say anything of it.
     """
     norm, asymmetry = float(np.abs(theta).max()), float(lanczos.asymmetry[place])
-    eps = torch.finfo(lanczos.dtype).eps
-    if asymmetry > eps**0.5 * norm:
+    refuse_asymmetric(asymmetry, norm, lanczos.dtype)
+    return max(ROUNDING * torch.finfo(lanczos.dtype).eps * norm, asymmetry)
+
+
+def refuse_asymmetric(asymmetry: float, norm: float, dtype: torch.dtype) -> None:
+    """Raises UserError where <u, A v> and <v, A u> of unit vectors differ by more than rounding makes of a norm."""
+    if asymmetry > torch.finfo(dtype).eps ** 0.5 * norm:
         raise UserError(
             f"the operator is not symmetric: <u, A v> and <v, A u> differ by {asymmetry:.2g} where its largest "
             f"eigenvalue is about {norm:.2g}; a Hessian is not where a second derivative is wrong, as torch's of "
             "weight_norm is, or the loss draws random numbers, as dropout that is always on: take that out"
         )
-    return max(ROUNDING * eps * norm, asymmetry)
 
 
 def _nothing_missed(theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, which: str, tol: float) -> bool:

@@ -77,7 +77,7 @@ def _statistics(name: str, spectrum: xr.Dataset, notes: dict[str, None]) -> Iter
 def percent(test: xr.Dataset) -> str:
     """Accuracy in per cent with its standard error, where that is known; "-" of what has no accuracy."""
     accuracy, sem = 100 * float(test["accuracy"]), 100 * float(test["accuracy_sem"])
-    error = f" +- {sem:.2f}" if np.isfinite(sem) else ""
+    error = f" +- {sem:.2f}" if sem > 0 else ""  # all right or all wrong say nothing of the spread
     return f"{accuracy:.2f}{error} %" if np.isfinite(accuracy) else "-"
 
 

@@ -49,5 +49,7 @@ def _centre(surface: xr.Dataset) -> str:
     for axis in axes:
         near = near.where(abs(near[axis]) <= abs(surface[axis]).max() / 4)
     largest = float(near.max())
-    centre = f"NLL {float(here['nll']):.4g} +- {float(here['nll_sem']):.2g} at the centre"
-    return f"{centre}, errors up to {largest:.2g} near it"
+    sem = float(here["nll_sem"])
+    error = f" +- {sem:.2g}" if np.isfinite(sem) else ""
+    near_it = f", errors up to {largest:.2g} near it" if np.isfinite(largest) else ""
+    return f"NLL {float(here['nll']):.4g}{error} at the centre{near_it}"

@@ -412,6 +412,8 @@ def test_the_wrong_second_derivative_of_weight_norm_is_refused(kind, dtype):
         ls.hessian_top(objective, k=3)
     with pytest.raises(ls.UserError, match="not symmetric"):
         ls.spectral_density(objective, probes=1, steps=10)
+    with pytest.raises(ls.UserError, match="not symmetric"):
+        ls.hessian_trace(objective, products=30)
 
 
 @needs_shared
