@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,11 @@ class Batches:
         store = self._store_of(start)
         first = self.starts[store]
         return rows(self.stores[store], slice(start - first, stop - first))
+
+    @property
+    def divisible(self) -> int:
+        """What a size must divide, that no mini-batch of it lies in two stores; 0, which all do, for one store."""
+        return math.gcd(*self.starts[1:-1])
 
     def straddling(self, size: int, count: int) -> int | None:
         """The number of the first mini-batch of `count`, of `size` examples each, that lies in two stores."""

@@ -104,6 +104,8 @@ class Objective:
     dtype: float32 or float64, of parameters and floating-point inputs alike.
     provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
+    `examples` counts the examples, `units` the units, `units_of_example` (examples,) those of each.
+
     Raises UserError for data that are empty or no nests of tensors; for labels that do not fit the task (of classes:
     one that the network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics,
     whose loss would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails
@@ -334,7 +336,7 @@ class Objective:
     def _fitting(self, size: int) -> str:
         """What mini-batches to take where those of `size` will not do: the next larger, else the next smaller."""
         for s in (*range(size + 1, self.examples + 1), *range(size - 1, 0, -1)):
-            if not parted(self.clusters, s) and self._data.straddling(s, self.examples // s) is None:
+            if self._data.divisible % s == 0 and not parted(self.clusters, s):
                 return f"take mini-batches of {s}"
         return "freeze batches that are whole mini-batches, all padded alike"
 

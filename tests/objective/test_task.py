@@ -31,7 +31,7 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 
 @dataclass(frozen=True)
 class Gaussian(ls.Task):
-    """Regression with a variance of its own for each example: the network returns (mean, log variance)."""
+    """Regression with a variance of its own for each example: the network returns (mean, log variance, features)."""
 
     least: float = 1e-3
 
@@ -40,7 +40,7 @@ class Gaussian(ls.Task):
             raise ls.UserError(f"least={self.least} must be above 0")
 
     def losses(self, outputs, y):
-        mean, log_variance = outputs
+        mean, log_variance, _ = outputs
         return 0.5 * (log_variance + (y - mean).square() / (log_variance.exp() + self.least)).sum(1)
 
 
@@ -76,8 +76,7 @@ class Pixels(ls.Task):
         return network(x["image"])
 
     def losses(self, outputs, y):
-        known = self.units(y)
-        return torch.where(known, F.cross_entropy(outputs, y * known, reduction="none"), 7.0)
+        return F.cross_entropy(outputs, y * self.units(y), reduction="none")
 
     def units(self, y):
         return y != self.void
@@ -90,7 +89,7 @@ class MeanAndVariance(nn.Module):
 
     def forward(self, x):
         h = torch.tanh(self.hidden(x))
-        return self.mean(h), self.variance(h)
+        return self.mean(h), self.variance(h), h
 
 
 class Tagger(nn.Module):
@@ -219,14 +218,14 @@ def test_classification_is_cross_entropy_to_the_bit(mlp, points):
 
 
 def test_regression_with_a_variance():
-    """Outputs that are a tuple: both parts are curved in the Gauss-Newton matrix."""
+    """Outputs that are a tuple: two parts are curved in the Gauss-Newton matrix, the third the loss does not use."""
     torch.manual_seed(0)
     x, y = torch.randn(30, 3), torch.randn(30, 2)
     model, task = MeanAndVariance(), Gaussian(least=0.1)
     with unchanged(model):
         objective = ls.Objective(model, [(x[:20], y[:20]), (x[20:], y[20:])], task=task, dtype=torch.float64)
         found = objective.evaluate()
-    mean, log_variance = model.double()(x.double())
+    mean, log_variance, _ = model.double()(x.double())
     losses = 0.5 * (log_variance + (y - mean).square() / (log_variance.exp() + 0.1)).sum(1)
     assert found.nll == pytest.approx(losses.mean().item(), rel=1e-12)
     assert found.nll_sem == pytest.approx(losses.std().item() / math.sqrt(30), rel=1e-12)
@@ -318,6 +317,13 @@ def test_any_split_into_batches_gives_the_same(tagger, texts, objective, batch_s
             torch.testing.assert_close(H(V), Curvature(objective, kind=kind)(V), **EXACT)
     torch.testing.assert_close(H.gradient(), Curvature(objective).gradient(), **EXACT)
     assert gradient_norm(split) == pytest.approx(gradient_norm(objective), rel=1e-9)
+    assert gradient_norm(split)[0] == pytest.approx(H.gradient().norm().item(), rel=1e-9)
+    some = np.array([0, 4, 5, 11, 20])
+    chosen = [[part[i] for i in some] for part in texts]
+    those = ls.Objective(tagger, Texts(*chosen, 5), task=Tokens(), dtype=torch.float64)
+    for chunk_size in (None, 2):
+        H = Curvature(split, examples=some, chunk_size=chunk_size)
+        torch.testing.assert_close(H(V), Curvature(those)(V), **EXACT)
     moments = [FoldedCurvature(o).with_moments(V[0])[1] for o in (split, objective)]
     np.testing.assert_allclose(moments[0].first_without, moments[1].first_without, rtol=1e-9, atol=1e-12)
     with pytest.raises(ls.UserError, match=r"batches differ in shape and do not join to one; .* pad all alike"):
@@ -351,6 +357,9 @@ def test_mini_batches_of_texts_that_are_padded_batch_by_batch(tagger, texts):
     refusal = r"mini-batch 1 of 4 examples would hold some of two batches that differ in shape; take mini-batches of 6"
     with pytest.raises(ls.UserError, match=refusal):
         objective.minibatches(4)
+    odd = ls.Objective(tagger, Texts(*texts, 7, torch.arange(24) // 2), task=Tokens(), dtype=torch.float64)
+    with pytest.raises(ls.UserError, match=r"part examples 2 and 3, .* freeze batches that are whole mini-batches"):
+        odd.minibatches(3)
     with pytest.raises(ls.UserError, match=r"mini-batch 5 of 1 examples have no unit that counts"):
         objective.minibatches(1)
     with pytest.raises(ls.UserError, match=r"a mini-batch have no unit"):
@@ -409,6 +418,8 @@ def test_pixels_through_a_folded_network_of_images_in_dicts():
         return sum(losses) / objective.units
 
     assert objective.evaluate().nll == pytest.approx(nll(model).item(), rel=1e-5)
+    sums = sum(objective.nll_sum(*batch) for batch in objective.batches)
+    assert sums.item() / objective.units == pytest.approx(nll(model).item(), rel=1e-5)
     v = torch.randn(size(objective))
     gradient = torch.autograd.grad(nll(model), list(model.parameters()), create_graph=True)
     flat = torch.cat([g.reshape(-1) for g in gradient])
