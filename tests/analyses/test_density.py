@@ -212,7 +212,7 @@ def test_the_error_over_mini_batches_is_that_of_their_means():
 
 
 def test_what_examples_add_is_not_0_where_probes_hide_it(mlp):
-    """Half of the samples of so few probes gave a squared Frobenius norm of +- 0 over examples."""
+    """From 2 probes 8 of 20 samples gave a trace of +- 0 over examples, from 8 probes 2 of 20."""
     found = [
         ls.spectral_density(ls.Objective(mlp, drawn(seed, 60)), probes=probes, steps=3)
         for seed in range(6)
