@@ -41,11 +41,12 @@ class Entry:
 
 
 CATALOGUE: dict[str, Entry] = {
-    "spectrum": Entry("landscape.analyses.spectrum:Spectrum", "landscape.pictures.spectra"),
+    "test": Entry("landscape.analyses.test:Test"),
     "surface": Entry("landscape.analyses.surface:Surface", "landscape.pictures.surfaces"),
+    "spectrum": Entry("landscape.analyses.spectrum:Spectrum", "landscape.pictures.spectra"),
+    "top": Entry("landscape.analyses.top:Top", "landscape.pictures.top"),
     "density": Entry("landscape.analyses.density:Density", "landscape.pictures.density"),
     "trace": Entry("landscape.analyses.trace:Trace", "landscape.pictures.trace"),
-    "top": Entry("landscape.analyses.top:Top", "landscape.pictures.top"),
     "series": Entry("landscape.analyses.series:Series", "landscape.pictures.series"),
 }
 

@@ -119,6 +119,10 @@ class Analysis(Settings):
         """
         return subject.objective(self.examples)
 
+    def prepare_several(self, subjects: Mapping[str, Subject]) -> Any:
+        """The same for an analysis of several checkpoints at once, by label."""
+        raise NotImplementedError
+
     def group_for(self, objective: Any) -> str:
         """The name of its group in a results file, once it is known what it is of."""
         return self.group

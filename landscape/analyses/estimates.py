@@ -48,17 +48,17 @@ class Estimate:
     column: bool = True
 
     def __str__(self) -> str:
-        """The value with its interval, or else its standard error: "5.0% [2.5%, 9.4%]", "0.033 +- 0.004"."""
+        """The value with its interval, or else its standard error: "5.0% [2.5%, 9.4%]", "0.0331 +- 0.0036"."""
+        if not math.isfinite(self.value) and math.isnan(self.value):
+            return "-"
         mark = "*" if self.note else ""
         if not math.isnan(self.low):
             return f"{self._shown(self.value)}{mark} [{self._shown(self.low)}, {self._shown(self.high)}]"
-        if math.isfinite(self.sem):
-            scale, unit = (100, " %") if self.measure == "%" else (1, "")
-            digits = max(0, -math.floor(math.log10(scale * self.sem)) + 1) if self.sem > 0 else 2
-            if digits <= 6 and abs(scale * self.value) < 1e6:
-                return f"{scale * self.value:.{digits}f}{mark} +- {scale * self.sem:.{digits}f}{unit}"
-            return f"{scale * self.value:.4g}{mark} +- {scale * self.sem:.2g}{unit}"
-        return f"{self._shown(self.value)}{mark}"
+        if math.isnan(self.sem):
+            return f"{self._shown(self.value)}{mark}"
+        if self.measure == "%":
+            return f"{100 * self.value:.2f}{mark} +- {100 * self.sem:.2f} %"
+        return f"{self.value:.3g}{mark} +- {self.sem:.2g}"
 
     def _shown(self, value: float) -> str:
         return f"{value:.1%}" if self.measure == "%" else f"{value:.3g}"

@@ -73,7 +73,7 @@ def moment_estimates(result: xr.Dataset) -> list[Estimate]:
         Estimate(
             name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
             sem=float(result.get(f"{name}_sem", np.nan)), n=int(result["done"].sum()), counts="probes",
-            how="standard error over probes and, by jackknife, over examples", column=name == "trace",
+            how="standard error over probes and, by jackknife, over examples", column=False,
         )
         for name, text in MOMENTS.items()
         if name in result

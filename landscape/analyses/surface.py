@@ -106,7 +106,7 @@ class Surface(Directions, Analysis):
     formerly: ClassVar[Mapping[str, str]] = {"precision": "dtype"}
 
     points: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], ...] = 51
-    span: FiniteFloat | tuple[FiniteFloat, ...] | tuple[tuple[FiniteFloat, FiniteFloat], ...] | None = None
+    span: float | tuple[float | tuple[float, ...], ...] | None = None
     y_span: tuple[FiniteFloat, FiniteFloat] | None = None
     adaptive: Annotated[FiniteFloat, Gt(0)] | None = None
     standard_error: Annotated[FiniteFloat, Gt(0)] | None = None
@@ -178,7 +178,8 @@ class Surface(Directions, Analysis):
         return Slice(objective, plane, self.batchnorm, self.dtype)
 
     def _span(self, plane: Plane) -> Extent:
-        span = self.span if self.span is not None else plane.reach(per_axis(self.points, plane.dims))
+        asked: Any = self.span
+        span: Extent = asked if asked is not None else plane.reach(per_axis(self.points, plane.dims))
         if self.y_span is None:
             return span
         return ranges_of(span, 2)[0], self.y_span

@@ -7,7 +7,7 @@ number of workers and any batch size give the same pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,19 @@ class FrozenData:
     @property
     def samples(self) -> int:
         return len(self.y)
+
+    def begins(self, samples: int | None) -> bool:
+        """Whether its first `samples` are those that would be drawn if no more were asked for: examples are drawn one
+        by one, but mixed in whole blocks.
+        """
+        mixed = self.clusters is not None
+        return samples is not None and samples <= self.samples and not (mixed and samples % MIX_BLOCK)
+
+    def first(self, samples: int) -> FrozenData:
+        """The first examples, as a set of their own."""
+        clusters = None if self.clusters is None else self.clusters[:samples]
+        config = {**self.config, "samples": samples}
+        return replace(self, x=self.x[:samples], y=self.y[:samples], config=config, clusters=clusters)
 
 
 def load_data(

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.objective.penalty import in_curvature
+from landscape.store.comparable import KINDS
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 
@@ -76,7 +77,7 @@ def caution_over(figure: Figure, text: str) -> None:
         figure.suptitle(lines, color=COLORS[1], weight="bold", fontsize="medium")
 
 
-def filled_marker(phrases: Sequence[str], width: int) -> str:
+def filled_lines(phrases: Sequence[str], width: int) -> str:
     """Phrases in lines of at most `width`, which break between them."""
     return fill(", ".join(phrase.replace(" ", "\u00a0") for phrase in phrases), width)
 
@@ -112,3 +113,8 @@ def examples_note(ax: Axes, group: xr.Dataset) -> None:
     else:
         text = f"{config.get('objective', {}).get('examples', '?')} examples"
     note_above(ax, with_penalty_note(text, in_curvature(group)))
+
+
+def variant_of(group: xr.Dataset) -> str:
+    """The form of the curvature that a group is of, in words."""
+    return KINDS.get(group.attrs.get("config", {}).get("kind", ""), "Hessian")

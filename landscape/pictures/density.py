@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from landscape.objective.clusters import mean_and_sem, numbered
 from landscape.objective.penalty import in_trace
 from landscape.pictures.axes import squeeze, stretch, symlog
-from landscape.pictures.canvas import COLORS, notes_above
-from landscape.pictures.smoothing import MANY, quadrature_cells
-from landscape.pictures.spectra import NARROWEST
+from landscape.pictures.canvas import COLORS, new_figure, notes_above, variant_of
+from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
 
 WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum divided by this
 
@@ -106,3 +106,10 @@ def _plot_nodes(ax: Axes, node: np.ndarray, weight: np.ndarray, n: int | None) -
     right.tick_params(axis="y", colors="0.35", which="both")
     ax.set_zorder(right.get_zorder() + 1)
     ax.patch.set_visible(False)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `density` group."""
+    figure, ax = new_figure(6.4, 4.0)
+    plot_density(group, ax, title=f"{prefix}spectral density of the {variant_of(group)}")
+    return {name: figure}

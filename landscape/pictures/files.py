@@ -8,8 +8,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from landscape import store
-from landscape.pictures import draw
 from landscape.runtime.errors import UserError
 
 
@@ -26,19 +24,3 @@ def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str],
     except OSError as e:
         raise UserError(f"cannot write pictures into {folder}: {e.strerror or e}; choose another place") from e
     return written
-
-
-def draw_file(
-    path: str | os.PathLike[str],
-    folder: str | os.PathLike[str] | None = None,
-    *,
-    quantity: str = "nll",
-    stem: str | None = None,
-) -> list[Path]:
-    """The pictures of one results file, beside it or in `folder`.
-
-    quantity: what is drawn of its surfaces. stem: what their names begin with; None for the file's own.
-    """
-    path = Path(path)
-    stem = stem if stem is not None and folder is not None else path.stem
-    return save_pictures(draw.draw(store.load(path), stem, quantity=quantity), folder or path.parent, stem)

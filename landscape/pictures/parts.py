@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from landscape.analyses.summaries import statistics_of
 from landscape.pictures.axes import symlog
-from landscape.pictures.canvas import COLORS, examples_note
+from landscape.pictures.canvas import COLORS, examples_note, new_figure, variant_of
 
 
 def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -34,3 +35,11 @@ def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> N
     ax.grid(axis="y", color="0.9", lw=0.6)
     ax.set_axisbelow(True)
     examples_note(ax, spectrum)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a group computed per layer or stage."""
+    figure, ax = new_figure(6.4, max(3.0, 1.4 + 0.2 * group.sizes["part"]))
+    per = group.attrs.get("config", {}).get("per") or "part"
+    plot_parts(group, ax, title=f"{prefix}{variant_of(group)} eigenvalues per {per}\n")
+    return {name: figure}

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.analyses.summaries import statistics_of
 from landscape.objective.penalty import in_curvature
 from landscape.pictures.axes import log_axis, name_ticks, symlog
-from landscape.pictures.canvas import MARKERS, filled_marker, note_above, style
-from landscape.store.comparable import differences, distinctions
+from landscape.pictures.canvas import MARKERS, caution_over, filled_lines, new_figure, new_row, note_above, style
+from landscape.store.comparable import caution, differences, distinctions
 
 
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -66,7 +67,7 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     unsure: list[np.ndarray] = []
     for i, (name, one) in enumerate(series.items()):
         one, _ = _by_number(one)
-        label = filled_marker([name, *distinctions(found, name)], 32)
+        label = filled_lines([name, *distinctions(found, name)], 32)
         statistics = statistics_of(one)
         assert statistics is not None
         values = statistics["summary"].sel(statistic=statistic).values.T * (100 if share else 1)
@@ -112,3 +113,23 @@ def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
         return series, None
     k = int(differing[0])
     return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), split[0][2 * k].strip(" _-.=")
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `series` group."""
+    figure, ax = new_figure(6.4, 4.0)
+    plot_series(group, ax, title=f"{prefix}Hessian eigenvalues over checkpoints")
+    return {name: figure}
+
+
+def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+    """NEP and APE of several series against their losses; nothing for one, or for one that is not finished."""
+    series = {label: group for label, group in groups.items() if "summary" in group}
+    if len(series) < 2:
+        return {}
+    figure, axes = new_row(12.0, 4.2, columns=2)
+    for statistic, ax in zip(("nep", "ape"), axes, strict=True):
+        plot_statistic(series, statistic, ax)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    caution_over(figure, caution(differences(series)))
+    return {name: figure}

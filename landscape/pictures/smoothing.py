@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import gaussian_kde
 
+NARROWEST = 60  # a kernel is no narrower than the axis divided by this
 MANY = 10.0  # a node that stands for more eigenvalues than this is a part of the bulk
 
 

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.analyses.summaries import statistics_of
 from landscape.objective.penalty import in_curvature
+from landscape.pictures import parts
 from landscape.pictures.axes import squeeze, stretch, symlog
-from landscape.pictures.canvas import COLORS, filled_marker, notes_above, style
-from landscape.pictures.smoothing import kernel_width, reflected_density
-from landscape.store.comparable import KINDS, caution, differences, distinctions, minibatches_of
+from landscape.pictures.canvas import COLORS, filled_lines, new_figure, notes_above, style, variant_of
+from landscape.pictures.smoothing import NARROWEST, kernel_width, reflected_density
+from landscape.store.comparable import caution, differences, distinctions, minibatches_of
 
 RUG = 7.0  # points that a row of ticks under the axis takes
-
-
-NARROWEST = 60  # a kernel is no narrower than the axis divided by this
 
 
 def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
@@ -44,7 +43,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     widths: list[float] = []
     narrow = False
     for i, (name, e) in enumerate(gathered.items()):
-        label = filled_marker([_spectrum_label(name, spectra[name]), *distinctions(found, name)], 88)
+        label = filled_lines([_spectrum_label(name, spectra[name]), *distinctions(found, name)], 88)
         drawn = _plot_sides(ax, e[np.isfinite(e)], linear, narrowest, {**style(i), "label": label})
         narrow |= drawn.count(0.0) > 0
         widths += filter(None, drawn)
@@ -124,10 +123,6 @@ def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
     return f"{name}: {estimate:.0%} negative{interval}{star}"
 
 
-def variant_of(group: xr.Dataset) -> str:
-    return KINDS.get(group.attrs.get("config", {}).get("kind", ""), "Hessian")
-
-
 def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
     """What all of some `spectrum` groups are."""
     configs = [spectrum.attrs.get("config", {}) for spectrum in spectra]
@@ -143,3 +138,22 @@ def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
     if any(config.get("batches") for config in configs):
         words += ["of", counts.pop() if len(counts) == 1 else "", "mini-batches", f"of {size}" if size else ""]
     return prefix + " ".join(filter(None, words))
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `spectrum` group."""
+    if "part" in group.dims:
+        return parts.draw(group, name, prefix)
+    figure, ax = new_figure(6.4, 4.1)
+    plot_spectrum({prefix.removesuffix(": ") or name: group}, ax, title=spectrum_title([group], prefix))
+    return {name: figure}
+
+
+def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+    """The spectra of several results files in one picture; in what their settings differ is said beside each name."""
+    whole = {label: group for label, group in groups.items() if "part" not in group.dims}
+    if not whole:
+        return {}
+    figure, ax = new_figure(6.4, 3.8 + 0.27 * len(whole))
+    plot_spectrum(whole, ax, title=spectrum_title(list(whole.values())))
+    return {name.replace("spectrum", "spectra"): figure}

@@ -537,3 +537,23 @@ def _packed(phrases: Sequence[str], width: int) -> list[str]:
         else:
             lines += wrap(phrase, width, subsequent_indent="    ")
     return lines
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The pictures of a `surface` group: contours or a curve, relief, and maps.
+
+    quantity: nll, loss (with its penalty), accuracy or another that it has.
+    """
+    return draw_surface(group, name, prefix, quantity=quantity)
+
+
+def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+    """Several surfaces of two dimensions on one colour scale, as contours and in relief; nothing for one."""
+    flat = {label: group for label, group in groups.items() if "y" in group}
+    if len(flat) < 2:
+        return {}
+    several = name.replace("surface", "surfaces")
+    return {
+        several: side_by_side(flat, quantity=quantity),
+        f"{several}_3d": side_by_side(flat, quantity=quantity, relief=True),
+    }

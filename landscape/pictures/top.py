@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from landscape.pictures import parts
 from landscape.pictures.axes import symlog
-from landscape.pictures.canvas import COLORS, examples_note
+from landscape.pictures.canvas import COLORS, examples_note, new_figure, variant_of
 
 
 def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -29,3 +31,12 @@ def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
     examples_note(ax, top)
     if not ok.all():
         ax.legend(frameon=False, fontsize="small")
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `top` group."""
+    if "part" in group.dims:
+        return parts.draw(group, name, prefix)
+    figure, ax = new_figure(5.6, 3.8)
+    plot_top(group, ax, title=f"{prefix}top {variant_of(group)} eigenvalues, whole data\n")
+    return {name: figure}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.clusters import standard_error
 from landscape.objective.penalty import in_trace
-from landscape.pictures.canvas import COLORS, note_above, with_penalty_note, with_sources
+from landscape.pictures.canvas import COLORS, new_figure, note_above, variant_of, with_penalty_note, with_sources
 
 
 def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
@@ -40,3 +41,10 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
             in_trace(trace),
         ),
     )
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `trace` group."""
+    figure, ax = new_figure(6.4, 4.0)
+    plot_trace(group, ax, title=f"{prefix}trace of the {variant_of(group)}\n")
+    return {name: figure}

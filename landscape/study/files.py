@@ -28,7 +28,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir() and not (path / "config.json").exists():
-            inside = _checkpoints_in(path)
+            inside = checkpoints_in(path)
             if not inside:
                 raise UserError(f"{path} is not a folder of checkpoints ({', '.join(SUFFIXES)})")
             found += inside
@@ -38,7 +38,8 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return sorted(found, key=lambda path: _natural(path.stem)) if numbered else found
 
 
-def _checkpoints_in(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by the numbers in their names; none where it is no folder."""
     found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
     return sorted(found, key=lambda path: _natural(path.stem))
 

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from landscape import store
-from landscape.analyses.density import spectral_density
-from landscape.analyses.spectrum import hessian_spectrum
-from landscape.analyses.surface import evaluate_surface
+from landscape.analyses.base import Analysis
+from landscape.analyses.density import Density
+from landscape.analyses.spectrum import Spectrum
+from landscape.analyses.surface import Surface
+from landscape.analyses.test import Test
 from landscape.checkpoints.read import save_checkpoint
 from landscape.data.sources import open_source
 from landscape.data.transforms import input_settings
 from landscape.models import create_model
-from landscape.pictures import draw
-from landscape.pictures.files import draw_file, save_pictures
-from landscape.planes.random import random_plane
+from landscape.pictures import spectra
+from landscape.pictures.files import save_pictures
 from landscape.runtime.random import seeded
-from landscape.study.run import evaluate_test, into
-from landscape.study.subject import open_subject
+from landscape.study.drawing import draw_file
+from landscape.study.subject import Subject, SubjectSettings
 from landscape.study.words import table
 from landscape.training.recipe import Recipe
 from landscape.training.train import train
@@ -55,8 +56,9 @@ def quickstart(
         for picture in draw_file(results[name]):
             say(f"wrote {picture}")
     groups = {name: store.load(path) for name, path in results.items()}
-    spectra = {name: g["spectrum"] for name, g in groups.items()}
-    for picture in save_pictures({"spectra": draw.overlay(spectra)}, out, "all"):
+    for picture in save_pictures(
+        spectra.compare({n: g["spectrum"] for n, g in groups.items()}, "spectrum"), out, "all"
+    ):
         say(f"wrote {picture}")
     return table(groups)
 
@@ -74,41 +76,15 @@ def _train(name: str, recipe: Recipe, path: Path, seed: int, effort: float, devi
 
 
 def _analyse(checkpoint: Path, out: Path, seed: int, effort: float, device: str, progress: bool) -> None:
-    subject = open_subject(checkpoint, None, "digits", device=device, seed=seed)
-    evaluate_test(subject, out)
     batches = max(2, round(32 * effort))
-    surface_objective = subject.objective(subject.frozen(samples=16 * batches))
-    plane = random_plane(subject.model, seed=seed)
-    into(
-        out,
-        "surface",
-        lambda stored, save: evaluate_surface(
-            surface_objective,
-            plane,
-            points=2 * round(10 * effort**0.5) + 1,
-            partial=stored,
-            save=save,
-            progress=progress,
-        ),
+    subject = Subject(
+        checkpoint, SubjectSettings(data="digits", device=device, seed=seed, samples=16 * batches), progress=progress
     )
-    into(
-        out,
-        "spectrum",
-        lambda stored, save: hessian_spectrum(
-            surface_objective, batches=batches, seed=seed, partial=stored, save=save, progress=progress
-        ),
-    )
-    density_objective = subject.objective(subject.frozen(samples=max(16, round(128 * effort))))
-    into(
-        out,
-        "density",
-        lambda stored, save: spectral_density(
-            density_objective,
-            probes=max(2, round(4 * effort)),
-            steps=40,
-            seed=seed,
-            partial=stored,
-            save=save,
-            progress=progress,
-        ),
-    )
+    analyses: list[Analysis] = [
+        Test(),
+        Surface(points=2 * round(10 * effort**0.5) + 1, span=1.0, seed=seed),
+        Spectrum(batches=batches, seed=seed),
+        Density(probes=max(2, round(4 * effort)), steps=40, seed=seed, density_samples=max(16, round(128 * effort))),
+    ]
+    for analysis in analyses:
+        subject.run(analysis, out, progress=progress)

@@ -1,22 +1,129 @@
-"""An analysis into its group of a results file."""
+"""An analysis of a subject: in memory, or into a group of its results file."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from landscape import store
-from landscape.data.sources import MissingSplit
+from landscape.analyses.base import Analysis
+from landscape.analyses.estimates import Estimate
 from landscape.runtime import processes
+from landscape.runtime.errors import UserError
 from landscape.runtime.files import alone
-from landscape.store.units import Save, refuse_other
-from landscape.study.subject import Subject
+from landscape.store.units import Save, Work
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from landscape.study.subject import Subject
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an analysis found: its settings and its data, from which numbers and pictures follow.
+
+    Attributes
+    ----------
+    analysis
+        The settings.
+    data
+        The group as a results file has it.
+    """
+
+    analysis: Analysis
+    data: xr.Dataset
+    group: str
+    label: str = ""
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Its numbers, each with its interval."""
+        return self.analysis.estimates(self.data)
+
+    def plot(self, **look: Any) -> dict[str, Figure]:
+        """Its pictures, by name; keyword arguments as the analysis's own picture takes them."""
+        from landscape.study.drawing import draw_group
+
+        return draw_group(self.data, self.group, self.label, **look)
+
+    def __str__(self) -> str:
+        """One line: the analysis, how much of it is done, and its numbers."""
+        from landscape.study.words import describe
+
+        return describe(self.group, self.data)
+
+    __repr__ = __str__
+
+
+def run(
+    subject: Subject,
+    analysis: Analysis,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    budget: float | None = None,
+    progress: bool = False,
+) -> Result:
+    """Carry out an analysis; with `out`, into its group of that results file, going on from what is there.
+
+    Parameters
+    ----------
+    subject
+        The network and its data.
+    analysis
+        Its settings.
+    out
+        A results file; None to keep the result in memory alone.
+    progress
+        Whether progress bars are shown.
+    budget
+        Seconds after which no further unit is begun; what is done by then is a valid result.
+
+    Raises
+    ------
+    UserError
+        Where the file has this group with other settings, or results of another checkpoint.
+    """
+    work = Work(budget=budget, progress=progress)
+    if out is None:
+        objective = analysis.prepare(subject, {})
+        return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
+    refuse_another_checkpoint(out, subject.provenance)
+    return run_prepared(analysis, analysis.prepare(subject, held(out)), out, work, subject.label)
+
+
+def run_several(
+    subjects: Mapping[str, Subject],
+    analysis: Analysis,
+    out: str | os.PathLike[str],
+    *,
+    budget: float | None = None,
+    progress: bool = False,
+) -> Result:
+    """The same of an analysis of several checkpoints at once, by label."""
+    prepared = analysis.prepare_several(subjects)
+    return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "")
+
+
+def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str], work: Work, label: str) -> Result:
+    """An analysis, once it is known what it is of, into its group."""
+    group, beside = analysis.group_for(objective), analysis.beside(objective)
+
+    def compute(stored: xr.Dataset | None, save: Save) -> xr.Dataset:
+        return analysis.run(objective, stored=stored, work=work.saving(save))
+
+    return Result(analysis, into(out, group, compute, **beside), group, label)
+
+
+def held(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
+    """The groups of a results file; none where there is no file yet. The same on every process."""
+    return processes.from_first(store.load(path) if Path(path).exists() else {})
 
 
 def into(
@@ -25,11 +132,11 @@ def into(
     compute: Callable[[xr.Dataset | None, Save], xr.Dataset],
     **beside: xr.Dataset,
 ) -> xr.Dataset:
-    """Compute a group of a results file, going on from what the file has of it, and store it.
+    """Compute a group of a results file, continuing from what the file has of it, and store it.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
         torchrun each process computes, and the first alone writes. Another run of the same group is waited for.
-    beside: groups that are stored together with it, once it has found that it may go on.
+    beside: groups that are stored together with it, once it has found that it may continue.
     """
     path = Path(path)
     writes = processes.rank() == 0
@@ -44,30 +151,10 @@ def into(
     return result
 
 
-def evaluate_test(subject: Subject, out: str | os.PathLike[str] | None = None) -> xr.Dataset | None:
-    """Accuracy and NLL on the test split, each with its standard error over examples; None without such a split.
-
-    out: a results file to keep them in, and to take them from where it has those of the same network and data.
-    """
-    try:
-        data = subject.frozen(split="test", transform="eval")
-    except MissingSplit:
-        return None
-    objective = subject.objective(data)
-    config = json.loads(json.dumps({"analysis": "test", "objective": _without_penalty(objective.config())}))
-
-    def compute(stored: xr.Dataset | None, _: Save | None = None) -> xr.Dataset:
-        if stored is not None:
-            there = stored.attrs.get("config", {})
-            refuse_other({**there, "objective": _without_penalty(there.get("objective", {}))}, config)
-            return stored
-        values = objective.evaluate().asdict()
-        kept = {name: values[name] for name in ("nll", "nll_sem", "accuracy", "accuracy_sem", "examples")}
-        return xr.Dataset(kept, attrs={"config": config})
-
-    return compute(None) if out is None else into(out, "test", compute)
-
-
-def _without_penalty(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of an objective of which only the NLL and the accuracy are used."""
-    return {key: value for key, value in objective.items() if key not in ("weight_decay", "penalty", "decay")}
+def refuse_another_checkpoint(path: str | os.PathLike[str], provenance: dict[str, Any]) -> None:
+    """Raise UserError where the results file has those of other weights: one file, one network."""
+    path = Path(path)
+    for name, group in (store.load(path) if path.exists() else {}).items():
+        origin = group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
+        if origin and origin.get("sha256") != provenance["sha256"]:
+            raise UserError(f"{path} has the {name} of another checkpoint, {origin.get('file')}; write to another file")

@@ -1,110 +1,289 @@
-"""A network and the data that it is studied on."""
+"""A network and the data that it is studied on, opened once and asked by every analysis."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from annotated_types import Ge
 
-from landscape.checkpoints.load import load_checkpoint
-from landscape.checkpoints.stated import stated
-from landscape.data.frozen import FrozenData, load_data
-from landscape.objective.objective import Objective
+from landscape.analyses.base import Analysis, Examples
 from landscape.runtime.errors import UserError
+from landscape.runtime.settings import Settings
+from landscape.study.files import by_name, checkpoints_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from landscape.data.frozen import FrozenData
+    from landscape.objective.objective import Objective
+    from landscape.planes.plane import Plane
+    from landscape.study.run import Result
 
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
+Numbers = tuple[float, ...]
+ALL = Examples()
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network and the data it is studied on; what its checkpoint says of its recipe holds where nothing was asked."""
+@dataclass(frozen=True, kw_only=True)
+class SubjectSettings(Settings):
+    """Which network, on which data, with which loss.
 
-    model: torch.nn.Module
-    provenance: dict[str, Any]
-    data: str
-    data_settings: dict[str, Any]
-    objective_settings: dict[str, Any]
-    part: dict[str, Any]  # of the training split that it was trained on
-    progress: bool
+    What is None is settled when the subject is opened: by the checkpoint's metadata, by its weights, or by the data.
 
-    def frozen(
-        self,
-        *,
-        split: str = "train",
-        transform: str = "train",
-        samples: int | None = None,
-        at_most: int | None = None,
-    ) -> FrozenData:
-        """Examples of a split, drawn once; how many, as in `load_data`."""
-        settings = dict(self.data_settings)
-        if transform == "eval":
-            settings = {k: v for k, v in settings.items() if k not in RECIPE}
-        if split == "train":
-            settings |= self.part
-        return load_data(
-            self.data,
-            split=split,
-            transform=transform,
-            samples=samples,
-            at_most=at_most,
-            progress=self.progress,
-            **settings,
-        )
-
-    def objective(self, data: FrozenData) -> Objective:
-        return Objective(self.model, data, provenance=self.provenance, **self.objective_settings)
-
-
-def open_subject(
-    checkpoint: str | os.PathLike[str],
-    model: str | None,
-    data: str,
-    *,
-    device: str,
-    seed: int = 0,
-    eval_batch_size: int = 256,
-    num_classes: int | None = None,
-    image_size: int | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    weight_decay: float = 0.0,
-    penalty: str = "l2",
-    recipe: Mapping[str, Any] | None = None,
-    root: str | None = None,
-    download: bool = True,
-    progress: bool = False,
-) -> Subject:
-    """Load the network, and settle each setting: as asked, else as the checkpoint's metadata has it, else the default.
-
-    recipe: auto_augment, mixup, cutmix and smoothing, None where not asked.
-    download: whether data that are not here may be fetched.
-    weight_decay: of a penalty to study with the loss. The recipe's is not taken over: a decoupled one, as of AdamW,
+    Parameters
+    ----------
+    model
+        A name of landscape.models, timm:NAME, or file.py:function; by default what the checkpoint names.
+    data
+        digits, torch/NAME, hfds/NAME-or-folder, or an image folder; by default what the checkpoint names.
+    samples
+        Frozen examples of the training split; by default all, up to what an analysis can use.
+    transform
+        train: augmented as in training, drawn once and frozen. eval: the images as they are.
+    mean, std
+        Normalisation of the images, a number for each channel; by default the checkpoint's, or the data set's.
+    num_classes
+        Classes; by default read off the weights.
+    image_size
+        Side of the images; by default read off the weights, or the data's.
+    weight_decay
+        lambda of a penalty to study with the loss; the recipe's is not taken over: a decoupled one, as of AdamW,
         belongs to no loss that was ever minimised.
-
-    Raises UserError for a form of penalty without a weight_decay.
+    penalty
+        l2: (lambda / 2) sum ||p||^2 over the decayed parameters. norm-sum: lambda sum ||p||.
+    auto_augment
+        In timm's notation, such as rand-m9-n2-mstd1.0, or none; by default the checkpoint's.
+    mixup, cutmix, smoothing
+        Of the training recipe, 0 for off; by default the checkpoint's.
+    root
+        Where torch/ data sets are kept and downloaded to.
+    eval_batch_size
+        Examples in a forward pass; does not change the numbers beyond rounding.
+    seed
+        Of every random draw.
+    device
+        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     """
-    if penalty != "l2" and not weight_decay:
-        raise UserError(f"--penalty {penalty} adds nothing without its lambda; give that with --weight-decay")
-    network, provenance = load_checkpoint(
-        checkpoint, model, num_classes=num_classes, image_size=image_size, device=device
-    )
-    metadata = provenance["metadata"]
-    asked = {"mean": mean, "std": std, **{key: (recipe or {}).get(key) for key in RECIPE}}
-    settled = {key: value if value is not None else stated(metadata, key, checkpoint) for key, value in asked.items()}
-    data_settings = {
-        **{key: value for key, value in settled.items() if value not in (None, "none", "")},
-        "image_size": provenance["image_size"] or image_size,
-        "in_channels": provenance["in_channels"],
-        "num_classes": provenance["num_classes"],
-        "batch_size": eval_batch_size,
-        "seed": seed,
-        "root": root,
-        "download": download,
-    }
-    objective_settings = {"weight_decay": weight_decay, "penalty": penalty, "device": device}
-    fraction, drawn = (stated(metadata, key, checkpoint) for key in ("fraction", "seed"))
-    part = {"fraction": 1.0 if fraction is None else fraction, "fraction_seed": drawn or 0}
-    return Subject(network, provenance, data, data_settings, objective_settings, part, progress)
+
+    model: str | None = None
+    data: str | None = None
+    samples: Annotated[int, Ge(1)] | None = None
+    transform: Literal["train", "eval"] = "train"
+    mean: Numbers | None = None
+    std: Numbers | None = None
+    num_classes: Annotated[int, Ge(1)] | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    penalty: Literal["l2", "norm-sum"] = "l2"
+    auto_augment: str | None = None
+    mixup: Annotated[float, Ge(0)] | None = None
+    cutmix: Annotated[float, Ge(0)] | None = None
+    smoothing: Annotated[float, Ge(0)] | None = None
+    root: str | None = None
+    eval_batch_size: Annotated[int, Ge(1)] = 256
+    seed: Annotated[int, Ge(0)] = 0
+    device: str | None = None
+
+    def check(self) -> None:
+        """A form of penalty needs its lambda."""
+        if self.penalty != "l2" and not self.weight_decay:
+            raise UserError(f"--penalty {self.penalty} adds nothing without its lambda; give that with --weight-decay")
+
+
+class Subject:
+    """A network, and the frozen sets and losses that analyses ask for: each is drawn once, however many ask.
+
+    Parameters
+    ----------
+    checkpoint
+        A file or folder of weights; `landscape.open` is short for this class.
+    settings
+        As they were asked.
+
+    Attributes
+    ----------
+    model
+        The network, in eval mode.
+    provenance
+        Where the weights came from, as `load_checkpoint` gives it.
+    label
+        The checkpoint's name without its ending.
+    """
+
+    def __init__(
+        self, checkpoint: str | os.PathLike[str], settings: SubjectSettings | None = None, *, progress: bool = False
+    ) -> None:
+        from landscape.checkpoints.load import load_checkpoint
+        from landscape.checkpoints.stated import stated
+        from landscape.runtime.devices import chosen_device
+
+        self.settings = settings = settings or SubjectSettings()
+        self.device = chosen_device(settings.device)
+        self.model, self.provenance = load_checkpoint(
+            checkpoint, settings.model, num_classes=settings.num_classes, image_size=settings.image_size,
+            device=self.device,
+        )  # fmt: skip
+        self.label = Path(checkpoint).stem
+        self._progress = progress
+        metadata = self.provenance["metadata"]
+
+        def settled(key: str) -> Any:
+            asked = getattr(settings, key, None)
+            return asked if asked is not None else stated(metadata, key, checkpoint)
+
+        self.data = settled("data")
+        if self.data is None:
+            raise UserError(f"{checkpoint} does not name the data it was trained on; say which with --data")
+        self._data_settings: dict[str, Any] = {
+            **{key: value for key in ("mean", "std", *RECIPE) if (value := settled(key)) not in (None, "none", "")},
+            "image_size": self.provenance["image_size"] or settings.image_size,
+            "in_channels": self.provenance["in_channels"],
+            "num_classes": self.provenance["num_classes"],
+            "batch_size": settings.eval_batch_size,
+            "seed": settings.seed,
+            "root": settings.root,
+            "download": settings.data is not None,
+        }
+        fraction, drawn = (stated(metadata, key, checkpoint) for key in ("fraction", "seed"))
+        self._part: dict[str, Any] = {"fraction": 1.0 if fraction is None else fraction, "fraction_seed": drawn or 0}
+        self._drawn: dict[tuple[str, str], FrozenData] = {}
+        self._objectives: dict[tuple[str, str, int], Objective] = {}
+
+    def frozen(self, examples: Examples = ALL) -> FrozenData:
+        """Frozen examples of a split; a smaller set is the beginning of a larger one."""
+        from landscape.data.frozen import load_data
+
+        training = examples.split == "train"
+        transform = examples.transform or (self.settings.transform if training else "eval")
+        asked, at_most = (self.settings.samples if training else None), examples.usual
+        if examples.at_most is not None:
+            asked, at_most = (None if asked is None else min(asked, examples.at_most)), examples.at_most
+        if examples.exactly is not None:
+            asked, at_most = None, examples.exactly
+        key, wanted = (examples.split, transform), at_most if asked is None else asked
+        held = self._drawn.get(key)
+        if held is not None and wanted is not None and held.begins(wanted):
+            return held.first(wanted)
+        settings = {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
+        drawn = load_data(
+            self.data, split=examples.split, transform=transform, samples=asked, at_most=at_most,
+            progress=self._progress, **settings, **(self._part if training else {}),
+        )  # fmt: skip
+        if held is None or drawn.samples > held.samples:
+            self._drawn[key] = drawn
+        return drawn
+
+    def objective(self, examples: Examples = ALL) -> Objective:
+        """The loss on these examples."""
+        from landscape.objective.objective import Objective
+
+        data = self.frozen(examples)
+        key = (examples.split, str(data.config["transform"]), data.samples)
+        if key not in self._objectives:
+            self._objectives[key] = Objective(
+                self.model, data, weight_decay=self.settings.weight_decay, penalty=self.settings.penalty,
+                device=self.device, provenance=self.provenance,
+            )  # fmt: skip
+        return self._objectives[key]
+
+    def states(self, paths: Sequence[Path]) -> Mapping[str, Mapping[str, Tensor]]:
+        """The weights of other checkpoints of the same network, by label; each is read when it is asked for."""
+        return LazyStates(by_name(paths), self._state)
+
+    def trajectory(self, folder: Path) -> Mapping[str, Mapping[str, Tensor]]:
+        """The weights of the checkpoints of a folder, by the numbers in their names.
+
+        Raises
+        ------
+        UserError
+            For a folder without checkpoints.
+        """
+        found = checkpoints_in(folder)
+        if not found:
+            raise UserError(f"{folder} is not a folder of checkpoints, which a trajectory needs")
+        return self.states(found)
+
+    def stored_plane(self, file: Path) -> Plane:
+        """The plane of a results file, FILE.h5, or one of several, FILE.h5:GROUP.
+
+        Raises
+        ------
+        UserError
+            Where the file does not have it, or it is of another network.
+        """
+        from landscape import store
+        from landscape.planes.plane import Plane
+
+        path, _, group = str(file).rpartition(":") if ":" in file.name else (str(file), "", "")
+        planes = {name: data for name, data in store.load(path).items() if name.startswith("plane")}
+        if not planes or (group and group not in planes) or (not group and len(planes) > 1):
+            known = ", ".join(planes) or "none; make one with a surface"
+            raise UserError(f"directions={file} should name one plane of the file, as FILE.h5:GROUP; it has {known}")
+        return Plane.from_dataset(planes[group or next(iter(planes))], self.model)
+
+    def run(
+        self,
+        analysis: Analysis,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        budget: float | None = None,
+        progress: bool = False,
+    ) -> Result:
+        """Carry out an analysis, as `landscape.study.run.run` does."""
+        from landscape.study.run import run
+
+        return run(self, analysis, out, budget=budget, progress=progress)
+
+    def _state(self, path: Path) -> Mapping[str, Tensor]:
+        from landscape.checkpoints.load import load_checkpoint
+
+        origin = self.provenance
+        return load_checkpoint(
+            path, self.settings.model or origin["model"], num_classes=origin["num_classes"],
+            image_size=origin["image_size"], in_channels=origin["in_channels"],
+        )[0].state_dict()  # fmt: skip
+
+
+class LazyStates(Mapping[str, Mapping[str, "Tensor"]]):
+    """State dicts of checkpoints by label, each read when it is asked for: one is in memory at a time."""
+
+    def __init__(self, paths: Mapping[str, Path], load: Callable[[Path], Mapping[str, Tensor]]) -> None:
+        self.paths, self.load = paths, load
+
+    def __getitem__(self, label: str) -> Mapping[str, Tensor]:
+        return self.load(self.paths[label])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def open(checkpoint: str | os.PathLike[str], *, progress: bool = False, **settings: Any) -> Subject:
+    """The network of a checkpoint, to be analysed.
+
+    Parameters
+    ----------
+    checkpoint
+        A file or folder of weights.
+    progress
+        Whether progress bars are shown.
+    settings
+        Those of `SubjectSettings`, by name.
+
+    Raises
+    ------
+    UserError
+        For a setting that is unknown or out of its range, and as `load_checkpoint` and `load_data` do.
+
+    Examples
+    --------
+    >>> subject = landscape.open("vit.safetensors", data="digits")  # doctest: +SKIP
+    >>> subject.run(landscape.Spectrum(k=5)).plot()  # doctest: +SKIP
+    """
+    return Subject(checkpoint, SubjectSettings.asked(settings), progress=progress)

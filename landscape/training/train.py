@@ -208,7 +208,7 @@ def _step(
     network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, smoothing: float, x: Tensor, y: Tensor
 ) -> Tensor:
     def backward() -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
             logits = outputs(network, x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         optimizer.zero_grad()

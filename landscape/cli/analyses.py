@@ -1,0 +1,99 @@
+"""A command for each analysis of the catalogue, made when it is asked for: `landscape.cli.analyses.spectrum`, ..."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from landscape.analyses.base import Analysis
+from landscape.catalogue import CATALOGUE
+from landscape.cli.options import RunSettings, default_of, options_of, settled
+from landscape.study.subject import SubjectSettings
+
+CHECKPOINT = Annotated[Path, Parameter(help="Weights: .safetensors, a torch file (.pt, .pth, ...) or a folder.")]
+CHECKPOINTS = Annotated[Path, Parameter(help="Weights, or a folder of them; by the numbers in their names.")]
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    if name not in CATALOGUE:
+        raise AttributeError(name)
+    return command(name)
+
+
+def command(name: str) -> Callable[..., None]:
+    """The command of an analysis: its own settings, those of the subject, and those of a run."""
+    cls = CATALOGUE[name].settings
+    own_seed = "seed" in cls.__dataclass_fields__
+
+    def carry_out(checkpoints: Sequence[Path], own: Any, run: Any, subject: Any) -> None:
+        settings = settled(SubjectSettings, subject)
+        analysis = settled(cls, own, **({"seed": settings.seed} if own_seed else {}))
+        report([analysis], list(checkpoints), settings, settled(RunSettings, run))
+
+    def of_one(checkpoint: Path, *, own: Any, run: Any, subject: Any) -> None:
+        carry_out([checkpoint], own, run, subject)
+
+    def of_several(*checkpoints: Path, own: Any, run: Any, subject: Any) -> None:
+        carry_out(checkpoints, own, run, subject)
+
+    made: Any = of_several if cls.several else of_one
+    made.__name__, made.__doc__ = name, (cls.__doc__ or "").split("\n    Parameters\n")[0]
+    made.__annotations__ = {
+        **({"checkpoints": CHECKPOINTS} if cls.several else {"checkpoint": CHECKPOINT}),
+        "own": options_of(cls, without=("seed",)),
+        "run": options_of(RunSettings),
+        "subject": options_of(SubjectSettings),
+        "return": None,
+    }
+    made.__kwdefaults__ = {option: default_of(made, option) for option in ("own", "subject")}
+    return made
+
+
+def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: SubjectSettings, run: RunSettings) -> None:
+    """Carry out analyses one after another, say what was found, draw it, and say what was written."""
+    from landscape import store
+    from landscape.data.sources import MissingSplit
+    from landscape.runtime import processes
+    from landscape.study.drawing import draw_file
+    from landscape.study.files import by_name, in_order
+    from landscape.study.run import run as carry_out
+    from landscape.study.run import run_several
+    from landscape.study.subject import Subject
+    from landscape.study.words import describe, table
+
+    processes.start()
+    shown = not run.quiet and processes.rank() == 0
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO if shown else logging.WARNING)
+    several = any(analysis.several for analysis in analyses)
+    named = by_name(in_order(checkpoints)) if several else {path.stem: path for path in checkpoints}
+    subjects = {label: Subject(path, settings, progress=shown) for label, path in named.items()}
+    share = None if run.seconds is None else run.seconds / len(analyses)
+    groups = []
+    for analysis in analyses:
+        try:
+            if analysis.several:
+                found = run_several(subjects, analysis, run.out, budget=share, progress=shown)
+            else:
+                (subject,) = subjects.values()
+                found = carry_out(subject, analysis, run.out, budget=share, progress=shown)
+        except MissingSplit:
+            if len(analyses) == 1:
+                raise
+            if shown:
+                print("no test split found: no test accuracy")
+            continue
+        groups.append(found.group)
+    if not shown:
+        return
+    held = store.load(run.out)
+    for name in groups:
+        print(describe(name, held[name]))
+    print(f"wrote {run.out}")
+    for picture in draw_file(run.out):
+        print(f"wrote {picture}")
+    print(table({run.out.stem: held}))

@@ -1,0 +1,135 @@
+"""Commands on files that exist: look at them, draw them, and bring them in from and out to other software."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from landscape.runtime.errors import UserError, near_matches
+
+Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
+
+
+def show(*files: Path) -> None:
+    """What a file holds, and where it came from; of several results files, one table.
+
+    Example: landscape show vit.h5
+
+    Parameters
+    ----------
+    files
+        Checkpoints or results files.
+    """
+    from landscape import store
+    from landscape.checkpoints.read import is_checkpoint
+    from landscape.study.files import by_name
+    from landscape.study.words import describe_file, table
+
+    if not files:
+        raise UserError("show needs a file: a checkpoint or a results file")
+    results = [file for file in files if not is_checkpoint(file)]
+    if len(results) > 1:
+        print(table({name: store.load(file) for name, file in by_name(results).items()}))
+    for file in files if len(results) < 2 else [file for file in files if file not in results]:
+        print(describe_file(file))
+
+
+def plot(*files: Path, out: Path | None = None, quantity: str = "nll", quiet: Quiet = False) -> None:
+    """Draw results files; of several, also what they have in common on one scale.
+
+    Example: landscape plot resnet.h5 vit.h5 --out pictures
+
+    Parameters
+    ----------
+    files
+        Results files.
+    out
+        Folder of the pictures; by default beside each file.
+    quantity
+        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+    quiet
+        No report.
+    """
+    from landscape import store
+    from landscape.pictures.files import save_pictures
+    from landscape.study.drawing import cautions, compare_files, draw_file
+    from landscape.study.files import by_name
+
+    if not files:
+        raise UserError("plot needs a results file")
+    named = by_name(files)
+    written = [
+        picture
+        for name, file in named.items()
+        for picture in draw_file(file, out, stem=name.strip("/.").replace("/", "_"), quantity=quantity)
+    ]
+    if len(files) > 1:
+        groups = {name: store.load(file) for name, file in named.items()}
+        written += save_pictures(compare_files(groups, quantity=quantity), out or files[0].parent, "all")
+        for line in cautions(groups, quantity=quantity):
+            print(line, file=sys.stderr)
+    for picture in written if not quiet else []:
+        print(f"wrote {picture}")
+
+
+def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: Quiet = False) -> None:
+    """A surface computed by other software, into a results file.
+
+    Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
+
+    Parameters
+    ----------
+    file
+        The reference study's CSV, a CSV with a header, or Li et al.'s HDF5.
+    out
+        The results file (.h5) to write; its other analyses are kept.
+    weight_decay
+        lambda of the study's penalty, lambda * sum of norms; by default none is added.
+    quiet
+        No report.
+    """
+    from landscape import store
+    from landscape.study.words import describe
+    from landscape.surfaces.imports import import_surface
+    from landscape.surfaces.measures import measure
+
+    imported = import_surface(file, weight_decay=weight_decay)
+    imported = imported.merge(measure(imported), combine_attrs="override")
+    stored = store.stored(out, "surface")
+    if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
+        raise UserError(f"{out} has another surface already; choose another place with --out")
+    store.save(out, surface=imported)
+    if not quiet:
+        print(f"wrote {out}\n{describe('surface', imported)}")
+
+
+def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nll", quiet: Quiet = False) -> None:
+    """A surface of a results file, for other software.
+
+    Example: landscape export vit.h5 --out vit.vtu
+
+    Parameters
+    ----------
+    file
+        A results file.
+    out
+        What to write: .vtu or .vtk for ParaView, .csv, .npz.
+    group
+        Which of its surfaces.
+    quantity
+        ParaView's relief: nll, loss, accuracy, or another.
+    quiet
+        No report.
+    """
+    from landscape import store
+    from landscape.surfaces.exports import export_surface
+
+    groups = store.load(file)
+    if group not in groups:
+        raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
+    export_surface(groups[group], out, quantity=quantity)
+    if not quiet:
+        print(f"wrote {out}")

@@ -1,0 +1,126 @@
+"""Settings classes -> options of a command: names, types, defaults and help come from the fields and the docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
+from docstring_parser import DocstringStyle, parse
+
+from landscape.runtime.errors import UserError
+from landscape.runtime.settings import Settings
+
+SPELLED = {"k": ("--top", "-k"), "quiet": ("--quiet", "-q")}  # where an option is not simply the field's name
+S = TypeVar("S", bound=Settings)
+
+
+def options_of(cls: type[Any], *, without: Sequence[str] = (), optional: bool = False) -> Any:
+    """The fields of a settings class as options, to annotate a parameter of a command with.
+
+    without: fields that are no options of the command. optional: each is None where it is not asked.
+    """
+    hints, help_ = get_type_hints(cls, include_extras=True), explained(cls)
+    made = make_dataclass(
+        cls.__name__,
+        [
+            (
+                f.name,
+                Annotated[
+                    hints[f.name] | None if optional else hints[f.name],
+                    _spelled(f.name, hints[f.name], help_.get(f.name)),
+                ],
+                field(default=None if optional else f.default),
+            )
+            for f in fields(cls)
+            if f.name not in without
+        ],
+        kw_only=True,
+        frozen=True,
+    )
+    made.__module__ = cls.__module__
+    return Annotated[made, Parameter(name="*")]
+
+
+def explained(cls: type[Any]) -> dict[str, str]:
+    """The help of each field: its line under Parameters in the docstring of the class, or of one that it builds on."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        for entry in parse(base.__doc__ or "", DocstringStyle.NUMPYDOC).params:
+            for name in entry.arg_name.split(", "):
+                found[name] = " ".join((entry.description or "").split())
+    return found
+
+
+def settled(cls: type[S], options: Any, **beside: Any) -> S:
+    """The settings that options of `options_of(cls)` ask for, and what else they need.
+
+    Raises UserError for a value out of its range.
+    """
+    asked = {f.name: getattr(options, f.name) for f in fields(cls) if hasattr(options, f.name)}
+    return cls(**asked, **beside)
+
+
+def default_of(command: Any, parameter: str) -> Any:
+    """The options of a parameter of a command, with nothing asked."""
+    return get_args(command.__annotations__[parameter])[0]()
+
+
+def _spelled(name: str, hint: Any, help_: str | None) -> Parameter:
+    names = SPELLED.get(name)
+    if _of_numbers(hint):
+        return Parameter(
+            name=names, help=help_, converter=_numbers, n_tokens=1, allow_leading_hyphen=True, metavar="NUMBERS"
+        )
+    return Parameter(name=names, help=help_)
+
+
+def _of_numbers(hint: Any) -> bool:
+    """Whether a value may be several numbers, written with commas: 0.485,0.456,0.406."""
+    origin = get_origin(hint)
+    if origin is Annotated or origin in (Union, UnionType):
+        return any(_of_numbers(a) for a in get_args(hint))
+    return origin is tuple and any(a in (int, float) or _of_numbers(a) for a in get_args(hint))
+
+
+def _numbers(_: Any, tokens: Sequence[Any]) -> Any:
+    text = tokens[-1].value
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as e:
+        raise ValueError(f"{text} is not numbers with commas, such as 0.485,0.456,0.406") from e
+    plain = [int(x) if x.is_integer() and abs(x) < 2**53 else x for x in found]
+    return plain[0] if len(plain) == 1 else tuple(plain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Where the results go, and for how long to compute.
+
+    Parameters
+    ----------
+    out
+        The results file (HDF5); what it already has is kept and continued.
+    budget
+        Time after which no further unit is begun, such as 90s, 10m or 2h; what is done by then is a valid result.
+    quiet
+        No progress bars and no report.
+    """
+
+    out: Path
+    budget: timedelta | None = None
+    quiet: bool = False
+
+    def check(self) -> None:
+        """The file must be one that can be written."""
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder; give the name of a results file, such as {self.out}/net.h5")
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget."""
+        return None if self.budget is None else self.budget.total_seconds()
