@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small networks gain nothing from more
@@ -16,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import landscape as ls
-from landscape.cli.main import app
+from landscape.cli.main import status
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hypothesis.settings.register_profile("noisy", deadline=None)  # a shared machine is no stopwatch
@@ -108,8 +108,10 @@ def cli(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 
 def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line in this process, where a process of its own would only cost time."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = status(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -72,6 +72,8 @@ class Test(Analysis):
         n = int(result["examples"])
         how = "standard error over examples"
         found = {name: (float(result[name]), float(result[f"{name}_sem"])) for name in ("accuracy", "nll")}
+        if found["accuracy"][1] == 0:  # all right or all wrong say nothing of the spread
+            found["accuracy"] = found["accuracy"][0], np.nan
         return [
             Estimate(name=f"test {name if name == 'accuracy' else 'NLL'}", value=value, sem=sem, n=n, counts="examples",
                      how=how, measure="%" if name == "accuracy" else "", column=name == "accuracy")

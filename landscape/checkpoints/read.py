@@ -19,11 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from landscape.checkpoints import huggingface
+from landscape.checkpoints.names import SUFFIXES
 from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.files import replacing
-
-SUFFIXES = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt", ".t7", ".safetensors")
-
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
 
@@ -104,11 +102,6 @@ def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Ma
             save_file(state, part, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
     except (OSError, SafetensorError) as e:
         raise UserError(f"cannot write {path}: {e}; choose another place") from e
-
-
-def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is that of a checkpoint: a folder, or one of the known endings."""
-    return Path(path).is_dir() or Path(path).suffix in SUFFIXES
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

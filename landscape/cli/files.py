@@ -24,7 +24,7 @@ def show(*files: Path) -> None:
         Checkpoints or results files.
     """
     from landscape import store
-    from landscape.checkpoints.read import is_checkpoint
+    from landscape.checkpoints.names import is_checkpoint
     from landscape.study.files import by_name
     from landscape.study.words import describe_file, table
 

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from datetime import timedelta
 from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
 
 T = TypeVar("T")
 
 
+def _group() -> Any:
+    """torch.distributed, where there are others to speak with; None on one process, which need not import torch."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_initialized() else None
+
+
 def start() -> None:
     """Join the others, where torchrun started this process; otherwise, or once joined, do nothing."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
+    if "TORCHELASTIC_RUN_ID" not in os.environ or _group() is not None:
         return
+    import torch
+    import torch.distributed as dist
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, number, count = next(dist.rendezvous("env://"))
     # The store may outlive an attempt: ranks that died in the last one must not be found in it.
@@ -34,30 +41,30 @@ def start() -> None:
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    if (dist := _group()) is not None:
         dist.destroy_process_group()
 
 
 def rank() -> int:
     """The number of this process, 0 on one alone."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if (dist := _group()) is not None else 0
 
 
 def size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if (dist := _group()) is not None else 1
 
 
 def local_rank() -> int:
     """The number of this process on its machine: that of the GPU it takes."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_initialized() else 0
+    return int(os.environ.get("LOCAL_RANK", 0)) if _group() is not None else 0
 
 
 def gathered(mine: T) -> list[T]:
     """What each process has, by rank, given to all."""
     everyone: list[Any] = [mine] * size()
     if size() > 1:
-        dist.all_gather_object(everyone, mine)
+        _group().all_gather_object(everyone, mine)
     return everyone
 
 
@@ -66,5 +73,5 @@ def from_first(mine: T) -> T:
     if size() == 1:
         return mine
     held: list[Any] = [mine]
-    dist.broadcast_object_list(held, src=0)
+    _group().broadcast_object_list(held, src=0)
     return held[0]

@@ -9,14 +9,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import TypeVar
 
-import torch
-
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
-
-
 _mine = threading.local()  # of a worker: the event that asks it to stop
 
 
@@ -37,6 +31,8 @@ def side_by_side(
     if workers == 1:
         yield from ((item, compute(item)) for item in items)
         return
+    import torch  # of whose threads each worker has a share
+
     threads, stop = torch.get_num_threads(), threading.Event()
 
     def begin() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from landscape.checkpoints.read import SUFFIXES
+from landscape.checkpoints.names import SUFFIXES
 from landscape.runtime.errors import UserError
 
 

@@ -43,7 +43,7 @@ def _plain(value: Any) -> str:
 
 def describe_file(path: Path) -> str:
     """What a checkpoint or a results file holds, and where it came from."""
-    from landscape.checkpoints.read import is_checkpoint
+    from landscape.checkpoints.names import is_checkpoint
 
     if is_checkpoint(path):
         from landscape.checkpoints.describe import describe_checkpoint

@@ -48,8 +48,7 @@ def _centre(surface: xr.Dataset) -> str:
     near = surface["nll_sem"]
     for axis in axes:
         near = near.where(abs(near[axis]) <= abs(surface[axis]).max() / 4)
-    largest = float(near.max())
-    sem = float(here["nll_sem"])
+    largest, sem = float(near.max()), float(here["nll_sem"])
     error = f" +- {sem:.2g}" if np.isfinite(sem) else ""
     near_it = f", errors up to {largest:.2g} near it" if np.isfinite(largest) else ""
     return f"NLL {float(here['nll']):.4g}{error} at the centre{near_it}"
