@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ def __getattr__(name: str) -> Callable[..., None]:
 def command(name: str) -> Callable[..., None]:
     """The command of an analysis: its own settings, those of the subject, and those of a run."""
     cls = CATALOGUE[name].settings
-    own_seed = "seed" in cls.__dataclass_fields__
+    own_seed = any(f.name == "seed" for f in fields(cls))
 
     def carry_out(checkpoints: Sequence[Path], own: Any, run: Any, subject: Any) -> None:
         settings = settled(SubjectSettings, subject)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +94,7 @@ def train(*, what: Any, how: Any) -> None:
     asked = settled(Training, what)
     out, model = asked.out, asked.model
     stated = None if ".py:" in model else split_settings(model)[1].get("drop_path_rate")
-    override = {name: getattr(how, name) for name in Recipe.__dataclass_fields__}
+    override = {f.name: getattr(how, f.name) for f in fields(Recipe)}
     if override["drop_path"] is None:
         override["drop_path"] = stated
     recipe = named_recipe(asked.recipe, **override)
