@@ -19,6 +19,7 @@ from landscape.analyses.moments import (
     errors,
     errors_over_mini_batches,
     moment_estimates,
+    moment_remarks,
     penalty_trace,
 )
 from landscape.runtime.errors import UserError
@@ -186,6 +187,10 @@ class Density(Analysis):
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         """The trace and the squared Frobenius norm."""
         return moment_estimates(result)
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """The sources of the errors."""
+        return moment_remarks(result)
 
 
 def spectral_density(objective: Objective, **settings: Any) -> xr.Dataset:

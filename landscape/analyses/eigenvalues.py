@@ -11,6 +11,7 @@ import xarray as xr
 from annotated_types import Ge
 from pydantic import BeforeValidator
 
+from landscape.objective.penalty import in_curvature
 from landscape.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,8 +129,11 @@ def pairs_remarks(result: xr.Dataset) -> list[str]:
     """How many eigenvalues did not converge, how many searches may have missed one, and what they cost."""
     pairs = result["converged"].values[np.isfinite(result["eigenvalue"].values)]
     unsure = int((result["done"] & ~result["complete"]).sum()) if "complete" in result else 0
+    silent = result.attrs.get("config", {}).get("method") == "pyhessian"  # which does not say
+    marked = ", and every statistic of them is marked *" if "summary" in result and not pairs.all() else ""
     return [
-        f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged",
-        f"{unsure} searches stopped before nothing could be missing" if unsure else "",
+        f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged{marked}",
+        f"{unsure} searches stopped before nothing could be missing" if unsure and not silent else "",
         f"{int(result['products'].sum())} Hessian products",
+        in_curvature(result),
     ]

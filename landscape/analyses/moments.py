@@ -13,6 +13,7 @@ import xarray as xr
 
 from landscape.analyses.estimates import Estimate
 from landscape.objective.clusters import jackknife_sem, mean_and_sem, numbered, sem_within
+from landscape.objective.penalty import in_trace
 
 if TYPE_CHECKING:
     from landscape.curvature.operators import Curvature
@@ -78,3 +79,16 @@ def moment_estimates(result: xr.Dataset) -> list[Estimate]:
         for name, text in MOMENTS.items()
         if name in result
     ]  # fmt: skip
+
+
+def moment_remarks(result: xr.Dataset) -> list[str]:
+    """How much of each error is over probes, and how much over examples; and the penalty in it."""
+    said = []
+    for name, text in MOMENTS.items():
+        sources = [
+            f"{float(result[f'{name}_sem_{source}']):.2g} over {source}"
+            for source in ("probes", "examples")
+            if np.isfinite(result.get(f"{name}_sem_{source}", np.nan))
+        ]
+        said.append(f"error of the {text}: {', '.join(sources)}" if sources else "")
+    return [*filter(None, said), in_trace(result)]

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from landscape.analyses.base import Analysis, Examples, Values
 from landscape.analyses.eigenvalues import Kind
 from landscape.analyses.estimates import Estimate
-from landscape.analyses.moments import MOMENTS, empty_folds, errors, moment_estimates, penalty_trace
+from landscape.analyses.moments import MOMENTS, empty_folds, errors, moment_estimates, moment_remarks, penalty_trace
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index
@@ -164,6 +164,10 @@ class Trace(Analysis):
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         """The trace and the squared Frobenius norm."""
         return moment_estimates(result)
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """The sources of the errors."""
+        return moment_remarks(result)
 
 
 def hessian_trace(objective: Objective, **settings: Any) -> xr.Dataset:

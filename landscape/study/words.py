@@ -25,8 +25,11 @@ def describe(name: str, group: xr.Dataset) -> str:
     settings = settings_of(group)
     if settings is None:
         return f"{name}: " + ", ".join(f"{k} {tuple(v.shape)}" for k, v in group.data_vars.items())
-    chosen = {k: v for k, v in settings.asdict().items() if v not in (None, False)}
-    parts = [", ".join(f"{k}={_plain(v)}" for k, v in chosen.items())]
+    config = group.attrs["config"]
+    chosen = {
+        k: v for k, v in config.items() if k != "analysis" and not isinstance(v, Mapping) and v not in (None, False)
+    }
+    parts = [", ".join(f"{k}={v}" for k, v in chosen.items())]
     if "done" in group:
         done = group["done"].values
         parts.append(f"{done.sum()} of {done.size} done")
@@ -35,10 +38,6 @@ def describe(name: str, group: xr.Dataset) -> str:
         parts.append(f"{label}: {said}" if label and said else said)
     parts += settings.remarks(group)
     return f"{name}: " + "; ".join(p for p in parts if p)
-
-
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def describe_file(path: Path) -> str:
@@ -105,6 +104,6 @@ def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterable[Row]:
             )
             cells = rows.setdefault(label, {})
             cells |= {prefix + e.name: e for e in estimates if e.column}
-    yield from (
-        (f"{name}: {label}" if label else name, size, cells) for label, cells in rows.items() if cells or not label
-    )
+    for label, cells in rows.items():
+        if cells or (not label and len(rows) == 1):
+            yield f"{name}: {label}" if label else name, size, cells

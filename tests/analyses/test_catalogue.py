@@ -1,0 +1,119 @@
+"""What every analysis of the catalogue must do: continue after a kill, share its units, and refuse bad settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+from helpers import ROOT, cli, invoke, refused
+
+from landscape import store
+from landscape.catalogue import CATALOGUE
+from landscape.cli.options import explained
+from landscape.runtime.errors import UserError
+
+# Small, so that each runs in seconds; an analysis that is not named runs as it is by default.
+QUICK = {
+    "surface": ("--points", 5, "--samples", 64, "--rays", 2),
+    "spectrum": ("--batches", 6),
+    "top": ("--top", 2, "--samples", 64, "--per", "stage", "--tol", 0.1),
+    "series": ("--batches", 3),
+    "density": ("--probes", 4, "--steps", 5, "--density-samples", 64),
+    "trace": ("--products", 16, "--samples", 64),
+}
+SINGLE = {"test"}  # of one unit: there is nothing to share or to continue
+
+
+def command(name: str, checkpoint: Path, out: Path) -> list[str]:
+    checkpoints = (
+        [checkpoint, checkpoint.parent / "again.safetensors"] if CATALOGUE[name].settings.several else [checkpoint]
+    )
+    for path in checkpoints:
+        if not path.exists():
+            path.write_bytes(checkpoint.read_bytes())
+    return list(map(str, (name, *checkpoints, "--out", out, "--quiet", *QUICK.get(name, ()))))
+
+
+def same_numbers(a: Path, b: Path, name: str) -> None:
+    one, two = (store.load(path)[group_of(path, name)] for path in (a, b))
+    assert set(one.variables) == set(two.variables)
+    for key in one.variables:
+        np.testing.assert_array_equal(one[key].values, two[key].values, err_msg=str(key))
+
+
+def group_of(path: Path, name: str) -> str:
+    return next(g for g, d in store.load(path).items() if d.attrs["config"]["analysis"] == name)
+
+
+@pytest.fixture(scope="module", params=sorted(CATALOGUE))
+def whole(request, trained, tmp_path_factory):
+    """The name of an analysis, its checkpoint, and the file of an uninterrupted run."""
+    out = tmp_path_factory.mktemp(request.param) / "whole.h5"
+    cli(*command(request.param, trained, out)).check_returncode()
+    return request.param, trained, out
+
+
+def test_killed_and_started_again_it_gives_the_same(whole, tmp_path):
+    name, checkpoint, out = whole
+    again = tmp_path / "again.h5"
+    script = (
+        "from landscape.store.units import Work\nWork.save_every = 0.0\nfrom landscape.cli.main import main\nmain()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, *command(name, checkpoint, again)], cwd=ROOT)
+    while run.poll() is None and not begun(again):
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    held = store.load(again)
+    if name not in SINGLE and run.returncode == -signal.SIGKILL and held:
+        assert any(d["done"].any() for d in held.values() if "done" in d)
+    cli(*command(name, checkpoint, again)).check_returncode()
+    same_numbers(out, again, name)
+
+
+def begun(path: Path) -> bool:
+    """Whether a unit is stored."""
+    try:
+        return path.exists() and any(bool(d["done"].any()) for d in store.load(path).values() if "done" in d)
+    except UserError:  # between two writes
+        return False
+
+
+def test_two_processes_give_the_numbers_of_one(whole, tmp_path):
+    name, checkpoint, out = whole
+    shared = tmp_path / "shared.h5"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", "localhost:0", "-m", "landscape"]  # fmt: skip
+    done = subprocess.run(
+        [*torchrun, *command(name, checkpoint, shared)], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    same_numbers(out, shared, name)
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_settings_are_read_back_from_what_is_stored(name):
+    cls = CATALOGUE[name].settings
+    assert cls.of({"analysis": name, **cls().asdict()}) == cls()
+    assert cls.of({}) == cls(), "a file from before these settings existed has their defaults"
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_every_setting_is_explained_and_an_unknown_one_refused(name, trained, tmp_path):
+    cls = CATALOGUE[name].settings
+    shown = invoke(name, "--help").stdout
+    assert "Example: landscape " in shown
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        assert f.name in hints
+        assert f.name in explained(cls), f"{f.name} of {name} has no line in the docstring"
+    refused(invoke(name, trained, "--out", tmp_path / "x.h5", "--nonsense", 1), "--nonsense")
