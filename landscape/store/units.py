@@ -19,6 +19,7 @@ from landscape.runtime.threads import side_by_side
 
 Save = Callable[[xr.Dataset], None]
 Index = tuple[int, ...]
+SAVE_EVERY = 10.0  # seconds: what a killed run loses at most, and a unit
 ROUND = 2.0  # seconds of work between two meetings of the processes under torchrun
 
 
@@ -62,7 +63,7 @@ class Work:
         Called with the unfinished result whenever `save_every` seconds have passed since the last time, when the
         budget is spent, and when interrupted.
     save_every
-        Seconds.
+        Seconds; by default SAVE_EVERY.
     budget
         Seconds after which no further unit is begun; None for no bound. At least one unit is computed.
     progress
@@ -70,13 +71,18 @@ class Work:
     """
 
     save: Save | None = None
-    save_every: float = 10.0
+    save_every: float | None = None
     budget: float | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
         """The clock of the budget starts here."""
         self._deadline = None if self.budget is None else time.monotonic() + self.budget
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two times of storing."""
+        return SAVE_EVERY if self.save_every is None else self.save_every
 
     def saving(self, save: Save) -> Work:
         """The same, with the same clock, storing by another function: of a part of a larger whole."""
@@ -130,7 +136,7 @@ def each_not_done(
                 for index in indices:
                     done[index] = True
                 bar.update(len(indices))
-                if work.save is not None and first and time.monotonic() - last > work.save_every:
+                if work.save is not None and first and time.monotonic() - last > work.pause:
                     work.save(result)
                     last = time.monotonic()
     except BaseException:

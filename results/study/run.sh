@@ -10,7 +10,7 @@ one() { # name, model, share of the training images, epochs; a 12th of them warm
     local stem="${1}_$3" checkpoint="study/${1}_$3.safetensors" epochs="study/${1}_$3"
     mkdir -p study
     [ -e "$checkpoint" ] || landscape train --model "$2" --data "$DATA" --fraction "$3" --epochs "$4" \
-        --warmup-epochs $(($4 / 12)) --precision bfloat16 --trajectory "$epochs" --out "$checkpoint" --quiet
+        --warmup-epochs $(($4 / 12)) --dtype bfloat16 --trajectory "$epochs" --out "$checkpoint" --quiet
     landscape test "$checkpoint" --data "$DATA" --out "$HERE/$stem.h5" --quiet
     landscape spectrum "$checkpoint" --data "$DATA" --samples 512 --batches 32 --weight-decay 0.05 --out "$HERE/$stem.h5" --quiet
     landscape series $(printf "$epochs/epoch%0${#4}d.safetensors " $(($4 / 24)) $(($4 / 8)) $(($4 / 4)) $(($4 / 2)) "$4") \

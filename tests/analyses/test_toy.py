@@ -23,8 +23,8 @@ SLOW = """
 import time, toy
 computed = toy.Weights.compute
 toy.Weights.compute = lambda self, *unit: (time.sleep(0.2), computed(self, *unit))[1]
-from landscape.store.units import Work
-Work.save_every = 0.0
+from landscape.store import units
+units.SAVE_EVERY = 0.0
 """
 
 
@@ -76,3 +76,8 @@ def test_killed_and_started_again_it_gives_the_same_and_so_do_two_processes(trai
 def begun(path):
     groups = store.load(path)
     return "weights" in groups and bool(groups["weights"]["done"].any())
+
+
+def test_contributing_shows_this_very_analysis():
+    source = (ROOT / "tests" / "analyses" / "toy.py").read_text()
+    assert f"```python\n{source}```" in (ROOT / "CONTRIBUTING.md").read_text()
