@@ -88,7 +88,7 @@ def moment_remarks(result: xr.Dataset) -> list[str]:
         sources = [
             f"{float(result[f'{name}_sem_{source}']):.2g} over {source}"
             for source in ("probes", "examples")
-            if np.isfinite(result.get(f"{name}_sem_{source}", np.nan))
+            if float(result.get(f"{name}_sem_{source}", np.nan)) > 0
         ]
         said.append(f"error of the {text}: {', '.join(sources)}" if sources else "")
     return [*filter(None, said), in_trace(result)]
