@@ -56,17 +56,20 @@ def register(name: str, analysis: str, picture: str | None = None) -> None:
     CATALOGUE[name] = Entry(analysis, picture)
 
 
-def entry_of(group: xr.Dataset) -> Entry | None:
-    """The analysis that a group of a results file is of; None for one that is not in the catalogue."""
-    return CATALOGUE.get(str(group.attrs.get("config", {}).get("analysis", "")))
+def entry_of(group: xr.Dataset, name: str = "") -> Entry | None:
+    """The analysis that a group of a results file is of, as it says itself, or else by its name; None for one that is
+    not in the catalogue.
+    """
+    stated = str(group.attrs.get("config", {}).get("analysis", name.partition("_")[0]))
+    return CATALOGUE.get(stated)
 
 
-def settings_of(group: xr.Dataset) -> Analysis | None:
+def settings_of(group: xr.Dataset, name: str = "") -> Analysis | None:
     """The settings that a group was made with, those that came later at their defaults; None for another's group."""
-    entry = entry_of(group)
+    entry = entry_of(group, name)
     if entry is None:
         return None
-    config: Mapping[str, Any] = group.attrs["config"]
+    config: Mapping[str, Any] = group.attrs.get("config", {})
     return entry.settings.of(config)
 
 

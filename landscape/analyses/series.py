@@ -65,7 +65,8 @@ class Series(Spectrum):
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
         """Those of the spectrum of each checkpoint."""
-        return {str(label): self.estimates(result.sel(checkpoint=label)) for label in result["checkpoint"].values}
+        labels = result["checkpoint"].values if "checkpoint" in result.coords else []
+        return {str(label): self.estimates(result.sel(checkpoint=label)) for label in labels}
 
 
 def _taken(series: xr.Dataset | None, label: str) -> xr.Dataset:

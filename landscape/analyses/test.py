@@ -69,13 +69,15 @@ class Test(Analysis):
         """Accuracy and NLL."""
         if not result.get("done", True):
             return []
-        n = int(result["examples"])
-        how = "standard error over examples"
-        found = {name: (float(result[name]), float(result[f"{name}_sem"])) for name in ("accuracy", "nll")}
-        if found["accuracy"][1] == 0:  # all right or all wrong say nothing of the spread
-            found["accuracy"] = found["accuracy"][0], np.nan
-        return [
-            Estimate(name=f"test {name if name == 'accuracy' else 'NLL'}", value=value, sem=sem, n=n, counts="examples",
-                     how=how, measure="%" if name == "accuracy" else "", column=name == "accuracy")
-            for name, (value, sem) in found.items()
-        ]  # fmt: skip
+        found = []
+        for name, text in (("accuracy", "test accuracy"), ("nll", "test NLL")):
+            if name not in result:
+                continue
+            sem = float(result.get(f"{name}_sem", np.nan))
+            known = sem if name == "nll" or sem > 0 else np.nan  # all right or all wrong say nothing of the spread
+            found.append(
+                Estimate(name=text, value=float(result[name]), sem=known, n=int(result["examples"]), counts="examples",
+                         how="standard error over examples", measure="%" if name == "accuracy" else "",
+                         column=name == "accuracy")
+            )  # fmt: skip
+        return found

@@ -69,7 +69,8 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
 
     processes.start()
     shown = not run.quiet and processes.rank() == 0
-    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO if shown else logging.WARNING)
+    level = logging.INFO if shown else logging.WARNING
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=level, force=True)
     several = any(analysis.several for analysis in analyses)
     named = by_name(in_order(checkpoints)) if several else {path.stem: path for path in checkpoints}
     subjects = {label: Subject(path, settings, progress=shown) for label, path in named.items()}

@@ -55,7 +55,7 @@ def plot(*files: Path, out: Path | None = None, quantity: str = "nll", quiet: Qu
     """
     from landscape import store
     from landscape.pictures.files import save_pictures
-    from landscape.study.drawing import cautions, compare_files, draw_file
+    from landscape.study.drawing import cautions, compare, draw_file
     from landscape.study.files import by_name
 
     if not files:
@@ -68,7 +68,7 @@ def plot(*files: Path, out: Path | None = None, quantity: str = "nll", quiet: Qu
     ]
     if len(files) > 1:
         groups = {name: store.load(file) for name, file in named.items()}
-        written += save_pictures(compare_files(groups, quantity=quantity), out or files[0].parent, "all")
+        written += save_pictures(compare(groups, quantity=quantity), out or files[0].parent, "all")
         for line in cautions(groups, quantity=quantity):
             print(line, file=sys.stderr)
     for picture in written if not quiet else []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ def application(asked: str = "") -> App:
         version=__version__,
         default_parameter=Parameter(negative=()),
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # what was stored is said below
     )
     analyses = {name: (f"landscape.cli.analyses:{name}", entry.analysis) for name, entry in CATALOGUE.items()}
     others = {name: (target, target) for name, target in {**BEFORE, **AFTER}.items()}
@@ -49,9 +51,21 @@ def status(arguments: Sequence[str]) -> int:
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except (UserError, CycloptsError) as e:
-        print(f"landscape: {' '.join(str(e).split())}", file=sys.stderr)
+        print(f"landscape: {_in_words(str(e))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("landscape: interrupted; the same command continues from what was stored", file=sys.stderr)
         return 130
     return 0
+
+
+def _in_words(message: str) -> str:
+    """A mistake in one line, in the words of the settings where it is a choice that is none, or something left out."""
+    line = " ".join(message.split())
+    if choice := re.match(r'Invalid value "(.*)" for (--\S+)\. Choose from: (.*?)\.', line):
+        return f"{choice[2]} {choice[1]} is not one of {choice[3].replace(chr(34), '')}"
+    if own := re.match(r"Invalid value for --\S+: (--.*)", line):
+        return own[1]
+    if missing := re.match(r'Command ".*" parameter (--\S+) requires an argument', line):
+        return f"{missing[1]} is needed; --help says what it is"
+    return line

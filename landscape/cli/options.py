@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ def options_of(cls: type[Any], *, without: Sequence[str] = (), optional: bool = 
 
     without: fields that are no options of the command. optional: each is None where it is not asked.
     """
-    hints, help_ = get_type_hints(cls, include_extras=True), explained(cls)
+    hints, help_ = get_type_hints(cls), explained(cls)  # ranges are the settings' own to check, in their words
     made = make_dataclass(
         cls.__name__,
         [
@@ -74,27 +75,40 @@ def _spelled(name: str, hint: Any, help_: str | None) -> Parameter:
     names = SPELLED.get(name)
     if _of_numbers(hint):
         return Parameter(
-            name=names, help=help_, converter=_numbers, n_tokens=1, allow_leading_hyphen=True, metavar="NUMBERS"
+            name=names, help=help_, converter=_numbers(hint), n_tokens=1, allow_leading_hyphen=True, metavar="NUMBERS"
         )
     return Parameter(name=names, help=help_)
 
 
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _of_numbers(hint: Any) -> bool:
     """Whether a value may be several numbers, written with commas: 0.485,0.456,0.406."""
-    origin = get_origin(hint)
-    if origin is Annotated or origin in (Union, UnionType):
-        return any(_of_numbers(a) for a in get_args(hint))
-    return origin is tuple and any(a in (int, float) or _of_numbers(a) for a in get_args(hint))
+    return any(
+        get_origin(part) is tuple and any(a in (int, float) or _of_numbers(a) for a in _alternatives(get_args(part)[0]))
+        for part in _alternatives(hint)
+    )
 
 
-def _numbers(_: Any, tokens: Sequence[Any]) -> Any:
-    text = tokens[-1].value
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as e:
-        raise ValueError(f"{text} is not numbers with commas, such as 0.485,0.456,0.406") from e
-    plain = [int(x) if x.is_integer() and abs(x) < 2**53 else x for x in found]
-    return plain[0] if len(plain) == 1 else tuple(plain)
+def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
+    """A converter of numbers with commas; of one alone to itself where the hint allows that."""
+    alone = any(part in (int, float) for part in _alternatives(hint))
+
+    def convert(_: Any, tokens: Sequence[Any]) -> Any:
+        text = tokens[-1].value
+        try:
+            found = [float(part) for part in text.split(",")]
+            if not all(map(math.isfinite, found)):
+                raise ValueError(text)
+        except ValueError as e:
+            option = tokens[-1].keyword or "--" + text
+            raise UserError(f"{option} {text} is not numbers with commas, such as 0.485,0.456,0.406") from e
+        plain = [int(x) if x.is_integer() and abs(x) < 2**53 else x for x in found]
+        return plain[0] if alone and len(plain) == 1 else tuple(plain)
+
+    return convert
 
 
 @dataclass(frozen=True, kw_only=True)

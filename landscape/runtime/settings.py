@@ -73,7 +73,9 @@ def _validated(adapter: Any, name: str, value: Any) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as e:
-        rules = dict.fromkeys(_rule(error) for error in e.errors(include_url=False))
+        rules = list(dict.fromkeys(_rule(error) for error in e.errors(include_url=False)))
+        own = [rule for rule in rules if not rule.startswith("must be a valid")]  # of the form that was meant
+        rules = own or rules
         raise UserError(f"{name}={value!r} {' or '.join(rules)}") from e
 
 

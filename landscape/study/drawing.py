@@ -20,12 +20,20 @@ from landscape.store.comparable import caution, differences
 Files = Mapping[str, Mapping[str, xr.Dataset]]
 
 
+def draw(groups: Mapping[str, xr.Dataset], label: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The pictures of the groups of one file, by name."""
+    figures: dict[str, Figure] = {}
+    for name, group in groups.items():
+        figures |= draw_group(group, name, label, quantity=quantity)
+    return figures
+
+
 def draw_group(group: xr.Dataset, name: str, label: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The pictures of one group, by name: the analysis's own, or else the generic one; none of a plane.
 
     quantity: of surfaces: nll, loss (with its penalty), accuracy or another that they have.
     """
-    entry = entry_of(group)
+    entry = entry_of(group, name)
     if entry is None:
         return {}
     drawn: dict[str, Figure] = _picture(entry.picture).draw(
@@ -46,13 +54,10 @@ def draw_file(
     """
     path = Path(path)
     stem = stem if stem is not None and folder is not None else path.stem
-    figures: dict[str, Figure] = {}
-    for name, group in store.load(path).items():
-        figures |= draw_group(group, name, stem, quantity=quantity)
-    return save_pictures(figures, folder or path.parent, stem)
+    return save_pictures(draw(store.load(path), stem, quantity=quantity), folder or path.parent, stem)
 
 
-def compare_files(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
     """What several results files have in common, group by group, in one picture each where the analysis has one.
 
     In what their settings differ is said beside each name, and a line on top says where their numbers cannot be
@@ -60,7 +65,7 @@ def compare_files(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
     """
     figures: dict[str, Figure] = {}
     for name, groups in in_common(files).items():
-        entry = entry_of(next(iter(groups.values())))
+        entry = entry_of(next(iter(groups.values())), name)
         together = None if entry is None else getattr(_picture(entry.picture), "compare", None)
         if together is not None:
             figures |= together(groups, name, quantity=quantity)
@@ -68,7 +73,7 @@ def compare_files(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
 
 
 def cautions(files: Files, *, quantity: str = "loss") -> list[str]:
-    """The cautions that stand on the pictures of `compare_files`."""
+    """The cautions that stand on the pictures of `compare`."""
     found = {name: caution(differences(groups, quantity=quantity)) for name, groups in in_common(files).items()}
     return [f"{name}: {text}" for name, text in found.items() if text]
 
@@ -80,7 +85,7 @@ def in_common(files: Files) -> dict[str, dict[str, xr.Dataset]]:
     return {
         name: groups
         for name, groups in shared.items()
-        if len(groups) > 1 and all(entry_of(group) is not None for group in groups.values())
+        if len(groups) > 1 and all(entry_of(group, name) is not None for group in groups.values())
     }
 
 

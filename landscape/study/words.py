@@ -22,10 +22,10 @@ def provenance(group: xr.Dataset) -> dict[str, Any]:
 
 def describe(name: str, group: xr.Dataset) -> str:
     """One line on a group: its settings, how much of it is done, its numbers, and what a reader must know of them."""
-    settings = settings_of(group)
+    settings = settings_of(group, name)
     if settings is None:
         return f"{name}: " + ", ".join(f"{k} {tuple(v.shape)}" for k, v in group.data_vars.items())
-    config = group.attrs["config"]
+    config = group.attrs.get("config", {})
     chosen = {
         k: v for k, v in config.items() if k != "analysis" and not isinstance(v, Mapping) and v not in (None, False)
     }
@@ -96,7 +96,7 @@ def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterable[Row]:
     size = f"{parameters:,}" if parameters else "-"
     rows: dict[str, dict[str, Estimate]] = {"": {}}
     order = list(CATALOGUE)
-    known = {group: s for group, data in groups.items() if (s := settings_of(data)) is not None}
+    known = {group: s for group, data in groups.items() if (s := settings_of(data, group)) is not None}
     for group, settings in sorted(known.items(), key=lambda item: order.index(item[1].name)):
         for label, estimates in settings.rows(groups[group]).items():
             prefix = (

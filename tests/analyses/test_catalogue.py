@@ -64,9 +64,7 @@ def whole(request, trained, tmp_path_factory):
 def test_killed_and_started_again_it_gives_the_same(whole, tmp_path):
     name, checkpoint, out = whole
     again = tmp_path / "again.h5"
-    script = (
-        "from landscape.store.units import Work\nWork.save_every = 0.0\nfrom landscape.cli.main import main\nmain()"
-    )
+    script = "from landscape.store import units\nunits.SAVE_EVERY = 0.0\nfrom landscape.cli.main import main\nmain()"
     run = subprocess.Popen([sys.executable, "-c", script, *command(name, checkpoint, again)], cwd=ROOT)
     while run.poll() is None and not begun(again):
         time.sleep(0.02)

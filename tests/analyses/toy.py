@@ -47,6 +47,4 @@ class Weights(Analysis):
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         found = result["mean_square"].values[result["done"].values]
-        return [
-            Estimate(name="mean square of the weights", value=float(np.mean(found)), n=len(found), counts="parameters")
-        ]
+        return [Estimate(name="mean square of the weights", value=float(np.mean(found)))]

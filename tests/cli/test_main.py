@@ -84,7 +84,7 @@ def test_show_and_plot(analysed, trained, tmp_path):
     assert note == "no interval and no standard error is given for fewer than 8 mini-batches"
     shown = cli("show", trained)
     assert "fits the networks: resnet8" in shown.stdout
-    drawn = cli("plot", analysed[0], analysed[0], "--out", tmp_path / "pictures")
+    drawn = cli("plot", analysed[0], again, "--out", tmp_path / "pictures")
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "pictures" / "all-spectra.png").exists()
 
@@ -92,8 +92,8 @@ def test_show_and_plot(analysed, trained, tmp_path):
 def test_every_command_has_help_with_an_example():
     listed = cli("--help").stdout
     for command in (
-        "quickstart", "analyze", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot", "show",
-        "import", "export",
+        "quickstart", "analyze", "test", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot",
+        "show", "import", "export",
     ):  # fmt: skip
         assert command in listed
         assert f"Example: landscape {command}" in invoke(command, "--help").stdout
@@ -115,9 +115,10 @@ def test_kill_at_any_moment_leaves_a_readable_file_that_goes_on(trained, tmp_pat
     out, whole = tmp_path / "a.h5", tmp_path / "b.h5"
     script = (
         "import sys, landscape as ls\n"
-        "from landscape.study.words import into, open_subject\n"
-        "subject = open_subject(sys.argv[1], None, 'digits', device='cpu')\n"
-        "objective = subject.objective(subject.frozen(samples=128))\n"
+        "from landscape.analyses.base import Examples\n"
+        "from landscape.study.run import into\n"
+        "subject = ls.open(sys.argv[1], data='digits', device='cpu')\n"
+        "objective = subject.objective(Examples(exactly=128))\n"
         "def compute(stored, save):\n"
         "    more = dict(partial=stored, save=save, save_every=float(sys.argv[3]))\n"
         f"    return {KILLED[analysis]}\n"
@@ -153,7 +154,7 @@ def test_interrupt_stores_and_says_how_to_go_on(trained, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"goes on from what was stored" in stderr
+    assert b"continues from what was stored" in stderr
     assert b"Traceback" not in stderr
     assert int(ls.load(out)["surface"]["done"].sum()) > 0
 

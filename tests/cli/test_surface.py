@@ -75,9 +75,9 @@ def test_eigenvectors_and_the_surface_over_them_are_of_the_same_examples(trained
     assert surface.attrs["config"]["objective"]["data_sha256"] == plane.attrs["config"]["objective"]["data_sha256"]
     np.testing.assert_allclose(surface["direction_curvature"], plane.attrs["config"]["eigenvalues"], rtol=1e-2)
     assert "v^T H v along x" in result.stdout
-    asked = ("--directions", "eigenvectors", "--precision", 0.1, "--samples", 64)
+    asked = ("--directions", "eigenvectors", "--standard-error", 0.1, "--samples", 64)
     refused(
-        invoke("surface", trained, "--out", tmp_path / "y.h5", *asked), "--precision 0.1", "give --samples for both"
+        invoke("surface", trained, "--out", tmp_path / "y.h5", *asked), "standard_error=0.1", "give samples for both"
     )
 
 
@@ -100,17 +100,17 @@ def test_everything_that_a_point_can_have(checkpoints, tmp_path):
         assert np.isfinite(curve[name]).all()
 
 
-def test_as_many_examples_as_the_precision_needs(checkpoints, tmp_path):
+def test_as_many_examples_as_the_standard_error_needs(checkpoints, tmp_path):
     out = tmp_path / "r8.h5"
     result = invoke(
-        "surface", checkpoints[0], "--out", out, "--points", 5, "--span", 0.4, "--precision", 0.2, "--samples", 64
+        "surface", checkpoints[0], "--out", out, "--points", 5, "--span", 0.4, "--standard-error", 0.2, "--samples", 64
     )
     assert result.returncode == 0, result.stderr
     assert "examples meet a standard error of 0.2" in result.stdout
     surface = ls.load(out)["surface"]
     central = surface["nll_sem"].sel(x=slice(-0.1, 0.1), y=slice(-0.1, 0.1))
     assert float(central.max()) <= 0.2
-    unmet = invoke("surface", checkpoints[0], "--out", tmp_path / "x.h5", "--points", 1, "--precision", 1e-4)
+    unmet = invoke("surface", checkpoints[0], "--out", tmp_path / "x.h5", "--points", 1, "--standard-error", 1e-4)
     assert "of which the data set has 1442" in unmet.stdout
 
 
@@ -138,18 +138,18 @@ def test_under_torchrun_it_speaks_and_writes_once(checkpoints, tmp_path):
         (("--points", "nan"), "--points nan"),
         (("--span", "1,0"), "low below high"),
         (("--span", "1,2,3", "--y-span", "-1,1"), "low below high"),
-        (("--eval-batch-size", 0), "--eval-batch-size 0"),
+        (("--eval-batch-size", 0), "eval_batch_size=0"),
         (("--mean", "nan"), "--mean nan"),
         (("--mixup", -1), "mixup=-1"),
         (("--auto-augment", "foo"), "timm's notation"),
-        (("--directions", "pca"), "--trajectory FOLDER"),
+        (("--directions", "pca"), "a folder as trajectory"),
         (("--directions", "pca", "--trajectory", "nowhere"), "not a folder of checkpoints"),
         (("--directions", "nowhere.h5"), "no such results file"),
         (("--towards", "nowhere.pt"), "no such checkpoint"),
         (("--directions", "eigenvectors", "--which", "SM"), "LM, LA, SA, BE"),
         (("--batchnorm", "none"), "stored, recalibrated"),
         (("--dtype", "float16"), "float32, bfloat16"),
-        (("--precision", 0), "standard error of 0"),
+        (("--standard-error", 0), "standard_error=0.0 must be above 0"),
         (("--adaptive", -1), "adaptive=-1"),
         (("--parameters", "stem"), "no trainable parameter matches 'stem'"),
     ],

@@ -8,7 +8,7 @@ from helpers import dense_hessian, invoke, refused
 
 import landscape as ls
 from landscape.objective.penalty import formula, in_curvature, share_of_variance
-from landscape.pictures import draw
+from landscape.study import drawing as draw
 from landscape.study.words import describe
 
 FEW = ("--samples", 64)

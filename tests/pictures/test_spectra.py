@@ -8,11 +8,16 @@ import xarray as xr
 
 from landscape.analyses.summaries import summarize
 from landscape.linalg.quadrature import quadrature
-from landscape.pictures import draw
+from landscape.pictures import spectra as pictures_of_spectra
 from landscape.pictures.canvas import style
 from landscape.pictures.smoothing import kernel_width, quadrature_cells, reflected_density
+from landscape.study import drawing as draw
 
 matplotlib.use("Agg")
+
+
+def overlay(spectra):
+    return pictures_of_spectra.compare(spectra, "spectrum")["spectra"]
 
 
 def surface(z, done=None):
@@ -64,7 +69,7 @@ def test_diverged_points_are_shown_as_such_and_unfinished_ones_are_not():
 
 def test_density_of_gathered_eigenvalues_is_a_density_on_the_axis_shown():
     rng = np.random.default_rng(0)
-    figure = draw.overlay({"a": spectrum(rng.normal(10, 3, (30, 5))), "b": spectrum(-rng.lognormal(0, 1, (30, 5)))})
+    figure = overlay({"a": spectrum(rng.normal(10, 3, (30, 5))), "b": spectrum(-rng.lognormal(0, 1, (30, 5)))})
     ax = figure.axes[0]
     for line in [line for line in ax.lines if len(line.get_xdata()) > 500]:
         linear = ax.xaxis.get_transform().transform(np.asarray(line.get_xdata()))
@@ -89,7 +94,7 @@ def test_a_density_of_eigenvalues_ends_where_they_end_and_crosses_zero_only_in_i
     rng = np.random.default_rng(1)
     few = np.append(rng.uniform(20, 60, 8), [87.0, -30.0]).reshape(2, 5)
     for e in (few, np.concatenate([-rng.lognormal(4, 1, (16, 5)), rng.lognormal(5, 2, (16, 5))])):
-        ax = draw.overlay({"net": spectrum(e)}).axes[0]
+        ax = overlay({"net": spectrum(e)}).axes[0]
         x = ink(ax)
         assert e.min() <= x.min()
         assert x.max() <= e.max()
@@ -101,14 +106,14 @@ def test_a_density_of_eigenvalues_ends_where_they_end_and_crosses_zero_only_in_i
 def test_every_eigenvalue_is_marked_and_what_has_not_converged_otherwise():
     one = spectrum([[9.0, -2.0], [7.0, 1.0]])
     one["converged"].values[1, 1] = False
-    ax = draw.overlay({"net": one}).axes[0]
+    ax = overlay({"net": one}).axes[0]
     marks = {line.get_marker(): sorted(line.get_xdata()) for line in ax.lines if line.get_marker() in ("|", "x")}
     assert marks == {"|": [-2, 7, 9], "x": [1]}
     assert any("x: not converged, 1" in t.get_text() for t in ax.texts)
 
 
 def test_the_legend_of_a_spectrum_is_not_on_the_data(tmp_path):
-    figure = draw.overlay({name: spectrum([[9.0, -2.0], [7.0, 1.0]]) for name in "abcdefg"})
+    figure = overlay({name: spectrum([[9.0, -2.0], [7.0, 1.0]]) for name in "abcdefg"})
     figure.savefig(tmp_path / "s.png")
     (ax,) = figure.axes
     assert not ax.get_legend().get_window_extent().overlaps(ax.get_tightbbox(bbox_extra_artists=[]))
@@ -134,7 +139,7 @@ def test_cells_of_a_quadrature_hold_its_weights_apart():
 
 @pytest.mark.parametrize("e", [[[1.0, 2]], [[0.0, 0.0]], [[np.nan, np.nan]], [[-5.0, 3e6], [1e-9, 2]], [[2.0, 2.0]]])
 def test_spectra_of_every_kind_are_drawn(e, tmp_path):
-    draw.overlay({"net": spectrum(e)}).savefig(tmp_path / "s.png")
+    overlay({"net": spectrum(e)}).savefig(tmp_path / "s.png")
     assert (tmp_path / "s.png").stat().st_size > 5000
 
 
@@ -204,7 +209,7 @@ def test_statistics_with_eigenvalues_that_have_not_converged_are_marked():
     e = np.random.default_rng(0).normal(1, 3, (2, 8, 5))
     sure, unsure = (spectrum(one).assign(nll=("batch", np.linspace(1, 2, 8))) for one in e)
     unsure["converged"].values[3, 4] = False
-    legend = [t.get_text() for t in draw.overlay({"a": sure, "b": unsure}).axes[0].get_legend().get_texts()]
+    legend = [t.get_text() for t in overlay({"a": sure, "b": unsure}).axes[0].get_legend().get_texts()]
     assert [text.endswith("*") for text in legend] == [False, True]
     series = xr.concat([sure, unsure], "checkpoint").assign_coords(checkpoint=["1", "2"])
     series.attrs["config"] = {"analysis": "series"}
@@ -226,7 +231,7 @@ def test_statistics_with_eigenvalues_that_have_not_converged_are_marked():
 
 def test_few_mini_batches_have_no_interval_in_pictures(tmp_path):
     few = spectrum([[9.0, -2.0], [7.0, 1.0]])
-    figure = draw.overlay({"net": few})
+    figure = overlay({"net": few})
     (label,) = (t.get_text().replace("\u00a0", " ") for t in figure.axes[0].get_legend().get_texts())
     assert label == "net: 25% negative"
     series = xr.concat([few, few], "checkpoint").assign_coords(checkpoint=["1", "2"])

@@ -10,7 +10,6 @@ from helpers import invoke, refused
 from matplotlib.colors import to_rgba
 
 import landscape as ls
-from landscape.pictures import draw
 from landscape.pictures.surfaces import (
     SURFACE_COLORS,
     axis_label,
@@ -19,6 +18,7 @@ from landscape.pictures.surfaces import (
     eigenvalue_map,
     side_by_side,
 )
+from landscape.study import drawing as draw
 from landscape.surfaces.measures import describe_measures, measure
 
 matplotlib.use("Agg")

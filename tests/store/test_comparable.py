@@ -10,8 +10,8 @@ from helpers import invoke
 
 import landscape as ls
 from landscape.analyses.summaries import summarize
-from landscape.pictures import draw
 from landscape.store.comparable import caution, differences, distinctions
+from landscape.study import drawing as draw
 
 matplotlib.use("Agg")
 

@@ -7,7 +7,7 @@ import xarray as xr
 
 import landscape as ls
 from landscape.objective.clusters import LEAST_UNITS
-from landscape.pictures import draw
+from landscape.study import drawing as draw
 from landscape.study.words import describe
 
 matplotlib.use("Agg")
