@@ -271,7 +271,7 @@ def test_lockstep_equals_one_by_one(several, which):
     together = eigenpairs_in_lockstep(matvec, starts, 3, which=which, tol=1e-7, vectors=True)
     for A, v, pairs in zip(matrices, starts, together, strict=True):
         alone = eigenpairs(lambda u, A=A: A @ u, v[0], 3, which=which, tol=1e-7, vectors=True)
-        assert pairs.products == alone.products
+        assert abs(pairs.products - alone.products) <= 1  # where two values are equal to rounding, either may end first
         np.testing.assert_allclose(np.abs(pairs.values), np.abs(alone.values), atol=1e-10 * float(A.abs().max()))
         assert pairs.vectors.shape == (3, n)
         for value, residual, u in zip(pairs.values, pairs.residuals, pairs.vectors, strict=True):
