@@ -65,8 +65,9 @@ class Series(Spectrum):
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
         """Those of the spectrum of each checkpoint."""
-        labels = result["checkpoint"].values if "checkpoint" in result.coords else []
-        return {str(label): self.estimates(result.sel(checkpoint=label)) for label in labels}
+        if "checkpoint" not in result.coords:
+            return {}
+        return {str(label): self.estimates(result.sel(checkpoint=label)) for label in result["checkpoint"].values}
 
 
 def _taken(series: xr.Dataset | None, label: str) -> xr.Dataset:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
+import xarray as xr
 from cyclopts import Parameter
 
 from landscape.analyses.base import Analysis
-from landscape.catalogue import CATALOGUE
+from landscape.catalogue import CATALOGUE, entry_of
 from landscape.cli.options import RunSettings, default_of, options_of, settled
 from landscape.study.subject import SubjectSettings
 
@@ -55,6 +57,15 @@ def command(name: str) -> Callable[..., None]:
     return made
 
 
+def _left(name: str, group: xr.Dataset, seconds: float) -> str:
+    """What of a group is left to compute, and about how long it takes at the pace so far; of a first run at least."""
+    entry = entry_of(group, name)
+    done, left = int(group["done"].sum()), int((~group["done"]).sum())
+    unit = entry.settings.unit if entry is not None else "unit"
+    more = f", about {left * seconds / done / 60:.2g} minutes" if done else ""
+    return f"{name}: {left} {unit}s are left{more}; the same command with a larger --budget continues"
+
+
 def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: SubjectSettings, run: RunSettings) -> None:
     """Carry out analyses one after another, say what was found, draw it, and say what was written."""
     from landscape import store
@@ -74,9 +85,11 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
     several = any(analysis.several for analysis in analyses)
     named = by_name(in_order(checkpoints)) if several else {path.stem: path for path in checkpoints}
     subjects = {label: Subject(path, settings, progress=shown) for label, path in named.items()}
-    share = None if run.seconds is None else run.seconds / len(analyses)
-    groups = []
-    for analysis in analyses:
+    ends = None if run.seconds is None else time.monotonic() + run.seconds
+    groups, paces = [], {}
+    for i, analysis in enumerate(analyses):
+        began = time.monotonic()
+        share = None if ends is None else max(ends - time.monotonic(), 0.0) / (len(analyses) - i)
         try:
             if analysis.several:
                 found = run_several(subjects, analysis, run.out, budget=share, progress=shown)
@@ -90,11 +103,14 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
                 print("no test split found: no test accuracy")
             continue
         groups.append(found.group)
+        paces[found.group] = time.monotonic() - began
     if not shown:
         return
     held = store.load(run.out)
     for name in groups:
         print(describe(name, held[name]))
+        if not held[name].get("done", xr.DataArray(True)).all():
+            print(_left(name, held[name], paces[name]))
     print(f"wrote {run.out}")
     for picture in draw_file(run.out):
         print(f"wrote {picture}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,8 @@ from landscape.cli.analyses import CHECKPOINT, report
 from landscape.cli.options import RunSettings, default_of, options_of, settled
 from landscape.runtime.settings import Settings
 from landscape.study.subject import SubjectSettings
+
+USUAL_BUDGET = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +92,14 @@ class Whole(Settings):
 def analyze(checkpoint: Path, *, own: Any, run: Any, subject: Any) -> None:
     """Test accuracy, surface, spectrum, density and their pictures, into one results file.
 
+    Where no amount and no --budget is asked for, it ends within about ten minutes, and says what is left to compute.
+
     Example: landscape analyze vit.safetensors --data digits --out vit.h5
     """
-    settings = settled(SubjectSettings, subject)
-    report(settled(Whole, own).analyses(settings.seed), [checkpoint], settings, settled(RunSettings, run))
+    settings, whole, runs = settled(SubjectSettings, subject), settled(Whole, own), settled(RunSettings, run)
+    if runs.budget is None and whole == Whole() and settings.samples is None:
+        runs = replace(runs, budget=USUAL_BUDGET)
+    report(whole.analyses(settings.seed), [checkpoint], settings, runs)
 
 
 analyze.__annotations__ = {

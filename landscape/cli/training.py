@@ -103,11 +103,10 @@ def train(*, what: Any, how: Any) -> None:
     source = open_source(asked.data, "train", asked.root)
     inputs = input_settings(source, asked.image_size, None, asked.mean, asked.std)
     build, name = builder(model, {"drop_path_rate": recipe.drop_path} if recipe.drop_path or stated else None)
+    of = {"num_classes": source.num_classes, "image_size": inputs.image_size, "in_channels": inputs.in_channels}
     with seeded(recipe.seed):
         try:
-            network = build(
-                num_classes=source.num_classes, image_size=inputs.image_size, in_channels=inputs.in_channels
-            )
+            network = build(**of)
         except (TypeError, UserError) as e:
             hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
             raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e

@@ -6,14 +6,16 @@ number of workers and any batch size give the same pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from PIL import Image
+from pydantic import FiniteFloat
 from timm.data import Mixup
 from timm.data.mixup import mixup_target
 from torch import Tensor
@@ -24,6 +26,7 @@ from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import input_settings, make_transform
 from landscape.runtime.errors import UserError
 from landscape.runtime.random import seeded
+from landscape.runtime.settings import Settings
 
 MIX_BLOCK = 128
 
@@ -67,101 +70,144 @@ class FrozenData:
         return replace(self, x=self.x[:samples], y=self.y[:samples], config=config, clusters=clusters)
 
 
-def load_data(
-    name: str,
-    *,
-    split: str = "train",
-    samples: int | None = None,
-    at_most: int | None = None,
-    fraction: float = 1.0,
-    fraction_seed: int = 0,
-    transform: str = "train",
-    batch_size: int = 256,
-    seed: int | None = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    image_size: int | None = None,
-    in_channels: int | None = None,
-    auto_augment: str | None = None,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
-    smoothing: float = 0.0,
-    num_classes: int | None = None,
-    root: str | Path | None = None,
-    download: bool = True,
-    workers: int = 0,
-    progress: bool = False,
-) -> FrozenData:
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """Which examples of a data set, and how they are drawn.
+
+    Parameters
+    ----------
+    split
+        "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
+    samples
+        How many, drawn without replacement; None for all, up to `at_most`.
+    at_most
+        How many where samples does not say; None for all.
+    fraction
+        Of the split, the same share of each class: what a network was trained on with it.
+    fraction_seed
+        By which that share is drawn.
+    transform
+        "eval" resizes the shorter side, crops to the centre and normalises; "train" also augments as the recipe does: a
+        random crop (of the same square, padded by an eighth of the side, below 128 px; random-resized from there on), a
+        mirror image where that keeps the class, and `auto_augment`.
+    batch_size
+        Of the batches that the frozen data iterate over.
+    seed
+        Of every draw; None takes the data set's own order.
+    mean, std
+        A number for each channel, of the recipe; None for the data set's own where known, else ImageNet's.
+    image_size
+        Side of the images; None for the data's.
+    in_channels
+        1 or 3; None for the data's.
+    auto_augment
+        In timm's notation, such as "rand-m9-n2-mstd1.0".
+    mixup, cutmix, smoothing
+        The alphas of their Beta distributions, 0 for off, and label smoothing, as timm's Mixup has them; any of the
+        three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1 are
+        mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch; the two are
+        one of `clusters`. An odd last example stays unmixed.
+    num_classes
+        None for the data set's.
+    root
+        Where torch/ data sets are kept and downloaded to.
+    download
+        Whether one that is not here may be fetched.
+    """
+
+    split: str = "train"
+    samples: int | None = None
+    at_most: int | None = None
+    fraction: float = 1.0
+    fraction_seed: int = 0
+    transform: Literal["train", "eval"] = "train"
+    batch_size: Annotated[int, Ge(1)] = 256
+    seed: int | None = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
+    in_channels: int | None = None
+    auto_augment: str | None = None
+    mixup: Annotated[FiniteFloat, Ge(0)] = 0.0
+    cutmix: Annotated[FiniteFloat, Ge(0)] = 0.0
+    smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    num_classes: Annotated[int, Ge(1)] | None = None
+    root: str | Path | None = None
+    download: bool = True
+
+    def check(self) -> None:
+        """What mixes and augments belongs to training."""
+        if self.transform == "eval" and (self.mixup or self.cutmix or self.smoothing or self.auto_augment):
+            raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether examples share images."""
+        return bool(self.mixup or self.cutmix)
+
+
+def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings: Any) -> FrozenData:
     """Frozen batches of a data set, drawn once.
 
-    name: "digits" (embedded, 8 x 8), a name of timm.data.create_dataset ("torch/cifar100",
+    Parameters
+    ----------
+    name
+        "digits" (embedded, 8 x 8), a name of timm.data.create_dataset ("torch/cifar100",
         "hfds/NAME-or-local-folder"), or the path of an image folder.
-    split: "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
-    samples: how many, drawn without replacement; None for all, up to `at_most`. seed=None takes the data set's
-        own order.
-    fraction: of the split, the same share of each class, by `fraction_seed`: what a network was trained on with it.
-    transform: "eval" resizes the shorter side, crops to the centre and normalises; "train" also augments as the recipe
-        does: a random crop (of the same square, padded by an eighth of the side, below 128 px; random-resized from
-        there on), a mirror image where that keeps the class, and `auto_augment` (timm's notation, such as
-        "rand-m9-n2-mstd1.0").
-    mean, std: per channel, of the recipe; by default the data set's own where known, else ImageNet's.
-    mixup, cutmix: the alphas of their Beta distributions, 0 for off, with smoothing as timm's Mixup has it; any of
-        the three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1
-        are mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch;
-        the two are one of `clusters`. An odd last example stays unmixed.
-    root: where torch/ data sets are kept and downloaded to. download: whether one that is not here may be fetched.
+    workers
+        Processes that draw.
+    progress
+        Whether a progress bar is shown.
+    settings
+        Those of `DataSettings`, by name.
 
-    Raises UserError for an unknown name, an empty or missing split, more samples than there are, images of
-    different sizes without `image_size`, or a label that is no class.
+    Raises
+    ------
+    UserError
+        For an unknown name or setting, an empty or missing split, more samples than there are, images of different
+        sizes without `image_size`, or a label that is no class.
     """
-    source = balanced(open_source(name, split, root, download), fraction, fraction_seed)
-    if samples is not None and not 1 <= samples <= len(source):
+    asked = DataSettings.asked(settings)
+    seed = asked.seed or 0
+    source = balanced(open_source(name, asked.split, asked.root, asked.download), asked.fraction, asked.fraction_seed)
+    if asked.samples is not None and not 1 <= asked.samples <= len(source):
         raise UserError(
-            f"samples={samples}: the {source.split} split of {name} has {len(source)} examples; "
+            f"samples={asked.samples}: the {source.split} split of {name} has {len(source)} examples; "
             f"ask for 1 to {len(source)}"
         )
-    if transform not in ("train", "eval"):
-        raise UserError(f"transform={transform!r} is not one of train, eval")
-    if transform == "eval" and (mixup or cutmix or smoothing or auto_augment):
-        raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
-    if mixup < 0 or cutmix < 0 or not 0 <= smoothing < 1:
-        raise UserError(f"mixup={mixup} and cutmix={cutmix} must be 0 or more, smoothing={smoothing} from 0 to below 1")
-    settings = input_settings(source, image_size, in_channels, mean, std)
+    inputs = input_settings(source, asked.image_size, asked.in_channels, asked.mean, asked.std)
     transformation = make_transform(
-        settings, training=transform == "train", mirror=source.mirror, auto_augment=auto_augment
+        inputs, training=asked.transform == "train", mirror=source.mirror, auto_augment=asked.auto_augment
     )
-    order = np.arange(len(source)) if seed is None else np.random.default_rng(seed).permutation(len(source))
-    drawn = Drawn(source, order[: samples or at_most], transformation, seed or 0)
+    n = len(source)
+    order = np.arange(n) if asked.seed is None else np.random.default_rng(asked.seed).permutation(n)
+    drawn = Drawn(source, order[: asked.samples or asked.at_most], transformation, seed)
     x, y = _drawn_whole(drawn, workers, progress)
     if int(y.min()) < 0:
         raise UserError(f"label {int(y.min())} in the {source.split} split of {name} is no class")
-    num_classes = num_classes or max(source.num_classes, int(y.max()) + 1)
+    num_classes = asked.num_classes or max(source.num_classes, int(y.max()) + 1)
+    if (asked.mixes or asked.smoothing) and int(y.max()) >= num_classes:
+        raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
     clusters = None
-    if mixup or cutmix or smoothing:
-        if int(y.max()) >= num_classes:
-            raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
-        if mixup or cutmix:
-            mix = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=num_classes, mode="elem")
-            x, y = mixed(x, y, mix, seed or 0)
-            clusters = torch.arange(len(y)) // 2
-        else:
-            y = mixup_target(y, num_classes, smoothing=smoothing)
+    if asked.mixes:
+        mix = Mixup(asked.mixup, asked.cutmix, label_smoothing=asked.smoothing, num_classes=num_classes, mode="elem")
+        x, y = mixed(x, y, mix, seed)
+        clusters = torch.arange(len(y)) // 2
+    elif asked.smoothing:
+        y = mixup_target(y, num_classes, smoothing=asked.smoothing)
     config = {
         "name": name,
         "split": source.split,
         "samples": len(y),
-        "available": len(source),
-        "fraction": [fraction, fraction_seed],
-        "transform": transform,
-        "seed": seed,
-        **asdict(settings),
-        "auto_augment": auto_augment,
-        "mixup": mixup,
-        "cutmix": cutmix,
-        "smoothing": smoothing,
+        "available": n,
+        "fraction": [asked.fraction, asked.fraction_seed],
+        "transform": asked.transform,
+        "seed": asked.seed,
+        **asdict(inputs),
+        **{key: getattr(asked, key) for key in ("auto_augment", "mixup", "cutmix", "smoothing")},
         **({"mixing": "pairs of neighbours, per element"} if clusters is not None else {}),
     }
-    return FrozenData(x, y, batch_size, num_classes, config, clusters)
+    return FrozenData(x, y, asked.batch_size, num_classes, config, clusters)
 
 
 class Drawn(Dataset[tuple[Tensor, int]]):

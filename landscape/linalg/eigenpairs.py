@@ -208,6 +208,8 @@ def eigenpairs_in_lockstep(
 
     matvec: from rows (G', b, n) and the numbers of the G' operators still sought to the products (G', b, n).
     start: (G, b, n). Each operator's result is that of `eigenpairs` for it alone, to rounding.
+
+    It is one loop from start to end, since all of its parts share the whole state of the search.
     """
     if second_look:
         settings: dict[str, Any] = {"which": which, "tol": tol, "max_products": max_products, "max_basis": max_basis}

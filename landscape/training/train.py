@@ -88,6 +88,8 @@ def train(
 
     Raises UserError for an unknown optimiser, a state of another recipe, a network whose own code fails or that returns
     anything else than one tensor, or a loss that has stopped being finite.
+
+    It is long, to be read from top to bottom as the recipe is.
     """
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)
