@@ -105,8 +105,8 @@ class DataSettings(Settings):
     mixup, cutmix, smoothing
         The alphas of their Beta distributions, 0 for off, and label smoothing, as timm's Mixup has them; any of the
         three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1 are
-        mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch; the two are
-        one of `clusters`. An odd last example stays unmixed.
+        mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch; the
+        two are one of `clusters`. An odd last example stays unmixed.
     num_classes
         None for the data set's.
     root

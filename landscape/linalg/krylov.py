@@ -26,7 +26,7 @@ class Lanczos:
     couples them to Q, so that ||B^T s|| is the residual of a Ritz vector Q^T s. Since T comes from the coefficients
     and not from a recurrence, Q may at any time be rotated to some of its Ritz vectors (`restart`) and grown on.
 
-    Where a Krylov space is exhausted before n (breakdown), it goes on in a fresh random direction orthogonal to all
+    Where a Krylov space is exhausted before n (breakdown), it continues in a fresh random direction orthogonal to all
     before, with a coupling of exactly 0: a new invariant subspace.
 
     That the operators are symmetric is seen for free: a new product's coefficients against the rows of Q are known
@@ -91,7 +91,7 @@ class Lanczos:
         self.products += b
         W = self.matvec(X, self.members)
         finite = torch.isfinite(torch.linalg.vector_norm(W, dim=(-2, -1), dtype=torch.float64))
-        W = torch.where(finite[:, None, None], W, 0)  # no finite spectrum there: the others go on undisturbed
+        W = torch.where(finite[:, None, None], W, 0)  # no finite spectrum there: the others continue undisturbed
         W, C, kept = self._reduced(W, (self._coupled, 0))
         following, lengths = self._orthonormalised(W)
         seen, coefficients, share, R = _on_host(finite, C, kept, lengths)
@@ -236,7 +236,7 @@ class Lanczos:
         self._coupled = 0
 
     def keep(self, places: Sequence[int]) -> None:
-        """Only the operators at these places of the group go on."""
+        """Only the operators at these places of the group continue."""
         for to, place in enumerate(places):
             if to != place:
                 self._Q[to] = self._Q[place]

@@ -1,4 +1,4 @@
-"""Work in units, each computed once: saved now and then, and gone on with where an earlier run stopped."""
+"""Work in units, each computed once: saved now and then, and continued where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if differences:
         raise UserError(
             f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
-            "ask for the same to go on with it, or write to another file"
+            "ask for the same to continue it, or write to another file"
         )
 
 

@@ -43,7 +43,7 @@ def quickstart(
     """Write, per network, NAME.safetensors, NAME.h5 and its pictures into `out`, and spectra.png; return the table.
 
     effort: scales epochs, grid, mini-batches and probes, for a trial run. The same seed gives the same numbers.
-    Started again on the same folder, it goes on where it stopped.
+    Started again on the same folder, it continues where it stopped.
     """
     out = Path(out)
     results = {}

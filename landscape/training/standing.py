@@ -73,7 +73,7 @@ def store(
     standing: Standing,
     device: torch.device,
 ) -> None:
-    """Keep all that is needed to go on. Every process calls it, each with its own share; the first writes.
+    """Keep all that is needed to continue. Every process calls it, each with its own share; the first writes.
 
     Raises UserError where the place cannot be written.
     """
@@ -116,7 +116,7 @@ def restored(
         if there != asked:
             differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
             raise UserError(
-                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to go on, "
+                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to continue, "
                 "or remove it to begin anew"
             )
         network.load_state_dict(held["network"])

@@ -79,8 +79,8 @@ def train(
     workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
         many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
         for them.
-    state: a file that keeps what is needed to go on, every `save_every` seconds, within an epoch too, at Ctrl-C, and
-        at the end of all; found there, the training goes on. To be removed once the weights are safe.
+    state: a file that keeps what is needed to continue, every `save_every` seconds, within an epoch too, at Ctrl-C, and
+        at the end of all; found there, the training continues. To be removed once the weights are safe.
     each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
 
     Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
