@@ -127,6 +127,8 @@ def recorded(pairs: RitzPairs, k: int) -> dict[str, Any]:
 
 def pairs_remarks(result: xr.Dataset) -> list[str]:
     """How many eigenvalues did not converge, how many searches may have missed one, and what they cost."""
+    if "converged" not in result:
+        return [in_curvature(result)]
     pairs = result["converged"].values[np.isfinite(result["eigenvalue"].values)]
     unsure = int((result["done"] & ~result["complete"]).sum()) if "complete" in result else 0
     silent = result.attrs.get("config", {}).get("method") == "pyhessian"  # which does not say

@@ -56,6 +56,10 @@ class Test(Analysis):
         values = objective.evaluate().asdict()
         return {name: values[name] for name in MEASURED}
 
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """How many examples there are."""
+        return [f"of {int(result['examples'])} examples"] if "examples" in result else []
+
     def _completed(self, stored: xr.Dataset | None, config: Mapping[str, Any]) -> xr.Dataset | None:
         """Files of before have no `done`, and name a penalty that was not measured."""
         if stored is None:

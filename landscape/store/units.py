@@ -175,7 +175,12 @@ def _completed(
 
 def _values(result: xr.Dataset, indices: list[Index]) -> dict[str, list[np.ndarray]]:
     dims = result["done"].dims
-    names = [str(name) for name, variable in result.data_vars.items() if set(dims) <= set(variable.dims)]
+    # Not data_vars: a variable of two dimensions, one of which has its name (node), counts as a coordinate.
+    names = [
+        str(name)
+        for name, variable in result.variables.items()
+        if set(dims) <= set(variable.dims) and variable.dims != (name,)
+    ]
     places = [dict(zip(dims, index, strict=True)) for index in indices]
     return {name: [result[name][place].values.copy() for place in places] for name in names}
 

@@ -116,8 +116,8 @@ def restored(
         if there != asked:
             differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
             raise UserError(
-                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to continue, "
-                "or remove it to begin anew"
+                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to "
+                "continue, or remove it to begin anew"
             )
         network.load_state_dict(held["network"])
         optimizer.load_state_dict(held["optimizer"])

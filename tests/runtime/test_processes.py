@@ -31,8 +31,9 @@ model = ls.create_model("resnet8", 10, 8, 1)
 x, y = torch.randn(256, 1, 8, 8), torch.randint(0, 10, (256,))
 objective = ls.Objective(model, list(zip(x.split(128), y.split(128))), weight_decay=0.1)
 plane = ls.random_plane(model)
+evaluate = ls.evaluate_surface
 began = time.process_time()
-into(out, "surface", lambda stored, save: ls.evaluate_surface(
+into(out, "surface", lambda stored, save: evaluate(
     objective, plane, points=points, adaptive=0.001, partial=stored, save=save, save_every=0.2))
 if len(sys.argv) > 4:
     into(out, "spectrum", lambda stored, save: ls.hessian_spectrum(

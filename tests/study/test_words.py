@@ -45,6 +45,6 @@ def test_of_few_units_no_error_is_told(mlp, points, units):
 
 def test_a_regression_has_no_accuracy_to_tell():
     test = xr.Dataset({"accuracy": np.nan, "accuracy_sem": np.nan, "examples": 20})
-    assert describe("test", test).endswith("accuracy - of 20")
+    assert describe("test", test).endswith("test accuracy -; of 20 examples")
     all_right = test.assign(accuracy=1.0, accuracy_sem=0.0)
-    assert describe("test", all_right).endswith("accuracy 100.00 % of 20")
+    assert describe("test", all_right).endswith("test accuracy 100.0%; of 20 examples")

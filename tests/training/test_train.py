@@ -129,7 +129,7 @@ def test_an_interrupt_is_stored_and_gone_on_with_to_the_same_bytes(tmp_path):
     process.send_signal(signal.SIGINT)
     said += process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert b"goes on from what was stored" in said
+    assert b"continues from what was stored" in said
     assert b"Traceback" not in said
     assert not out.exists()
     held = torch.load(tmp_path / "w.safetensors.training", weights_only=True)
@@ -199,7 +199,7 @@ def test_the_studys_recipes():
     assert recipe("strong", auto_augment="none").auto_augment is None
     for bad, words in (
         ({"name": "stong"}, "strong"),
-        ({"precision": "float8"}, "bfloat16"),
+        ({"dtype": "float8"}, "bfloat16"),
         ({"fraction": 2.0}, "at most 1"),
     ):
         with pytest.raises(ls.UserError, match=words):
@@ -255,7 +255,7 @@ def test_every_setting_can_be_overridden_on_the_command_line(tmp_path):
         "epochs": 2, "batch_size": 20, "optimizer": "sgd", "lr": 0.01, "momentum": 0.5, "weight_decay": 0.01,
         "schedule": "steps", "milestones": [0.5], "gamma": 0.1, "warmup_epochs": 0, "clip": 2.0,
         "auto_augment": "rand-m3-n1", "mixup": 0.3, "cutmix": 0.2, "smoothing": 0.2, "drop_path": 0.05, "sam": 0.01,
-        "precision": "bfloat16", "fraction": 0.05, "seed": 3,
+        "dtype": "bfloat16", "fraction": 0.05, "seed": 3,
     }  # fmt: skip
     assert other.keys() == RECIPES["strong"].asdict().keys()
     strong = RECIPES["strong"].asdict()
