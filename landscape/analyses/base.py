@@ -59,6 +59,7 @@ class Subject(Protocol):
 
     label: str
     model: nn.Module
+    provenance: dict[str, Any]
 
     def states(self, paths: Sequence[Path]) -> Mapping[str, Mapping[str, Tensor]]:
         """The weights of other checkpoints of the same network, by label."""

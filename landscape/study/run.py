@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from landscape import store
-from landscape.analyses.base import Analysis
+from landscape.analyses.base import Analysis, Subject
 from landscape.analyses.estimates import Estimate
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
@@ -21,8 +21,6 @@ from landscape.store.units import Save, Work
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from landscape.study.subject import Subject
 
 
 @dataclass(frozen=True)
