@@ -299,3 +299,17 @@ def test_a_trajectory_of_ten_epochs_sorts_by_name(tmp_path):
     made = invoke("train", *options, "--trajectory", tmp_path / "epochs", "--out", tmp_path / "x.safetensors")
     assert made.returncode == 0, made.stderr
     assert sorted(p.stem for p in (tmp_path / "epochs").iterdir()) == [f"epoch{n:02d}" for n in range(11)]
+
+
+def test_a_budget_ends_in_time_says_what_is_left_and_is_continued(trained, tmp_path):
+    out = tmp_path / "r8.h5"
+    command = ("analyze", trained, "--samples", 64, "--rays", 0, "--steps", 4, "--out", out, "--budget")
+    first = invoke(*command, "1s")
+    assert first.returncode == 0, first.stderr
+    assert " points are left, about " in first.stdout
+    assert "the same command with a larger --budget continues" in first.stdout
+    before = {name: int(group["done"].sum()) for name, group in ls.load(out).items() if "done" in group}
+    assert before["test"] == 1
+    assert 0 < before["surface"] < 51 * 51
+    assert invoke(*command, "1s").returncode == 0
+    assert int(ls.load(out)["surface"]["done"].sum()) > before["surface"]

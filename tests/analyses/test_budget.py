@@ -1,0 +1,41 @@
+"""A budget of time stops between units: what is done is a valid result, and more time continues it to the same."""
+
+import numpy as np
+import pytest
+
+import landscape as ls
+
+ASKED = {
+    "spectrum": (ls.hessian_spectrum, {"k": 2, "batch_size": 4, "workers": 1}),
+    "density": (ls.spectral_density, {"probes": 9, "steps": 4}),
+    "trace": (ls.hessian_trace, {"products": 30, "estimator": "hutchinson"}),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ASKED))
+def test_what_is_done_in_time_is_valid_and_continued(mlp, points, name):
+    compute, settings = ASKED[name]
+    objective = ls.Objective(mlp, points)
+    whole = compute(objective, **settings)
+    part = compute(objective, budget=0.0, **settings)
+    assert int(part["done"].sum()) == 1, "at least one unit, and none begun after the time is over"
+    for _ in range(2):
+        part = compute(objective, budget=0.0, partial=part, **settings)
+    assert int(part["done"].sum()) == 3
+    assert compute(objective, partial=part, **settings).identical(whole)
+
+
+def test_a_surface_cut_short_is_a_coarser_one(mlp, points):
+    objective, plane = ls.Objective(mlp, points), ls.random_plane(mlp)
+    settings = {"points": 21, "rays": 0, "workers": 1}
+    whole = ls.evaluate_surface(objective, plane, **settings)
+    part = None
+    for _ in range(36):  # the coarsest level: six points an axis
+        part = ls.evaluate_surface(objective, plane, partial=part, budget=0.0, **settings)
+    done = part["done"].values
+    assert done.sum() == 36
+    assert done[::4, ::4].all()
+    coarse = ls.evaluate_surface(objective, plane, **{**settings, "points": 6})
+    found, truth = (s["measure"].sel(quantity="positive_curvature", bound="estimate").values for s in (part, coarse))
+    np.testing.assert_allclose(found, truth)
+    assert ls.evaluate_surface(objective, plane, partial=part, **settings).identical(whole)
