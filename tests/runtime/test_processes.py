@@ -31,9 +31,11 @@ model = ls.create_model("resnet8", 10, 8, 1)
 x, y = torch.randn(256, 1, 8, 8), torch.randint(0, 10, (256,))
 objective = ls.Objective(model, list(zip(x.split(128), y.split(128))), weight_decay=0.1)
 plane = ls.random_plane(model)
-evaluate = ls.evaluate_surface
+# What is imported when it is first needed is not work that could be shared.
+ls.evaluate_surface(objective, plane, points=1, rays=2)
+ls.hessian_spectrum(objective, k=1, batch_size=16, batches=1, max_products=2)
 began = time.process_time()
-into(out, "surface", lambda stored, save: evaluate(
+into(out, "surface", lambda stored, save: ls.evaluate_surface(
     objective, plane, points=points, adaptive=0.001, partial=stored, save=save, save_every=0.2))
 if len(sys.argv) > 4:
     into(out, "spectrum", lambda stored, save: ls.hessian_spectrum(
