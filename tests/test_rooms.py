@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 
 from helpers import ROOT
 
@@ -37,3 +38,23 @@ def first_sentence(room: str) -> str:
     folder = ROOT / "models" if room == "models" else ROOT / "landscape" / room
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     return " ".join(docstring.split("\n\n")[0].split())
+
+
+def test_messages_of_the_library_name_no_options():
+    """They name settings, in backquotes; the command line says which option asks for one."""
+    found = [
+        f"{path.relative_to(ROOT)}:{text.lineno}: {text.value}"
+        for path in (ROOT / "landscape").rglob("*.py")
+        if path.parent.name != "cli"
+        for text in strings(ast.parse(path.read_text()))
+        if re.search(r"(?<![\w-])--[a-z]", text.value)
+    ]
+    assert not found, "\n".join(found)
+
+
+def strings(tree: ast.Module) -> list[ast.Constant]:
+    """Those of the code: no docstrings."""
+    documented = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {id(n.body[0].value) for n in documented if n.body and isinstance(n.body[0], ast.Expr)}
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return [n for n in texts if id(n) not in docstrings]

@@ -97,7 +97,7 @@ def _from_file(model: str) -> Build:
     file, _, function = model.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"no such file: {file} (of --model {model})")
+        raise UserError(f"no such file: {file} (of model {model})")
     module_name = f"landscape_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None

@@ -29,7 +29,7 @@ def describe_checkpoint(path: Path) -> str:
 def _hint(key: str, value: Any) -> str:
     if key != "weight_decay" or not value:
         return ""
-    return f" (of the optimiser; no analysis adds it to the loss unless asked: --weight-decay {value})"
+    return f" (of the optimiser; no analysis adds it to the loss unless asked for a weight decay of {value})"
 
 
 def _describe_fits(checkpoint: Checkpoint) -> str:

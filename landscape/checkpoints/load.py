@@ -106,7 +106,7 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
     """The one network of ours that the weights fit. Raises UserError where there is none, or more than one."""
     fits = fitting(checkpoint.state)
     if len(fits) != 1:
-        raise UserError(f"{path} does not name its network; say which with --model ({hint(checkpoint.state)})")
+        raise UserError(f"{path} does not name its network; say which with `model` ({hint(checkpoint.state)})")
     return fits[0]
 
 

@@ -138,25 +138,25 @@ def stated_network(metadata: Mapping[str, Any], path: str | os.PathLike[str]) ->
     if model is None:
         return None
     if not isinstance(model, str) or len(model) > 1000:
-        raise UserError(f"{path} states model={_short(model)}, which is no name; give the network with --model")
+        raise UserError(f"{path} states model={_short(model)}, which is no name; give the network with `model`")
     if ".py:" in model:
-        raise UserError(f"{path} names code as its network, {_short(model)}; if you trust it, give that with --model")
+        raise UserError(f"{path} names code as its network, {_short(model)}; if you trust it, give that with `model`")
     spelled, own = split_settings(model)
     known = timm.is_model(spelled.removeprefix("timm:")) if spelled.startswith("timm:") else resolve(spelled)
     if not known:
-        raise UserError(f"{path} names a network that is not known, {_short(model)}; give the network with --model")
+        raise UserError(f"{path} names a network that is not known, {_short(model)}; give the network with `model`")
     more = metadata.get("settings") or {}
     own, more = _without_pretrained(own), _without_pretrained(more if isinstance(more, Mapping) else {"settings": more})
     for key, value in (*own.items(), *more.items()):
         if key not in SETTINGS:
             raise UserError(
                 f"{path} states {_short(key)}={_short(value)} of its network, which no file may; "
-                "give the network and its settings with --model, as in 'vit_ti(depth=6)'"
+                "give the network and its settings with `model`, as in 'vit_ti(depth=6)'"
             )
         if value is not None and not SETTINGS[key].holds(value):
             raise UserError(
                 f"{path} states {key}={_short(value)} of its network, which must be {SETTINGS[key].words}; "
-                "give the network and its settings with --model, as in 'vit_ti(depth=6)'"
+                "give the network and its settings with `model`, as in 'vit_ti(depth=6)'"
             )
     return spelled + (f"({', '.join(f'{k}={v!r}' for k, v in own.items())})" if own else ""), more
 

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from landscape import __version__
 from landscape.catalogue import CATALOGUE, summary
+from landscape.cli.options import option
 from landscape.runtime.errors import UserError
 
 BEFORE = {"quickstart": "landscape.cli.studies:quickstart", "analyze": "landscape.cli.studies:analyze"}
@@ -60,8 +61,11 @@ def status(arguments: Sequence[str]) -> int:
 
 
 def _in_words(message: str) -> str:
-    """A mistake in one line, in the words of the settings where it is a choice that is none, or something left out."""
-    line = " ".join(message.split())
+    """A mistake in one line, in the words of the settings where it is a choice that is none, or something left out.
+
+    A setting that the library names in backquotes is named as its option.
+    """
+    line = re.sub(r"`([a-z_]+)`", lambda setting: option(setting[1]), " ".join(message.split()))
     if choice := re.match(r'Invalid value "(.*)" for (--\S+)\. Choose from: (.*?)\.', line):
         return f"{choice[2]} {choice[1]} is not one of {choice[3].replace(chr(34), '')}"
     if own := re.match(r"Invalid value for --\S+: (--.*)", line):

@@ -66,6 +66,11 @@ def settled(cls: type[S], options: Any, **beside: Any) -> S:
     return cls(**asked, **beside)
 
 
+def option(setting: str) -> str:
+    """What a setting is asked for by on the command line."""
+    return SPELLED.get(setting, ("--" + setting.replace("_", "-"),))[0]
+
+
 def default_of(command: Any, parameter: str) -> Any:
     """The options of a parameter of a command, with nothing asked."""
     return get_args(command.__annotations__[parameter])[0]()

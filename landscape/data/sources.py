@@ -52,7 +52,7 @@ def open_source(name: str, split: str = "train", root: str | Path | None = None,
         source = _torch_dataset(name, rest, split, root, download)
     elif prefix == "hfds":
         if not download and not Path(rest).expanduser().is_dir():
-            raise UserError(f"{name} is not a folder here, and would be fetched; if you want that, give it with --data")
+            raise UserError(f"{name} is not a folder here, and would be fetched; if you want that, give it with `data`")
         source = _hugging_face(name, split)
     elif Path(name).is_dir():
         source = _image_folder(name, split)
@@ -105,7 +105,7 @@ def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None, do
         if processes.rank() == 0:
             processes.gathered(None)
     except (OSError, RuntimeError, ValueError) as e:
-        fetch = "" if download else "; to have it fetched, give it with --data"
+        fetch = "" if download else "; to have it fetched, give it with `data`"
         raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}{fetch}") from e
     return Source(name, split, images, len(getattr(images, "classes", ())), mirror="mnist" not in rest)
 

@@ -18,5 +18,5 @@ def chosen_device(device: str | None) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
         known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise UserError(f"--device {device} is not here; there is {', '.join(known)}") from e
+        raise UserError(f"device={device!r} is not here; there is {', '.join(known)}") from e
     return device

@@ -105,7 +105,7 @@ def alone(path: str | os.PathLike[str], what: str = "") -> Iterator[None]:
         _acquire(lock, place, f"{what} of {path}" if what else str(path))
     except (OSError, NotImplementedError) as e:
         if isinstance(e, OSError) and e.errno not in LOCKLESS:
-            raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+            raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
         say_once(f"{path.parent} has no file locks; let one process at a time write to a file there")
         yield
         return

@@ -63,7 +63,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
                 _write(path, {**held, **(_groups(waiting) if waiting.exists() else {}), **groups})
                 waiting.unlink(missing_ok=True)
     except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
 
 
 def pending(path: str | os.PathLike[str]) -> Path:

@@ -91,7 +91,7 @@ class SubjectSettings(Settings):
     def check(self) -> None:
         """A form of penalty needs its lambda."""
         if self.penalty != "l2" and not self.weight_decay:
-            raise UserError(f"--penalty {self.penalty} adds nothing without its lambda; give that with --weight-decay")
+            raise UserError(f"penalty={self.penalty!r} adds nothing without its lambda; give that with `weight_decay`")
 
 
 class Subject:
@@ -137,7 +137,7 @@ class Subject:
 
         self.data = settled("data")
         if self.data is None:
-            raise UserError(f"{checkpoint} does not name the data it was trained on; say which with --data")
+            raise UserError(f"{checkpoint} does not name the data it was trained on; say which with `data`")
         self._data_settings: dict[str, Any] = {
             **{key: value for key in ("mean", "std", *RECIPE) if (value := settled(key)) not in (None, "none", "")},
             "image_size": self.provenance["image_size"] or settings.image_size,

@@ -35,7 +35,7 @@ def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantit
         with replacing(path, path.suffix) as part:
             WRITERS[path.suffix](surface, part, quantity)
     except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
 
 
 def _points(surface: xr.Dataset, quantity: str) -> dict[str, np.ndarray]:

@@ -70,10 +70,10 @@ def import_surface(path: str | os.PathLike[str], *, weight_decay: float | None =
     if weight_decay is not None:
         if "l2" not in variables:
             raise UserError(
-                f"{path} has no column l2 to apply weight decay {weight_decay} to; leave out --weight-decay"
+                f"{path} has no column l2 to apply weight decay {weight_decay} to; leave out `weight_decay`"
             )
         if "penalty" in variables:
-            raise UserError(f"{path} has a penalty of its own; leave out --weight-decay")
+            raise UserError(f"{path} has a penalty of its own; leave out `weight_decay`")
         variables["penalty"] = weight_decay * variables["l2"]
     config: dict[str, Any] = {
         "analysis": "surface",

@@ -94,7 +94,7 @@ def store(
         with replacing(path) as part:
             torch.save(held, part)
     except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place with --out") from e
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
 
 
 def restored(

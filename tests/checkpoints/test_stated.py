@@ -90,7 +90,7 @@ def test_what_files_state_runs_no_code_and_makes_no_request(tmp_path):
     assert not (tmp_path / "ran").exists()
     for line, (_, words) in zip(said, [*EVIL.values(), (None, "pretrained_cfg")], strict=True):
         assert words in line
-        assert "--model" in line
+        assert "`model`" in line
         assert "\n" not in line
     assert "Traceback" not in run.stderr
 

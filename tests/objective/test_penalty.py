@@ -135,12 +135,12 @@ def test_the_trace_of_the_penalty_is_that_of_its_hessian(mlp, points, penalty):
 def test_a_stored_decay_is_a_fact_with_a_hint(adamw):
     shown = run("show", adamw / "w.safetensors")
     assert "weight_decay: 0.5 (of the optimiser; no analysis adds it" in shown
-    assert "--weight-decay 0.5" in shown
+    assert "unless asked for a weight decay of 0.5" in shown
 
 
 def test_a_form_without_a_lambda_is_refused(adamw, tmp_path):
     result = invoke("spectrum", adamw / "w.safetensors", "--penalty", "norm-sum", "--out", tmp_path / "w.h5")
-    refused(result, "norm-sum adds nothing without its lambda", "--weight-decay")
+    refused(result, "norm-sum' adds nothing without its lambda", "--weight-decay")
 
 
 def test_results_stored_with_the_recipes_decay_stay_readable_and_say_so(adamw, tmp_path):
