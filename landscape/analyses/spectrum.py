@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -41,7 +41,7 @@ class Spectrum(Search, Restricted, Analysis):
         Examples per mini-batch.
     batches
         Mini-batches, in the frozen order; by default all full ones, of 64 at most.
-    split
+    ggn_part
         Also u^T G u for each eigenvector u: the share of the Gauss-Newton matrix in its eigenvalue.
     method
         lanczos; or pyhessian, its power iteration on the same mini-batches at its own settings, with true residuals.
@@ -54,18 +54,19 @@ class Spectrum(Search, Restricted, Analysis):
     name: ClassVar[str] = "spectrum"
     unit: ClassVar[str] = "mini-batch"
     unstored: ClassVar[tuple[str, ...]] = ("lockstep", "workers")
+    formerly: ClassVar[Mapping[str, str]] = {"split": "ggn_part"}
 
     k: Annotated[int, Ge(1)] = 5
     batch_size: Annotated[int, Ge(1)] = 16
     batches: Annotated[int, Ge(1)] | None = None
-    split: bool = False
+    ggn_part: bool = False
     method: Literal["lanczos", "pyhessian"] = "lanczos"
     lockstep: Annotated[int, Ge(1)] | None = None
     workers: Annotated[int, Ge(1)] | None = None
 
     def check(self) -> None:
         """PyHessian finds the largest magnitudes of the whole Hessian only."""
-        asked = (self.which, self.kind, self.per, self.parameters, self.split, self.second_look)
+        asked = (self.which, self.kind, self.per, self.parameters, self.ggn_part, self.second_look)
         if self.method == "pyhessian" and asked != ("LM", "hessian", None, None, False, False):
             raise UserError(
                 "method='pyhessian' finds the largest magnitudes of the whole Hessian only; leave out the rest"
@@ -92,7 +93,7 @@ class Spectrum(Search, Restricted, Analysis):
         result = empty_pairs({**parts, "batch": range(len(self._minibatches(objective)))}, self.k)
         nll = np.full(result["done"].shape, np.nan)
         result["nll"] = (result["done"].dims, nll, {"long_name": "mean negative log-likelihood"})
-        if self.split:
+        if self.ggn_part:
             share = np.full(result["eigenvalue"].shape, np.nan)
             result["ggn_part"] = (result["eigenvalue"].dims, share, {"long_name": "u^T G u, the Gauss-Newton share"})
         return result
@@ -138,7 +139,7 @@ class Spectrum(Search, Restricted, Analysis):
             x, y = minibatches[number]
             with torch.no_grad():
                 values["nll"] = float(here.nll_sum(x, y)) / here.units_in(y)
-            if self.split and pairs.vectors is not None:
+            if self.ggn_part and pairs.vectors is not None:
                 G = Curvature(here, x, y, kind="ggn", parameters=part)
                 share = [float(torch.dot(u, G(u))) for u in pairs.vectors]
                 values["ggn_part"] = np.pad(share, (0, self.k - len(share)), constant_values=np.nan)
@@ -158,7 +159,14 @@ class Spectrum(Search, Restricted, Analysis):
                 for i, (x, y) in some.items()
             ]
         return minibatch_eigenpairs(
-            objective, some, self.k, kind=self.kind, parameters=part, seed=self.seed, vectors=self.split, **self.search
+            objective,
+            some,
+            self.k,
+            kind=self.kind,
+            parameters=part,
+            seed=self.seed,
+            vectors=self.ggn_part,
+            **self.search,
         )
 
     def _minibatches(self, objective: Objective) -> list[Any]:
@@ -192,7 +200,7 @@ def hessian_spectrum(objective: Objective, **settings: Any) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        With dims (batch, rank): eigenvalue, residual, converged, and ggn_part where split; (batch): products, complete
+        With dims (batch, rank): eigenvalue, residual, converged, and ggn_part where asked; (batch): products, complete
         (no other Ritz pair could still be a wanted one), nll (the mini-batch's mean, the penalty left out) and done;
         (statistic, bound): summary, as `summarize` gives it. With `per` all along a leading dim part.
 

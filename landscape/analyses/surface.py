@@ -301,7 +301,7 @@ class Surface(Directions, Analysis):
             result = result.merge(objective.plane.marks, combine_attrs="override")
         if not result["done"].all():
             return result
-        if objective.plane.config.get("kind") == "eigenvectors" and "direction_curvature" not in result:
+        if objective.plane.config.get("directions") == "eigenvectors" and "direction_curvature" not in result:
             result = result.assign(_direction_curvatures(objective))
         if self.rays:
             result = self._with_rays(objective, result, searched, work)
@@ -350,8 +350,8 @@ class Surface(Directions, Analysis):
 
 def _groups(plane: Plane) -> tuple[str, str]:
     """The groups of a surface or curve, and of the plane beside it."""
-    kind = plane.config["kind"]
-    suffix = "" if kind == "random" else f"_{kind}"
+    directions = plane.config["directions"]
+    suffix = "" if directions == "random" else f"_{directions}"
     return (f"surface{suffix}", f"plane{suffix}") if plane.dims == 2 else (f"curve{suffix}", f"plane_curve{suffix}")
 
 

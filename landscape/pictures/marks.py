@@ -89,7 +89,7 @@ def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]
     if "trajectory" not in surface or surface.sizes["checkpoint"] == 0:
         return [], []
     path = surface["trajectory"].transpose("checkpoint", "axis").values[:, :2]
-    apart = surface.attrs.get("config", {}).get("plane", {}).get("kind") == "checkpoints"
+    apart = surface.attrs.get("config", {}).get("plane", {}).get("directions") == "checkpoints"
     look: dict[str, Any] = {"color": TRAJECTORY, "path_effects": [withStroke(linewidth=3, foreground="white")]}
     if not apart:
         ax.plot(*path.T, "-", lw=1.3, zorder=4, label="trajectory", **look)

@@ -104,15 +104,15 @@ def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
     """A series in the order of the one number in which its checkpoints' names differ, as the coordinate `number`, and
     what stands before it; as it is, and None, where they do not differ in one number alone.
     """
-    split = [re.split(r"(\d+)", str(name)) for name in series["checkpoint"].values]
-    if len(split) < 2 or len({(len(parts), *parts[::2]) for parts in split}) != 1:
+    names = [re.split(r"(\d+)", str(name)) for name in series["checkpoint"].values]
+    if len(names) < 2 or len({(len(parts), *parts[::2]) for parts in names}) != 1:
         return series, None
-    columns = np.array([[int(n) for n in parts[1::2]] for parts in split], dtype=float)
+    columns = np.array([[int(n) for n in parts[1::2]] for parts in names], dtype=float)
     differing = np.flatnonzero((columns != columns[:1]).any(axis=0))
-    if len(differing) != 1 or len(set(columns[:, differing[0]])) != len(split):
+    if len(differing) != 1 or len(set(columns[:, differing[0]])) != len(names):
         return series, None
     k = int(differing[0])
-    return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), split[0][2 * k].strip(" _-.=")
+    return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), names[0][2 * k].strip(" _-.=")
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:

@@ -458,25 +458,25 @@ def _fitting_height(surface: xr.Dataset) -> float:
 def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
     """What an axis of a surface is, as its plane says; `short` for where there is little room."""
     plane = surface.attrs.get("config", {}).get("plane", {})
-    kind = plane.get("kind")
+    directions = plane.get("directions")
     letter = "ab"[axis]
     names = [str(name) for name in plane.get("checkpoints", []) if isinstance(name, (str, int))]
-    if kind == "random":
+    if directions == "random":
         text = f"random direction {axis + 1}"
-    elif kind == "eigenvectors":
+    elif directions == "eigenvectors":
         text = f"Hessian eigenvector {axis + 1}"
-    elif kind == "pca":
+    elif directions == "pca":
         text = f"principal component {axis + 1}"
         if "explained" in surface and surface.sizes["axis"] > axis:
             share = float(surface["explained"].isel(axis=axis))
             text = f"PC {axis + 1} ({share:.0%})" if short else f"{text} ({share:.1%} of variance)"
-    elif kind == "interpolation":
+    elif directions == "interpolation":
         text = f"from {names[0]} (0) to {names[1]} (1)" if len(names) == 2 else "from the first (0) to the second (1)"
-    elif kind == "checkpoints":
+    elif directions == "checkpoints":
         text = f"towards {names[axis + 1]}" if len(names) > axis + 1 else f"towards checkpoint {axis + 2}"
     else:
         text = f"{letter} (along $d_{axis + 1}$)"
-    if short and kind in ("random", "eigenvectors"):
+    if short and directions in ("random", "eigenvectors"):
         text = text.replace("Hessian ", "")
     return text
 

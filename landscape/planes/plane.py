@@ -68,7 +68,7 @@ class Plane:
         ranges = [(float(a), float(b)) for a, b in zip(low - margin, high + margin, strict=True)]
         if points is not None:
             counts = [points] * self.dims if isinstance(points, int) else points
-            checkpoints = self.config.get("kind") in ("interpolation", "checkpoints")
+            checkpoints = self.config.get("directions") in ("interpolation", "checkpoints")
             other = [float(at[k + 1, k]) if checkpoints else None for k in range(self.dims)]
             ranges = [_with_points_at(*ends) for ends in zip(ranges, counts, other, strict=False)]
         return [list(ends) for ends in ranges]
@@ -77,16 +77,16 @@ class Plane:
         """The plane as a group of a results file: direction (axis, weight), buffer (axis, buffer_weight)."""
         variables: dict[str, Any] = {}
         layout: dict[str, list[list[Any]]] = {}  # lists: the order is that of the vectors
-        kinds = (("direction", "weight", self.directions), ("buffer", "buffer_weight", self.buffers))
-        for kind, dim, vectors in kinds:
+        held = (("direction", "weight", self.directions), ("buffer", "buffer_weight", self.buffers))
+        for variable, dim, vectors in held:
             shapes = {name: list(t.shape) for d in vectors for name, t in d.items()}
-            layout[kind] = [[name, shape] for name, shape in shapes.items()]
+            layout[variable] = [[name, shape] for name, shape in shapes.items()]
             if shapes:
                 rows = [
                     torch.cat([_or_zeros(d, name, shape).reshape(-1) for name, shape in shapes.items()])
                     for d in vectors
                 ]
-                variables[kind] = (("axis", dim), torch.stack(rows).numpy())
+                variables[variable] = (("axis", dim), torch.stack(rows).numpy())
         result = xr.Dataset(variables, attrs={"config": {**self.config, "analysis": "plane"}, "layout": layout})
         return result if self.marks is None else result.merge(self.marks, combine_attrs="override")
 
@@ -109,10 +109,10 @@ class Plane:
         if wrong:
             raise UserError(f"the stored plane is of another network: this one lacks {a_few(wrong)}")
         vectors: dict[str, tuple[Direction, ...]] = {}
-        for kind, shapes in layout.items():
+        for variable, shapes in layout.items():
             sizes = [int(np.prod(shape)) for _, shape in shapes]
-            rows = list(torch.as_tensor(stored[kind].values)) if kind in stored else []
-            vectors[kind] = tuple(
+            rows = list(torch.as_tensor(stored[variable].values)) if variable in stored else []
+            vectors[variable] = tuple(
                 {
                     name: part.reshape(tuple(shape)).to(tensors[name])
                     for (name, shape), part in zip(shapes, row.split(sizes), strict=True)

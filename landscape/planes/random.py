@@ -105,7 +105,7 @@ def random_plane(
     like = dict(model.named_parameters())
     directions = tuple({name: t.to(like[name]) for name, t in d.items()} for d in drawn)
     config = {
-        "kind": "random",
+        "directions": "random",
         "normalize": normalize,
         "seed": seed,
         "exclude": list(exclude),

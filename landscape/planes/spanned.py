@@ -46,7 +46,7 @@ def eigenvector_plane(
     Raises UserError for fewer parameters than directions, or a Hessian that is not finite.
     """
     asked = {
-        "kind": "eigenvectors",
+        "directions": "eigenvectors",
         "which": which,
         "dims": dims,
         "tol": tol,
@@ -103,7 +103,7 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
         coordinates = [[0.0, 0.0], [1.0, 0.0], [a, b]]
     like = dict(model.named_parameters())
     cast: tuple[Direction, ...] = tuple({name: t.to(like[name]) for name, t in d.items()} for d in directions)
-    config = {"kind": "interpolation" if len(others) == 1 else "checkpoints", "checkpoints": [label, *others]}
+    config = {"directions": "interpolation" if len(others) == 1 else "checkpoints", "checkpoints": [label, *others]}
     return Plane(cast, described(config, cast), tuple(buffers), _marks([label, *others], coordinates, None))
 
 
@@ -149,7 +149,7 @@ def pca_plane(
         for row in components
     )
     config = {
-        "kind": "pca",
+        "directions": "pca",
         "checkpoints": list(trajectory),
         "ignore_biases": ignore_biases,
         "explained": (variances / total).tolist(),

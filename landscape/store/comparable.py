@@ -128,10 +128,10 @@ def _parameters(_: xr.Dataset, config: Config) -> str:
 
 def _directions(_: xr.Dataset, config: Config) -> str:
     plane = config.get("plane", {})
-    kinds = {"random": "random directions", "eigenvectors": "Hessian eigenvectors", "pca": "principal components",
+    known = {"random": "random directions", "eigenvectors": "Hessian eigenvectors", "pca": "principal components",
              "interpolation": "from network to network", "checkpoints": "towards networks"}  # fmt: skip
-    kind = kinds.get(plane.get("kind", ""), "")
-    return f"{plane['normalize']}-normalised {kind}" if kind and plane.get("normalize") else kind
+    words = known.get(plane.get("directions", ""), "")
+    return f"{plane['normalize']}-normalised {words}" if words and plane.get("normalize") else words
 
 
 def _range(group: xr.Dataset, _: Config) -> str:

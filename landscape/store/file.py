@@ -32,6 +32,9 @@ FORMAT = "landscape-results"
 FORMAT_VERSION = 1
 
 
+ONCE_KINDS = ("random", "eigenvectors", "interpolation", "checkpoints", "pca")
+
+
 PATIENCE = 10.0  # seconds that a file is waited for which another program holds open
 
 
@@ -169,7 +172,7 @@ def _read(path: Path, locking: bool) -> dict[str, xr.Dataset]:
                 groups[name] = xr.open_dataset(xr.backends.H5NetCDFStore(opened[name])).load()
                 groups[name].set_close(None)  # it holds nothing of the file, and goes to other processes
     for dataset in groups.values():
-        dataset.attrs = {k: _decoded(v) for k, v in dataset.attrs.items()}
+        dataset.attrs = {k: _today(_decoded(v)) for k, v in dataset.attrs.items()}
     return groups
 
 
@@ -202,3 +205,13 @@ def _decoded(value: Any) -> Any:
         except json.JSONDecodeError:
             return value
     return value
+
+
+def _today(config: Any) -> Any:
+    """A stored configuration in the words of today: the directions of a plane were once its kind."""
+    if isinstance(config, dict) and isinstance(plane := config.get("plane"), dict):
+        config = {**config, "plane": _today(plane)}
+    if isinstance(config, dict) and config.get("kind") in ONCE_KINDS:
+        config = {**config, "directions": config["kind"]}
+        del config["kind"]
+    return config

@@ -98,7 +98,7 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
         raise UserError("the coordinates of a surface must increase")
     loss = surface[quantity].transpose(*dims).values.astype(float)
     done = surface["done"].transpose(*dims).values.astype(bool)
-    line = surface.attrs.get("config", {}).get("plane", {}).get("kind") == "interpolation" and len(dims) == 1
+    line = surface.attrs.get("config", {}).get("plane", {}).get("directions") == "interpolation" and len(dims) == 1
     found, *rest = (
         np.array([_sharpness(z, axes, radius), *_convexity(z, axes), *_width(z, axes), _barrier(z, axes[0], line)])
         for z in (_marked(z, done) for z in (loss, *_replicates(surface, dims, loss)))

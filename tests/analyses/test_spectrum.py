@@ -99,7 +99,7 @@ def test_layers_of_one_parameter_and_of_fewer_than_k():
 
 
 def test_the_split_adds_up_and_is_the_gauss_newton_share(objective):
-    spectrum = ls.hessian_spectrum(objective, k=4, batches=2, tol=1e-9, split=True)
+    spectrum = ls.hessian_spectrum(objective, k=4, batches=2, tol=1e-9, ggn_part=True)
     x, y = objective.minibatches(16)[0]
     G = np.stack([Curvature(objective, x, y, kind="ggn")(row).numpy() for row in torch.eye(65, dtype=torch.float64)])
     values, vectors = np.linalg.eigh(dense_hessian(objective, x, y))
@@ -112,7 +112,7 @@ def test_the_split_adds_up_and_is_the_gauss_newton_share(objective):
 @pytest.mark.parametrize("kind", ["hessian", "ggn", "residual"])
 def test_in_lockstep_as_one_by_one(objective, kind):
     one, together = (
-        ls.hessian_spectrum(objective, k=3, batch_size=10, kind=kind, tol=1e-7, lockstep=g, split=kind == "hessian")
+        ls.hessian_spectrum(objective, k=3, batch_size=10, kind=kind, tol=1e-7, lockstep=g, ggn_part=kind == "hessian")
         for g in (1, 2)
     )
     for name in one.data_vars:

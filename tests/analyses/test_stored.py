@@ -25,10 +25,12 @@ def test_settings_of_stored_results_are_read_back_and_asked_for_again(path):
         if settings is None:
             continue
         assert describe(name, group).startswith(f"{name}: ")
-        config = group.attrs["config"]
+        config = {settings.formerly.get(k, k): v for k, v in group.attrs["config"].items()}
         known = {k: v for k, v in json.loads(json.dumps(settings.asdict())).items() if k in config}
         if settings.name != "surface":  # whose configuration has ranges and counts in the place of settings
             assert known == {k: config[k] for k in known}
+        else:
+            assert config["plane"]["directions"] == "random", "once said to be its kind"
         asked = {**config, **{k: v for k, v in settings.asdict().items() if k not in settings.unstored}}
         completed = settings._completed(group, {"objective": config["objective"]})
         if settings.name not in ("surface", "test"):

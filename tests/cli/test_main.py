@@ -28,7 +28,7 @@ def test_analyze_writes_the_file_and_its_pictures(analysed, trained):
     out, result = analysed
     groups = ls.load(out)
     assert set(groups) == {"test", "plane", "surface", "spectrum", "density"}
-    assert groups.pop("plane").attrs["config"]["kind"] == "random"
+    assert groups.pop("plane").attrs["config"]["directions"] == "random"
     for group in groups.values():
         provenance = group.attrs["config"]["objective"]["provenance"]
         assert provenance["sha256"]
@@ -101,7 +101,7 @@ def test_every_command_has_help_with_an_example():
 
 KILLED = {
     "surface": "ls.evaluate_surface(objective, ls.random_plane(subject.model), points=21, **more)",
-    "spectrum": "ls.hessian_spectrum(objective, batch_size=4, split=True, **more)",
+    "spectrum": "ls.hessian_spectrum(objective, batch_size=4, ggn_part=True, **more)",
     "density": "ls.spectral_density(objective, probes=12, steps=16, **more)",
     "trace": "ls.hessian_trace(objective, products=150, **more)",
 }

@@ -370,7 +370,7 @@ def test_every_analysis_takes_texts(tagger, texts):
     with unchanged(tagger):
         objective = ls.Objective(tagger, Texts(*texts, 6), weight_decay=0.01, task=Tokens(), dtype=torch.float64)
         surface = ls.evaluate_surface(objective, ls.random_plane(tagger, seed=0), points=3, gradient_norm=True, rays=2)
-        spectrum = ls.hessian_spectrum(objective, k=2, batch_size=3, batches=4, split=True, tol=1e-6)
+        spectrum = ls.hessian_spectrum(objective, k=2, batch_size=3, batches=4, ggn_part=True, tol=1e-6)
         top = ls.hessian_top(objective, k=2, tol=1e-8)
         trace = ls.hessian_trace(objective, products=60)
         ls.spectral_density(objective, probes=2, steps=5)

@@ -235,7 +235,7 @@ def test_a_curve_has_the_bands_of_its_standard_errors_and_accuracy_beside():
 def test_a_trajectory_goes_from_circle_to_star_with_labels_that_do_not_meet():
     path = np.array([[1.2, 0.9], [0.8, 0.5], [0.4, 0.2], [0.02, 0.03], [0, 0]])
     names = [f"epoch {i}" for i in range(5)]
-    group = surface(bowl, X, Y, plane={"kind": "pca"}).assign(
+    group = surface(bowl, X, Y, plane={"directions": "pca"}).assign(
         trajectory=(("checkpoint", "axis"), path), explained=("axis", [0.834, 0.1]),
         off_plane=("checkpoint", np.arange(5)),
     ).assign_coords(checkpoint=names)  # fmt: skip
@@ -349,12 +349,12 @@ def test_eigenvalues_that_have_not_converged_are_hatched():
 @pytest.mark.parametrize(
     ("plane", "labels"),
     [
-        ({"kind": "random"}, ("random direction 1", "random direction 2")),
-        ({"kind": "eigenvectors"}, ("Hessian eigenvector 1", "Hessian eigenvector 2")),
-        ({"kind": "pca"}, ("principal component 1", "principal component 2")),
-        ({"kind": "checkpoints", "checkpoints": ["a", "b", "c"]}, ("towards b", "towards c")),
-        ({"kind": "interpolation", "checkpoints": ["a", "b"]}, ("from a (0) to b (1)", None)),
-        ({"kind": "interpolation"}, ("from the first (0) to the second (1)", None)),
+        ({"directions": "random"}, ("random direction 1", "random direction 2")),
+        ({"directions": "eigenvectors"}, ("Hessian eigenvector 1", "Hessian eigenvector 2")),
+        ({"directions": "pca"}, ("principal component 1", "principal component 2")),
+        ({"directions": "checkpoints", "checkpoints": ["a", "b", "c"]}, ("towards b", "towards c")),
+        ({"directions": "interpolation", "checkpoints": ["a", "b"]}, ("from a (0) to b (1)", None)),
+        ({"directions": "interpolation"}, ("from the first (0) to the second (1)", None)),
         ({}, ("a (along $d_1$)", "b (along $d_2$)")),
     ],
 )

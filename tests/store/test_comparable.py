@@ -20,7 +20,7 @@ OBJECTIVE = {"loss": "cross_entropy", "weight_decay": 0.0, "penalty": "l2", "dty
              "data": DATA, "data_sha256": "1", "weights_sha256": "a", "provenance": {"model": "vit"}}  # fmt: skip
 SPECTRUM = {"analysis": "spectrum", "k": 5, "which": "LM", "batch_size": 16, "batches": 8, "kind": "hessian",
             "method": "lanczos", "tol": 0.01, "max_products": 200, "seed": 0, "objective": OBJECTIVE}  # fmt: skip
-SURFACE = {"analysis": "surface", "plane": {"kind": "random", "normalize": "filter", "seed": 0, "sha256": "x"},
+SURFACE = {"analysis": "surface", "plane": {"directions": "random", "normalize": "filter", "seed": 0, "sha256": "x"},
            "batchnorm": "stored", "precision": "float32", "objective": OBJECTIVE}  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def ours(folds=True):
             "trajectory": (("checkpoint", "axis"), np.arange(4.0).reshape(2, 2)),
         },
         {"x": x, "y": y, "checkpoint": np.array(["first", "last"], object)},
-        {"config": {"analysis": "surface", "plane": {"kind": "random"}}},
+        {"config": {"analysis": "surface", "plane": {"directions": "random"}}},
     )  # fmt: skip
     return nll.assign(nll_fold=(("fold", "y", "x"), np.stack([z, z]))) if folds else nll
 
@@ -185,7 +185,7 @@ def test_npz_round_trip_without_pickle(tmp_path):
     with np.load(tmp_path / "s.npz", allow_pickle=False) as held:
         for name in group.variables:
             np.testing.assert_array_equal(held[name], group[name].values)
-        assert '"kind": "random"' in str(held["config"])
+        assert '"directions": "random"' in str(held["config"])
 
 
 @pytest.mark.parametrize("suffix", [".vtu", ".vtk"])

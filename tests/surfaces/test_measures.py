@@ -351,7 +351,7 @@ def test_curvature_of_a_double_well_converges_as_the_grid_is_refined():
 
 def a_line(f, x, **options):
     group = surface(f, x, None, **options)
-    return group.assign_attrs(config={"plane": {"kind": "interpolation"}})
+    return group.assign_attrs(config={"plane": {"directions": "interpolation"}})
 
 
 def test_the_barrier_of_a_double_well():
