@@ -41,7 +41,7 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def described(folder: Path) -> dict[str, Any]:
+def stated_by(folder: Path) -> dict[str, Any]:
     """model, settings, num_classes, image_size, in_channels, mean and std, as far as the folder's files tell.
 
     Of a timm model (`architecture`, `pretrained_cfg`) and of a ViT or any image model of transformers (`model_type`).

@@ -144,7 +144,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         }
     # beside another file, a config.json is of something else
     if not metadata and (path.is_dir() or path.name in huggingface.WEIGHTS):
-        metadata = huggingface.described(files[0].parent)
+        metadata = huggingface.stated_by(files[0].parent)
     beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
     return Checkpoint(_spellings(state), digest.hexdigest(), container, metadata, tuple(beside))
 

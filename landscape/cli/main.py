@@ -35,8 +35,8 @@ def application(asked: str = "") -> App:
     )
     analyses = {name: (f"landscape.cli.analyses:{name}", entry.analysis) for name, entry in CATALOGUE.items()}
     others = {name: (target, target) for name, target in {**BEFORE, **AFTER}.items()}
-    for name, (target, described) in {**analyses, **others}.items():
-        app.command(target, name=name, help=None if name == asked else summary(described))
+    for name, (target, documented) in {**analyses, **others}.items():
+        app.command(target, name=name, help=None if name == asked else summary(documented))
     return app
 
 

@@ -88,7 +88,7 @@ def train(*, what: Any, how: Any) -> None:
     from landscape.runtime.devices import chosen_device
     from landscape.runtime.files import alone
     from landscape.runtime.random import seeded
-    from landscape.training.train import described
+    from landscape.training.train import training_metadata
     from landscape.training.train import train as run_training
 
     asked = settled(Training, what)
@@ -111,7 +111,7 @@ def train(*, what: Any, how: Any) -> None:
             hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
             raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
 
-    named = {"model": model, "recipe": asked.recipe, **described(source, recipe, inputs)}
+    named = {"model": model, "recipe": asked.recipe, **training_metadata(source, recipe, inputs)}
     first = processes.rank() == 0
     with alone(out, "training") if first else nullcontext():
         state = out.with_name(out.name + ".training")

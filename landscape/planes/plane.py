@@ -156,7 +156,7 @@ def _inner(a: Direction, b: Direction) -> float:
     return sum(float((a[name].double() * b[name].to(a[name].device, torch.float64)).sum()) for name in a if name in b)
 
 
-def described(config: Mapping[str, Any], directions: Sequence[Direction]) -> dict[str, Any]:
+def config_of(config: Mapping[str, Any], directions: Sequence[Direction]) -> dict[str, Any]:
     """The configuration of a plane, with a fingerprint of its directions."""
     tensors = {f"{i}.{name}": t for i, d in enumerate(directions) for name, t in d.items()}
     return json.loads(json.dumps({**config, "dims": len(directions), "sha256": fingerprint(tensors)}))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from landscape.objective.parameters import Direction, chosen
 from landscape.planes.filters import Filters, filters_of
-from landscape.planes.plane import Plane, _inner, described
+from landscape.planes.plane import Plane, _inner, config_of
 from landscape.runtime.errors import UserError
 
 NORMALIZATIONS = ("filter", "layer", "weight", "column", "none")
@@ -114,7 +114,7 @@ def random_plane(
         "orthogonal": orthogonal,
         **({"frozen": True} if frozen else {}),
     }
-    return Plane(directions, described(config, directions))
+    return Plane(directions, config_of(config, directions))
 
 
 def _orthogonal_to(

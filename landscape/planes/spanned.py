@@ -15,7 +15,7 @@ from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import eigenpairs
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import Direction, unflatten
-from landscape.planes.plane import Plane, described
+from landscape.planes.plane import Plane, config_of
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.runtime.random import gaussian
 
@@ -70,7 +70,7 @@ def eigenvector_plane(
         "converged": pairs.converged.tolist(),
         "products": pairs.products,
     }
-    return Plane(directions, described({**asked, **found}, directions))
+    return Plane(directions, config_of({**asked, **found}, directions))
 
 
 def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str = "this") -> Plane:
@@ -104,7 +104,7 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
     like = dict(model.named_parameters())
     cast: tuple[Direction, ...] = tuple({name: t.to(like[name]) for name, t in d.items()} for d in directions)
     config = {"directions": "interpolation" if len(others) == 1 else "checkpoints", "checkpoints": [label, *others]}
-    return Plane(cast, described(config, cast), tuple(buffers), _marks([label, *others], coordinates, None))
+    return Plane(cast, config_of(config, cast), tuple(buffers), _marks([label, *others], coordinates, None))
 
 
 def pca_plane(
@@ -154,7 +154,7 @@ def pca_plane(
         "ignore_biases": ignore_biases,
         "explained": (variances / total).tolist(),
     }
-    plane = Plane(directions, described(config, directions))
+    plane = Plane(directions, config_of(config, directions))
     return with_trajectory(plane, model, trajectory, explained=variances / total)
 
 

@@ -24,7 +24,7 @@ from landscape.study.words import table
 from landscape.training.recipe import Recipe
 from landscape.training.train import train
 
-RECIPES = {
+NETWORKS = {
     "resnet8": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),
     "vit_xs": Recipe(epochs=60, lr=3e-3, warmup_epochs=10),
     "alternet_xs": Recipe(epochs=20, lr=2e-3, warmup_epochs=2),
@@ -47,7 +47,7 @@ def quickstart(
     """
     out = Path(out)
     results = {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in NETWORKS.items():
         checkpoint = out / f"{name}.safetensors"
         if not checkpoint.exists():
             _train(name, recipe, checkpoint, seed, effort, device, progress)

@@ -105,7 +105,7 @@ def train(
         wrapped = DistributedDataParallel(network)
     saved = Path(state) if state is not None else None
     identity = {
-        **described(source, recipe, settings),
+        **training_metadata(source, recipe, settings),
         "examples": len(source),
         "processes": processes.size(),
         "start": fingerprint(network.state_dict()),
@@ -167,12 +167,12 @@ def train(
                 each_epoch(epoch + 1, network)
             if clock.due(0) or epoch + 1 == recipe.epochs:
                 keep()
-    metadata = {**described(source, recipe, settings), "training_loss": standing.losses, "training_lr": standing.rates}
+    metadata = {**training_metadata(source, recipe, settings), "training_loss": standing.losses, "training_lr": standing.rates}
     lay_out(network, torch.contiguous_format)
     return Trained(network.eval(), metadata)
 
 
-def described(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
+def training_metadata(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
     """What a reader of the weights needs to know, as far as it is known before the training."""
     return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
 
