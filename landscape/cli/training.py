@@ -88,8 +88,8 @@ def train(*, what: Any, how: Any) -> None:
     from landscape.runtime.devices import chosen_device
     from landscape.runtime.files import alone
     from landscape.runtime.random import seeded
-    from landscape.training.train import training_metadata
     from landscape.training.train import train as run_training
+    from landscape.training.train import training_metadata
 
     asked = settled(Training, what)
     out, model = asked.out, asked.model

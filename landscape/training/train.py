@@ -167,9 +167,9 @@ def train(
                 each_epoch(epoch + 1, network)
             if clock.due(0) or epoch + 1 == recipe.epochs:
                 keep()
-    metadata = {**training_metadata(source, recipe, settings), "training_loss": standing.losses, "training_lr": standing.rates}
+    told = {"training_loss": standing.losses, "training_lr": standing.rates}
     lay_out(network, torch.contiguous_format)
-    return Trained(network.eval(), metadata)
+    return Trained(network.eval(), {**training_metadata(source, recipe, settings), **told})
 
 
 def training_metadata(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
