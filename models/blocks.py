@@ -8,11 +8,11 @@ Swin, (batch, prefix + h w, channels) in a ViT or a PiT, its class token in fron
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import isqrt
+from functools import partial
 from typing import Any
 
 import torch
+from timm.models.convnext import ConvNeXt
 from timm.models.pit import PoolingVisionTransformer
 from timm.models.resnet import ResNet as TimmResNet
 from timm.models.swin_transformer import SwinTransformer
@@ -22,65 +22,14 @@ from torch import Tensor, nn
 from landscape.models.alternet import AttentionBlock
 from landscape.models.botnet import BoTNet
 from landscape.models.cifar_resnet import CifarResNet
-from landscape.models.resnet import Staged
+from landscape.models.parts import KINDS, Apply, Block, TokenPool, residual
+from landscape.models.resnet import PostBlock, PreBlock, Staged
 
-KINDS = ("stem", "convolution", "attention", "mlp", "pool", "head")
-
-
-@dataclass(frozen=True)
-class Block:
-    """name: of the network's submodule that does the block's work. kind: one of KINDS.
-
-    stage: 0 for the stem, then from 1; the head has one of its own. module: from the feature map before the block to
-    the one after it, shortcut included.
-    """
-
-    name: str
-    kind: str
-    stage: int
-    module: nn.Module
-
-
-class Residual(nn.Module):
-    """x + branch(x)."""
-
-    def __init__(self, *branch: nn.Module) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(*branch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
-
-
-class Apply(nn.Module):
-    """A function of x; `parts` are the modules and parameters that it uses."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], *parts: nn.Module | nn.Parameter | None) -> None:
-        super().__init__()
-        self.function = function
-        self.modules_used = nn.ModuleList([p for p in parts if isinstance(p, nn.Module)])
-        self.parameters_used = nn.ParameterList([p for p in parts if isinstance(p, nn.Parameter)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-class TokenPool(nn.Module):
-    """PiT's pooling on tokens: the class token through its linear layer, the others as a map through a convolution."""
-
-    def __init__(self, pool: nn.Module, norm: nn.Module, prefix: int) -> None:
-        super().__init__()
-        self.pool, self.norm, self.prefix = pool, norm, prefix
-
-    def forward(self, x: Tensor) -> Tensor:
-        side = isqrt(x.shape[1] - self.prefix)
-        grid = x[:, self.prefix :].transpose(1, 2).unflatten(2, (side, side))
-        pooled, tokens = self.pool(grid, x[:, : self.prefix])
-        return self.norm(torch.cat((tokens, pooled.flatten(2).transpose(1, 2)), dim=1))
+__all__ = ["KINDS", "Block", "blocks"]
 
 
 def blocks(model: nn.Module) -> list[Block]:
-    """The blocks of one of our networks, or of timm's ViT, PiT, Swin or ResNet, in order.
+    """The blocks of one of our networks, or of timm's ViT, DeiT, PiT, Swin, ResNet or ConvNeXt, in order.
 
     The network is not changed; modules follow its mode and device. Raises ValueError for another network.
     """
@@ -100,45 +49,94 @@ def _staged(model: Staged) -> Iterator[Block]:
     yield Block("layer0", "stem", 0, model.layer0)
     for s in range(1, model.stages + 1):
         for b, block in enumerate(getattr(model, f"layer{s}")):
-            attends = isinstance(block, AttentionBlock) or (isinstance(model, BoTNet) and s == model.stages)
-            yield Block(f"layer{s}.{b}", "attention" if attends else "convolution", s, block)
+            attends = isinstance(model, BoTNet) and s == model.stages
+            yield _staged_block(f"layer{s}.{b}", s, block, attends)
     yield Block("classifier", "head", model.stages + 1, model.classifier)
+
+
+def _staged_block(name: str, stage: int, b: Any, attends: bool) -> Block:
+    first: tuple[nn.Module, ...]
+    rest: tuple[nn.Module, ...]
+    if isinstance(b, PostBlock):
+        kind, attention = ("attention", b.conv2[0]) if attends else ("convolution", None)
+        return residual(name, kind, stage, b.conv1, b.conv2, b.conv3, b.sd, module=b, skip=b.shortcut, after=nn.ReLU(),
+                        attends=attention)  # fmt: skip
+    if isinstance(b, PreBlock):
+        first, rest = (b.bn, nn.ReLU()), (b.conv1, b.conv2, b.conv3, b.sd)
+        kind, attention = "convolution", None
+    elif isinstance(b, AttentionBlock):
+        first, rest = (b.norm1, nn.GELU()), (b.conv, b.norm2, b.attn, b.sd)
+        kind, attention = "attention", b.attn
+    else:
+        raise AttributeError(f"{name} is a {type(b).__name__}")
+    skip = nn.Sequential(*first, b.shortcut) if len(b.shortcut) else None
+    return residual(name, kind, stage, *first, *rest, module=b, skip=skip, attends=attention)
 
 
 def _cifar_resnet(model: CifarResNet) -> Iterator[Block]:
     yield Block("conv1", "stem", 0, nn.Sequential(model.conv1, model.bn1, nn.ReLU()))
-    yield from _numbered(model, 3)
+    for name, s, b in _numbered(model, 3):
+        if b.shortcut is None:
+            yield Block(name, "convolution", s, b)
+        else:
+            branch = (b.conv1, b.bn1, nn.ReLU(), b.conv2, b.bn2, b.sd)
+            yield residual(name, "convolution", s, *branch, module=b, skip=b.shortcut, after=nn.ReLU())
     yield Block("linear", "head", 4, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.linear))
 
 
 def _timm_resnet(model: Any) -> Iterator[Block]:
     yield Block("conv1", "stem", 0, nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool))
-    yield from _numbered(model, 4)
+    for name, s, b in _numbered(model, 4):
+        first: tuple[Any, ...] = (b.conv1, b.bn1, b.drop_block, b.act1, b.aa, b.conv2, b.bn2)
+        if hasattr(b, "conv3"):
+            first = (b.conv1, b.bn1, b.act1, b.conv2, b.bn2, b.drop_block, b.act2, b.aa, b.conv3, b.bn3)
+        branch = [m for m in (*first, b.se, b.drop_path) if m is not None]
+        after = b.act3 if hasattr(b, "conv3") else b.act2
+        yield residual(name, "convolution", s, *branch, module=b, skip=b.downsample, after=after)
     yield Block("fc", "head", 5, Apply(model.forward_head, model.fc))
 
 
-def _numbered(model: Any, stages: int) -> Iterator[Block]:
+def _numbered(model: Any, stages: int) -> Iterator[tuple[str, int, Any]]:
     for s in range(1, stages + 1):
         for b, block in enumerate(getattr(model, f"layer{s}")):
-            yield Block(f"layer{s}.{b}", "convolution", s, block)
+            yield f"layer{s}.{b}", s, block
+
+
+def _convnext(model: Any) -> Iterator[Block]:
+    yield Block("stem", "stem", 0, model.stem)
+    for s, stage in enumerate(model.stages, 1):
+        name = f"stages.{s - 1}"
+        if not isinstance(stage.downsample, nn.Identity):
+            yield Block(f"{name}.downsample", "pool", s, stage.downsample)
+        for i, b in enumerate(stage.blocks):
+            branch = Apply(partial(_convnext_branch, b), b)
+            yield residual(f"{name}.blocks.{i}", "convolution", s, branch, module=b, skip=b.shortcut)
+    last = (model.norm_pre, model.head)
+    yield Block("head", "head", s + 1, Apply(lambda x: model.forward_head(model.norm_pre(x)), *last))
+
+
+def _convnext_branch(b: Any, x: Tensor) -> Tensor:
+    x = b.conv_dw(x)
+    x = b.mlp(b.norm(x)) if b.use_conv_mlp else b.mlp(b.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    return b.drop_path(x if b.gamma is None else x * b.gamma.reshape(1, -1, 1, 1))
 
 
 def _vit(model: Any) -> Iterator[Block]:
     def stem(x: Tensor) -> Tensor:
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
 
-    tokens = (model.cls_token, model.reg_token, model.pos_embed)
+    tokens = (model.cls_token, getattr(model, "dist_token", None), model.reg_token, model.pos_embed)
     yield Block("patch_embed", "stem", 0, Apply(stem, model.patch_embed, *tokens, model.norm_pre))
     yield from _halves(model.blocks, "blocks", 1)
-    last = (model.norm, model.attn_pool, model.fc_norm, model.head)
+    last = (model.norm, model.attn_pool, model.fc_norm, model.head, getattr(model, "head_dist", None))
     yield Block("head", "head", 2, Apply(lambda x: model.forward_head(model.norm(x)), *last))
 
 
 def _halves(layers: Any, name: str, stage: int) -> Iterator[Block]:
     for i, b in enumerate(layers.children()):
-        attention = Residual(b.norm1, b.attn, b.ls1, b.drop_path1)
-        yield Block(f"{name}.{i}.attn", "attention", stage, attention)
-        yield Block(f"{name}.{i}.mlp", "mlp", stage, Residual(b.norm2, b.mlp, b.ls2, b.drop_path2))
+        attention = (b.norm1, b.attn, b.ls1, b.drop_path1)
+        yield residual(f"{name}.{i}.attn", "attention", stage, *attention, attends=b.attn)
+        yield residual(f"{name}.{i}.mlp", "mlp", stage, b.norm2, b.mlp, b.ls2, b.drop_path2)
 
 
 def _pit(model: Any) -> Iterator[Block]:
@@ -166,9 +164,9 @@ def _swin(model: Any) -> Iterator[Block]:
         if not isinstance(stage.downsample, nn.Identity):
             yield Block(f"{name}.downsample", "pool", s, stage.downsample)
         for i, b in enumerate(stage.blocks):
-            attention = Residual(b.norm1, Apply(b._attn, b.attn), b.drop_path1)
-            yield Block(f"{name}.blocks.{i}.attn", "attention", s, attention)
-            yield Block(f"{name}.blocks.{i}.mlp", "mlp", s, Residual(b.norm2, b.mlp, b.drop_path2))
+            attention = (b.norm1, Apply(b._attn, b.attn), b.drop_path1)
+            yield residual(f"{name}.blocks.{i}.attn", "attention", s, *attention, attends=b.attn)
+            yield residual(f"{name}.blocks.{i}.mlp", "mlp", s, b.norm2, b.mlp, b.drop_path2)
     yield Block("head", "head", s + 1, Apply(lambda x: model.forward_head(model.norm(x)), model.norm, model.head))
 
 
@@ -179,4 +177,5 @@ _READERS: dict[type[nn.Module], Callable[[Any], Iterator[Block]]] = {
     VisionTransformer: _vit,
     PoolingVisionTransformer: _pit,
     SwinTransformer: _swin,
+    ConvNeXt: _convnext,
 }

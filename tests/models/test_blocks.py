@@ -17,6 +17,10 @@ TIMM = {
     "swin_tiny_patch4_window7_224": {"img_size": 56},
     "pit_ti_224": {},
     "pit_ti_distilled_224": {},
+    "deit_tiny_distilled_patch16_224": {"img_size": 32, "depth": 2},
+    "convnext_atto": {},
+    "convnextv2_atto": {},
+    "seresnet50": {},
 }
 
 
@@ -55,7 +59,11 @@ def test_the_blocks_in_order_are_the_network(make):
         logits = model(x)
         found = ls.blocks(model)
         for block in found:
-            x = block.module(x)
+            before, x = x, block.module(x)
+            if block.branch is not None:
+                parts = block.after(block.skip(before) + block.branch(before))
+                torch.testing.assert_close(parts, x, msg=f"the branch and the skip of {block.name}")
+            assert (block.attends is not None) == (block.kind == "attention")
     torch.testing.assert_close(x, logits)
 
     names = [block.name for block in found]

@@ -1,0 +1,85 @@
+"""What a network is taken apart into: a block, its branch, and the skip connection around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("stem", "convolution", "attention", "mlp", "pool", "head")
+
+
+@dataclass(frozen=True)
+class Block:
+    """name: of the network's submodule that does the block's work. kind: one of KINDS.
+
+    stage: 0 for the stem, then from 1; the head has one of its own. module: from the feature map before the block to
+    the one after it, shortcut included.
+
+    Where the block is residual, module(x) is after(skip(x) + branch(x)): branch, what the block adds; skip, what it is
+    added to, x itself unless the map changes; after, what is done to the sum, such as ReLU. None where it has no skip
+    connection. attends: of a block of attention, its self-attention with the projections, without norm and skip.
+    """
+
+    name: str
+    kind: str
+    stage: int
+    module: nn.Module
+    branch: nn.Module | None = None
+    skip: nn.Module | None = None
+    after: nn.Module | None = None
+    attends: nn.Module | None = None
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, *branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def residual(
+    name: str, kind: str, stage: int, *branch: nn.Module, module: nn.Module | None = None,
+    skip: nn.Module | None = None, after: nn.Module | None = None, attends: nn.Module | None = None,
+) -> Block:  # fmt: skip
+    """The block after(skip(x) + branch(x)), the branch being modules one after another.
+
+    module: the network's own that computes it; None where it has none. skip, after: None for the identity.
+    """
+    whole = module if module is not None else Residual(*branch)
+    skip, after = skip or nn.Identity(), after or nn.Identity()
+    return Block(name, kind, stage, whole, nn.Sequential(*branch), skip, after, attends)
+
+
+class Apply(nn.Module):
+    """A function of x; `parts` are the modules and parameters that it uses."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *parts: nn.Module | nn.Parameter | None) -> None:
+        super().__init__()
+        self.function = function
+        self.modules_used = nn.ModuleList([p for p in parts if isinstance(p, nn.Module)])
+        self.parameters_used = nn.ParameterList([p for p in parts if isinstance(p, nn.Parameter)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class TokenPool(nn.Module):
+    """PiT's pooling on tokens: the class token through its linear layer, the others as a map through a convolution."""
+
+    def __init__(self, pool: nn.Module, norm: nn.Module, prefix: int) -> None:
+        super().__init__()
+        self.pool, self.norm, self.prefix = pool, norm, prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = isqrt(x.shape[1] - self.prefix)
+        grid = x[:, self.prefix :].transpose(1, 2).unflatten(2, (side, side))
+        pooled, tokens = self.pool(grid, x[:, : self.prefix])
+        return self.norm(torch.cat((tokens, pooled.flatten(2).transpose(1, 2)), dim=1))
