@@ -41,7 +41,7 @@ class Entry:
 
 
 CATALOGUE: dict[str, Entry] = {
-    "test": Entry("landscape.analyses.test:Test"),
+    "test": Entry("landscape.analyses.test:Test", "landscape.pictures.reliability"),
     "surface": Entry("landscape.analyses.surface:Surface", "landscape.pictures.surfaces"),
     "spectrum": Entry("landscape.analyses.spectrum:Spectrum", "landscape.pictures.spectra"),
     "top": Entry("landscape.analyses.top:Top", "landscape.pictures.top"),

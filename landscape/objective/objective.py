@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -405,34 +405,63 @@ class Objective:
         """In how many folds `evaluate` gives the NLL too."""
         return int(self._fold.max()) + 1
 
-    @torch.inference_mode()
-    def evaluate(self, *, autocast: torch.dtype | None = None) -> Evaluation:
-        """The objective where the private copy stands, nll and accuracy over units.
-
-        autocast: a type of lower precision for the network's products of matrices and convolutions, as torch.autocast
-        chooses them. Inf and NaN are results and stay so.
-        """
-        losses, hits = [], []
+    def parts(self) -> Iterator[Batch]:
+        """The frozen examples in order, as many at a time as a forward pass takes best."""
         at_once = CACHED if self.device.type == "cpu" else self.examples
-        for x, y in (part for batch in self.batches for part in split(batch, at_once)):
+        return (part for batch in self.batches for part in split(batch, at_once))
+
+    def _losses_and_hits(
+        self, outputs: Callable[[Nest], Nest] | None, autocast: torch.dtype | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each part, on the device and in float64; no hits where a part has none."""
+        losses, hits = [], []
+        for x, y in self.parts():
             with true_float32(), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
-                out = self.outputs(x)
+                out = self.outputs(x) if outputs is None else outputs(x)
             out = mapped(lambda t: t.to(self.dtype), out)
             losses.append(self.task.losses(out, y).double().flatten())
             hit = self.task.hits(out, y)
             hits.append(None if hit is None else hit.double().flatten())
         known = [h for h in hits if h is not None]
-        found = torch.cat([*losses, *known, self.penalty()[None]]).cpu().numpy()  # one copy from the device
+        return losses, known if len(known) == len(hits) else []
+
+    @torch.inference_mode()
+    def evaluate(
+        self, *, autocast: torch.dtype | None = None, outputs: Callable[[Nest], Nest] | None = None
+    ) -> Evaluation:
+        """The objective where the private copy stands, nll and accuracy over units.
+
+        autocast: a type of lower precision for the network's products of matrices and convolutions, as torch.autocast
+        chooses them. Inf and NaN are results and stay so.
+        outputs: from inputs to outputs, in the place of the network's own; called with the examples in order.
+        """
+        losses, hits = self._losses_and_hits(outputs, autocast)
+        found = torch.cat([*losses, *hits, self.penalty()[None]]).cpu().numpy()  # one copy from the device
         loss, right, (penalty,) = np.split(found, [len(self._counted), len(found) - 1])
         loss = loss[self._counted]
         nll, sem = mean_and_sem(loss, self._unit_cluster)
         accuracy = accuracy_sem = math.nan
-        if len(known) == len(hits):
+        if hits:
             accuracy, accuracy_sem = mean_and_sem(right[self._counted], self._unit_cluster)
         fold = tuple((np.bincount(self._unit_fold, weights=loss) / np.bincount(self._unit_fold)).tolist())
         loss_with = nll + float(penalty)
         counts = self.examples, self.units
         return Evaluation(nll, sem, float(penalty), loss_with, accuracy, accuracy_sem, *counts, fold)
+
+    @torch.inference_mode()
+    def unit_by_unit(self, outputs: Callable[[Nest], Nest] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The loss of each unit, and whether it is right, (units,) each: 1 or 0, NaN where the task does not know.
+
+        outputs: from inputs to outputs, in the place of the network's own; called with the examples in order.
+        """
+        losses, hits = self._losses_and_hits(outputs, None)
+        loss = torch.cat(losses).cpu().numpy()[self._counted]
+        return loss, torch.cat(hits).cpu().numpy()[self._counted] if hits else np.full(len(loss), np.nan)
+
+    @property
+    def unit_cluster(self) -> np.ndarray:
+        """The cluster of each unit, integers (units,): units of one are not independent."""
+        return self._unit_cluster
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers: loss, penalty, data and weights, the last two by content."""
