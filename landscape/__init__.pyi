@@ -4,6 +4,8 @@ from .analyses.density import spectral_density as spectral_density
 from .analyses.estimates import Estimate as Estimate
 from .analyses.series import Series as Series
 from .analyses.series import hessian_series as hessian_series
+from .analyses.sharpness import Sharpness as Sharpness
+from .analyses.sharpness import network_sharpness as network_sharpness
 from .analyses.spectrum import Spectrum as Spectrum
 from .analyses.spectrum import hessian_spectrum as hessian_spectrum
 from .analyses.summaries import summarize as summarize

@@ -47,6 +47,7 @@ CATALOGUE: dict[str, Entry] = {
     "top": Entry("landscape.analyses.top:Top", "landscape.pictures.top"),
     "density": Entry("landscape.analyses.density:Density", "landscape.pictures.density"),
     "trace": Entry("landscape.analyses.trace:Trace", "landscape.pictures.trace"),
+    "sharpness": Entry("landscape.analyses.sharpness:Sharpness", "landscape.pictures.sharpness"),
     "series": Entry("landscape.analyses.series:Series", "landscape.pictures.series"),
 }
 

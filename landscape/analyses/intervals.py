@@ -96,6 +96,17 @@ def mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) ->
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
+def unit_mean(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """The mean of one value a unit (units,): as `positive_ratio` where all are above 0, else as `mean`.
+
+    Without ends where one is not finite.
+    """
+    x = np.asarray(values, float)
+    if not np.isfinite(x).all():
+        return Interval(float(x.mean()), np.nan, np.nan)
+    return positive_ratio(x, 1, confidence=confidence) if (x > 0).all() else mean(x, confidence=confidence)
+
+
 def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Interval:
     """The median of one value a unit, between order statistics interpolated to the confidence asked for.
 

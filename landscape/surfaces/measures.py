@@ -48,11 +48,12 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
     The centre is the unperturbed network, (0, 0); for the sharpness its loss is interpolated linearly where it is no
     grid point, and then without low and high.
 
-    sharpness: the largest loss of the grid points within `radius` of the centre, less the centre's, after Keskar et al.
-        2017 (arXiv:1609.04836), eq. 3, not divided by 1 + loss. inf where one of them diverged, NaN where the range
-        ends before the radius, or where fewer than LEAST_WITHIN points lie within the radius on a side of the centre.
-        low: the same, whatever the number of points; high: over the corners of every cell that the disc of that radius
-        touches. Where the loss is convex what the whole disc has lies between.
+    sharpness: in words "in-plane sharpness", since directions off the plane, which may be far worse, have no say
+        (`landscape.analyses.sharpness` asks those): the largest loss of the grid points within `radius` of the centre,
+        less the centre's, after Keskar et al. 2017 (arXiv:1609.04836), eq. 3, not divided by 1 + loss. inf where one of
+        them diverged, NaN where the range ends before the radius, or where fewer than LEAST_WITHIN points lie within
+        the radius on a side of the centre. low: the same, whatever the number of points; high: over the corners of
+        every cell that the disc of that radius touches. Where the loss is convex what the whole disc has lies between.
     positive_curvature: the share of area where both eigenvalues of the surface's 2 x 2 Hessian, by finite differences
         on the grid's own spacing, are above 0 (1D: the second difference). The area is that of the interior points
         all of whose neighbours are finite. NaN with fewer than LEAST_INTERIOR interior points along an axis.
@@ -163,7 +164,7 @@ def describe_measures(surface: xr.Dataset) -> list[str]:
     within = f" (within {radius:g})" if radius is not None else ""
     left_out = found["undefined_curvature"].estimate
     lines = [
-        found["sharpness"].words(f"sharpness{within} "),
+        found["sharpness"].words(f"in-plane sharpness{within} "),
         found["positive_curvature"].words(
             "positive curvature on ", " of the area" + (f" ({left_out:.1%} left out)" if left_out > 0 else "")
         ),

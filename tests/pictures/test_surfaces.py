@@ -291,7 +291,7 @@ def test_measures_are_printed_with_their_errors():
     group = surface(bowl, X, np.linspace(-1, 1, 5))
     group = group.merge(measure(group))
     ax = draw_surface(group, "surface")["surface"].axes[0]
-    assert "sharpness (within 0.5)" in texts(ax)
+    assert "in-plane sharpness (within 0.5)" in texts(ax)
     assert "+-" in texts(ax)
     assert "sharpness" not in texts(draw_surface(surface(bowl, X, Y), "surface")["surface"].axes[0])
 
@@ -301,7 +301,7 @@ def test_a_line_below_a_surface_is_a_phrase_or_the_indented_rest_of_one():
     group = group.merge(measure(group))
     ax = side_by_side({"a": group, "b": group}).axes[0]
     lines = ax.texts[-1].get_text().split("\n")
-    starts = ("sharpness", "positive curvature", "negative share", "width", "100 examples")
+    starts = ("in-plane sharpness", "positive curvature", "negative share", "width", "100 examples")
     assert any(line.startswith(" ") for line in lines)
     assert all(line.startswith((*starts, "    ")) for line in lines), lines
     said = " ".join(" ".join(lines).split())

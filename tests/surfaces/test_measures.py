@@ -232,7 +232,7 @@ def test_words():
     steeper, flatter = lambda x, y: 0.1 * x**2, lambda x, y: -0.1 * x**2
     group = surface(lambda x, y: 1 + 9 * x**2 + 9 * y**2, X, X, folds=[steeper, flatter] * 4)
     lines = describe_measures(group.merge(measure(group)))
-    assert lines[0].startswith("sharpness (within 0.5) 2.25 +- ")
+    assert lines[0].startswith("in-plane sharpness (within 0.5) 2.25 +- ")
     assert any(line.startswith("positive curvature on 1") for line in lines)
     assert not any("left out" in line or "end before" in line for line in lines)
     assert describe_measures(group) == []
@@ -258,7 +258,7 @@ def test_measures_that_were_stored_of_the_loss_are_shown_of_the_nll():
     bowl = surface(lambda x: 1 + 0.04 * x**2, X, None, penalty=9 * X**2)
     old = measure(bowl, radius=0.25, quantity="loss")
     del old["measure"].attrs["of"]
-    assert describe_measures(bowl.merge(old))[0] == "sharpness (within 0.25) 0.0025"
+    assert describe_measures(bowl.merge(old))[0] == "in-plane sharpness (within 0.25) 0.0025"
 
 
 GRIDS = (3, 5, 11, 21, 41, 81, 161)
