@@ -87,9 +87,20 @@ def create_model(
 ) -> nn.Module:
     """A network with fresh weights; x (batch, in_channels, image_size, image_size) to logits (batch, num_classes).
 
-    settings: the network's own, such as `depth`, `global_pool` or `local` of a ViT, `attention` (blocks per stage),
-        `stages` or `window` of an AlterNet, `widths` of a ResNet; `drop_path_rate` of any.
-    Raises ValueError for an unknown name, or settings that the network refuses.
+    Parameters
+    ----------
+    name
+        One of `list_models`.
+    num_classes, image_size, in_channels
+        What the network is for: classes, the side of its square images, and their channels.
+    settings
+        The network's own, such as `depth`, `global_pool` or `local` of a ViT, `attention` (blocks per stage), `stages`
+        or `window` of an AlterNet, `widths` of a ResNet; `drop_path_rate` of any.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or settings that the network refuses.
     """
     known = resolve(name)
     if known is None:

@@ -124,11 +124,23 @@ class Stem(nn.Module):
 class AlterNet(Staged):
     """x (batch, in_channels, s, s) to logits (batch, num_classes).
 
-    stages: one string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first starts
-        by halving the map, so with "c". widths, heads: per stage. window: at most the side of the stage's map; by
-        default 4 with the cifar stem and 7 with the imagenet stem. drop_path_rate: stochastic depth.
-    Raises ValueError for another letter, an "a" where the map is to be halved, a window that does not divide the map it
-    is in, or another stem.
+    Parameters
+    ----------
+    stages
+        One string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first starts by
+        halving the map, so with "c".
+    widths, heads
+        Per stage.
+    window
+        At most the side of the stage's map; by default 4 with the cifar stem and 7 with the imagenet stem.
+    drop_path_rate
+        Stochastic depth.
+
+    Raises
+    ------
+    ValueError
+        For another letter, an "a" where the map is to be halved, a window that does not divide the map it is in, or
+        another stem.
     """
 
     def __init__(

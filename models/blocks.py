@@ -31,7 +31,17 @@ __all__ = ["KINDS", "Block", "blocks"]
 def blocks(model: nn.Module) -> list[Block]:
     """The blocks of one of our networks, or of timm's ViT, DeiT, PiT, Swin, ResNet or ConvNeXt, in order.
 
-    The network is not changed; modules follow its mode and device. Raises ValueError for another network.
+    The network is not changed; modules follow its mode and device.
+
+    Parameters
+    ----------
+    model
+        The network.
+
+    Raises
+    ------
+    ValueError
+        For another network.
     """
     for known, reader in _READERS.items():
         if isinstance(model, known):

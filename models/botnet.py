@@ -29,8 +29,17 @@ EXPANSION = 4
 class BoTNet(Staged):
     """x (batch, in_channels, s, s) to logits (batch, num_classes); the relative positions are for this s alone.
 
-    blocks, widths: per stage. heads: of the attention, in the last stage; must divide its width.
-    Raises ValueError for another stem, or where the heads do not divide the width.
+    Parameters
+    ----------
+    blocks, widths
+        Per stage.
+    heads
+        Of the attention, in the last stage; must divide its width.
+
+    Raises
+    ------
+    ValueError
+        For another stem, or where the heads do not divide the width.
     """
 
     def __init__(

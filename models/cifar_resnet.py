@@ -58,8 +58,17 @@ class Block(nn.Module):
 class CifarResNet(nn.Module):
     """depth = 6n + 2; x (batch, in_channels, s, s) to logits (batch, num_classes), any s of 4 or more.
 
-    shortcut: A, B or none. drop_path_rate: stochastic depth, of no effect without shortcuts.
-    Raises ValueError for another depth or shortcut.
+    Parameters
+    ----------
+    shortcut
+        A, B or none.
+    drop_path_rate
+        Stochastic depth, of no effect without shortcuts.
+
+    Raises
+    ------
+    ValueError
+        For another depth or shortcut.
     """
 
     def __init__(

@@ -53,7 +53,10 @@ def drop_path(rate: float) -> nn.Module:
 class PostBlock(nn.Module):
     """Convolutions each with BatchNorm, plus the shortcut, then ReLU: basic, or a bottleneck where `expansion` > 1.
 
-    spatial: in a bottleneck, what stands in for the 3 x 3 convolution; maps `channels` to as many, with the stride.
+    Parameters
+    ----------
+    spatial
+        In a bottleneck, what stands in for the 3 x 3 convolution; maps `channels` to as many, with the stride.
     """
 
     def __init__(
@@ -166,9 +169,21 @@ class Staged(nn.Module):
 class ResNet(Staged):
     """x (batch, in_channels, s, s) to logits (batch, num_classes).
 
-    blocks, widths: per stage; every stage but the first halves the map. expansion: 1 for basic blocks, 4 for
-    bottlenecks. stem: cifar or imagenet, by default after the image size. drop_path_rate: stochastic depth.
-    Raises ValueError for another stem.
+    Parameters
+    ----------
+    blocks, widths
+        Per stage; every stage but the first halves the map.
+    expansion
+        1 for basic blocks, 4 for bottlenecks.
+    stem
+        cifar or imagenet, by default after the image size.
+    drop_path_rate
+        Stochastic depth.
+
+    Raises
+    ------
+    ValueError
+        For another stem.
     """
 
     def __init__(

@@ -19,6 +19,8 @@ class Estimate:
         As formulas have it: "NEP", "tr H"; "" for none.
     value, low, high
         The estimate and its interval at `confidence`; NaN where there is none, such as below the least number of units.
+    confidence
+        How often such an interval holds what it is of.
     sem
         The standard error, where the interval comes from one; NaN elsewhere.
     measure

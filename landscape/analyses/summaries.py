@@ -30,9 +30,19 @@ def summarize(spectrum: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     and the APE's interval covers .51, .65, .73 and .86 of the time at 8, 16, 32 and 64; and .85 at 8 where the
     logarithms are skewed too (ResNet, 1,000 images), .95 and more from 16 on.
 
-    Returns a Dataset with summary (..., statistic, bound), bound being estimate, low, high; and, of each part or
-    checkpoint, summarized, the number of mini-batches that count, and unconverged, the share of their eigenvalues that
-    have not converged (NaN where the spectrum does not say).
+    Parameters
+    ----------
+    spectrum
+        With dims (..., batch, rank), as `hessian_spectrum` and `hessian_series` give it.
+    confidence
+        Of the intervals.
+
+    Returns
+    -------
+    xarray.Dataset
+        summary (..., statistic, bound), bound being estimate, low, high; and, of each part or checkpoint, summarized,
+        the number of mini-batches that count, and unconverged, the share of their eigenvalues that have not converged
+        (NaN where the spectrum does not say).
     """
     eigenvalue = spectrum["eigenvalue"].transpose(..., "batch", "rank")
     leading, e = eigenvalue.dims[:-2], eigenvalue.values

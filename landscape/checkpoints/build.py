@@ -28,8 +28,18 @@ Shapes = dict[str, tuple[int, ...]]
 def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tuple[Build, str]:
     """A function of num_classes, image_size and in_channels that makes the network, and its name.
 
-    model: a name of `list_models` or "timm:NAME", either with settings of its own as in "vit_ti(local=3)";
-        "path/to/file.py:function"; or a function. settings: more of them. Raises UserError for anything else.
+    Parameters
+    ----------
+    model
+        A name of `list_models` or "timm:NAME", either with settings of its own as in "vit_ti(local=3)";
+        "path/to/file.py:function"; or a function.
+    settings
+        More of them.
+
+    Raises
+    ------
+    UserError
+        For anything else.
     """
     if not isinstance(model, str):
         return _from_function(model), getattr(model, "__qualname__", type(model).__qualname__)

@@ -30,24 +30,38 @@ def load_checkpoint(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network with the checkpoint's weights, in eval mode, and its provenance.
 
-    path: .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
-        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema,
-        or under whatever other name if it is the only one;
-        prefixes such as module., _orig_mod., model. and net. are removed, unless the network has them too, and what
-        is beside a prefix that most keys share, such as a loss's own weights, is left out. Names of other projects
-        for the parameters of our networks are translated (`landscape.checkpoints.dialects`).
-    model: a name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a
-        callable; the function is called with those of num_classes, image_size and in_channels that it takes. None
-        where the checkpoint's own metadata names it (one of landscape.models or of timm, with the settings that
+    Parameters
+    ----------
+    path
+        .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
+        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema, or
+        under whatever other name if it is the only one; prefixes such as module., _orig_mod., model. and net. are
+        removed, unless the network has them too, and what is beside a prefix that most keys share, such as a loss's own
+        weights, is left out. Names of other projects for the parameters of our networks are translated
+        (`landscape.checkpoints.dialects`).
+    model
+        A name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a callable;
+        the function is called with those of num_classes, image_size and in_channels that it takes. None where the
+        checkpoint's own metadata names it (one of landscape.models or of timm, with the settings that
         `landscape.checkpoints.stated` lets through), or its keys and shapes are those of one of our networks alone.
-    num_classes, image_size, in_channels: inferred from the shapes of the weights where they are None and can be.
+    num_classes, image_size, in_channels
+        Inferred from the shapes of the weights where they are None and can be.
+    device
+        Where the network is put.
 
-    provenance: file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any
-    serves), in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
+    Returns
+    -------
+    model : nn.Module
+        In eval mode.
+    provenance : dict
+        file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any serves),
+        in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
 
-    Raises UserError for a missing file, one that is no checkpoint or asks to run code, an unknown model,
-    metadata that name code or are out of range where they are needed, and for keys that are missing, left over or of
-    another shape.
+    Raises
+    ------
+    UserError
+        For a missing file, one that is no checkpoint or asks to run code, an unknown model, metadata that name code or
+        are out of range where they are needed, and for keys that are missing, left over or of another shape.
     """
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata

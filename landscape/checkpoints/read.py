@@ -56,8 +56,12 @@ State = dict[str, Tensor]
 class Checkpoint:
     """What a file holds: its weights, and where they came from.
 
-    spellings: (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
-    beside: where in the file there are other state dicts, such as a moving average, which are not read.
+    Parameters
+    ----------
+    spellings
+        (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+    beside
+        Where in the file there are other state dicts, such as a moving average, which are not read.
     """
 
     spellings: tuple[tuple[str, State], ...]
@@ -91,9 +95,21 @@ class Inert(dict[str, Any]):
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Weights as safetensors, atomically, with `metadata` (JSON) beside them: model, num_classes, mean, std, ...
+    """Weights as safetensors, written whole or not at all, with metadata beside them.
 
-    Raises UserError where the place cannot be written.
+    Parameters
+    ----------
+    path
+        The file; its name ends in .safetensors.
+    model
+        The network whose weights are kept.
+    metadata
+        What a reader of the weights must know, as JSON has it: model, num_classes, mean, std, ...
+
+    Raises
+    ------
+    UserError
+        Where the place cannot be written.
     """
     path = Path(path)
     state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}

@@ -35,8 +35,19 @@ MIX_BLOCK = 128
 class FrozenData:
     """Examples x (N, ...) with classes y (N,) or soft labels (N, classes); iterates over (x, y) batches.
 
-    clusters: (N,) integers, equal where examples share an image, so that their losses are not independent; None where
-        all are.
+    Parameters
+    ----------
+    x, y
+        The examples, in the frozen order.
+    batch_size
+        Of the batches that it iterates over; the last may be shorter.
+    num_classes
+        How many classes there are.
+    config
+        How they were drawn.
+    clusters
+        (N,) integers, equal where examples share an image, so that their losses are not independent; None where all
+        are.
     """
 
     x: Tensor

@@ -24,7 +24,12 @@ class Batches:
     Consecutive batches that join (of one structure, their tensors of one shape but for the number of examples) are one
     store; of images of one size there is one store in all, of texts padded batch by batch there are several.
 
-    stores: the examples; sizes: how many the batches have that make up each store.
+    Parameters
+    ----------
+    stores
+        The examples.
+    sizes
+        How many the batches have that make up each store.
     """
 
     stores: list[Batch]

@@ -55,9 +55,13 @@ class Evaluation:
     """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over units, those of one
     example, and of examples that share an image, taken together.
 
-    accuracy: NaN where the task knows no right and wrong.
-    nll_fold: the mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
-    computed from several points has its standard error by leaving out one fold at a time.
+    Parameters
+    ----------
+    accuracy
+        NaN where the task knows no right and wrong.
+    nll_fold
+        The mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
+        computed from several points has its standard error by leaving out one fold at a time.
     """
 
     nll: float
@@ -87,29 +91,51 @@ class Objective:
     It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, rewrites it for
     speed where that is exact (`landscape.objective.folding`), and holds the data on `device`.
 
-    model: any module from x to logits (n, classes), or to what the task takes.
-    data: an iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns; or of what
-        the task makes pairs of. x and y are tensors or nests of them (dicts, lists, tuples), an example a row of each
+    Parameters
+    ----------
+    model
+        Any module from x to logits (n, classes), or to what the task takes.
+    data
+        An iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns; or of what the
+        task makes pairs of. x and y are tensors or nests of them (dicts, lists, tuples), an example a row of each
         tensor. Batches may differ in the other sizes, as texts padded batch by batch do. If the data have `clusters`,
         an integer for each example, equal where examples are not independent, standard errors and folds take each
         cluster as one, and no two mini-batches share one.
-    weight_decay: lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the
-        network was trained with. penalty="l2" is (lambda/2) sum_p ||theta_p||^2 over the decayed parameters: by timm's
-        rule those that require a gradient, have two or more dimensions, and are neither called bias nor named by the
-        model's `no_weight_decay()`; or with decay="all" every one that requires a gradient, as torch's optimisers
-        decay. penalty="norm-sum" is lambda sum_p ||theta_p|| over every parameter, frozen ones too, as the code of
-        Park & Kim has it.
-    task: how a batch becomes losses; None for `Classification`.
-    loss: instead of a task, a per-example loss from (logits, y) to (n,).
-    dtype: float32 or float64, of parameters and floating-point inputs alike.
-    provenance: where the weights came from, as `load_checkpoint` returns it; carried into the results.
+    weight_decay
+        lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the network
+        was trained with.
+    penalty
+        l2: (lambda/2) sum_p ||theta_p||^2 over the decayed parameters. norm-sum: lambda sum_p ||theta_p|| over every
+        parameter, frozen ones too, as the code of Park & Kim has it.
+    decay
+        Which parameters an l2 penalty is of. matrices: by timm's rule those that require a gradient, have two or more
+        dimensions, and are neither called bias nor named by the model's `no_weight_decay()`. all: every one that
+        requires a gradient, as torch's optimisers decay.
+    task
+        How a batch becomes losses; None for `Classification`.
+    loss
+        Instead of a task, a per-example loss from (logits, y) to (n,).
+    device
+        Where the private copy and the data are held; None for where the model is.
+    dtype
+        float32 or float64, of parameters and floating-point inputs alike.
+    provenance
+        Where the weights came from, as `load_checkpoint` returns it; carried into the results.
 
-    `examples` counts the examples, `units` the units, `units_of_example` (examples,) those of each.
+    Attributes
+    ----------
+    examples, units
+        How many there are of each.
+    units_of_example
+        How many units each example has, (examples,).
 
-    Raises UserError for data that are empty or no nests of tensors; for labels that do not fit the task (of classes:
-    one that the network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics,
-    whose loss would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails
-    on the first example, or that returns what the task cannot use (of classes: anything else than one tensor).
+    Raises
+    ------
+    UserError
+        For data that are empty or no nests of tensors; for labels that do not fit the task (of classes: one that the
+        network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics, whose loss
+        would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails on the
+        first example, or that returns what the task cannot use (of classes: anything else than one tensor).
     """
 
     def __init__(
@@ -431,9 +457,13 @@ class Objective:
     ) -> Evaluation:
         """The objective where the private copy stands, nll and accuracy over units.
 
-        autocast: a type of lower precision for the network's products of matrices and convolutions, as torch.autocast
-        chooses them. Inf and NaN are results and stay so.
-        outputs: from inputs to outputs, in the place of the network's own; called with the examples in order.
+        Parameters
+        ----------
+        autocast
+            A type of lower precision for the network's products of matrices and convolutions, as torch.autocast chooses
+            them. Inf and NaN are results and stay so.
+        outputs
+            From inputs to outputs, in the place of the network's own; called with the examples in order.
         """
         losses, hits = self._losses_and_hits(outputs, autocast)
         found = torch.cat([*losses, *hits, self.penalty()[None]]).cpu().numpy()  # one copy from the device
@@ -452,7 +482,10 @@ class Objective:
     def unit_by_unit(self, outputs: Callable[[Nest], Nest] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The loss of each unit, and whether it is right, (units,) each: 1 or 0, NaN where the task does not know.
 
-        outputs: from inputs to outputs, in the place of the network's own; called with the examples in order.
+        Parameters
+        ----------
+        outputs
+            From inputs to outputs, in the place of the network's own; called with the examples in order.
         """
         losses, hits = self._losses_and_hits(outputs, None)
         loss = torch.cat(losses).cpu().numpy()[self._counted]

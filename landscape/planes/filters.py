@@ -20,8 +20,14 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 class Filters:
     """How a parameter splits into filters, each the weights of one output.
 
-    output: the axis of the outputs. groups: of a transposed convolution, whose axis of outputs counts those of one
-    group. vector: the parameter is one vector, such as a bias or a scale, and as a whole one filter.
+    Parameters
+    ----------
+    output
+        The axis of the outputs.
+    groups
+        Of a transposed convolution, whose axis of outputs counts those of one group.
+    vector
+        The parameter is one vector, such as a bias or a scale, and as a whole one filter.
     """
 
     output: int = 0

@@ -22,10 +22,18 @@ Extent = float | Sequence[float] | Sequence[Sequence[float]]  # -a to a, (low, h
 class Plane:
     """Directions that span a slice through parameter space; a parameter absent from one does not move along it.
 
-    buffers: for planes through checkpoints, how buffers (BatchNorm statistics) move along each direction, so that the
-        plane holds those networks whole; empty elsewhere, where buffers stay.
-    marks: where known checkpoints lie: `trajectory` (checkpoint, axis), their coordinates; `off_plane` (checkpoint),
-        their distance from the plane; for a PCA `explained` (axis), the share of the variance along each direction.
+    Parameters
+    ----------
+    directions
+        Each a displacement of parameters by name, of the parameters' shapes.
+    config
+        How they came about.
+    buffers
+        For planes through checkpoints, how buffers (BatchNorm statistics) move along each direction, so that the plane
+        holds those networks whole; empty elsewhere, where buffers stay.
+    marks
+        Where known checkpoints lie: `trajectory` (checkpoint, axis), their coordinates; `off_plane` (checkpoint), their
+        distance from the plane; for a PCA `explained` (axis), the share of the variance along each direction.
     """
 
     directions: tuple[Direction, ...]
@@ -40,7 +48,10 @@ class Plane:
     def coordinates(self, delta: Mapping[str, Tensor]) -> tuple[np.ndarray, float]:
         """Of theta + delta: the coordinates (dims,) of its orthogonal projection, and its distance from the plane.
 
-        delta: a displacement of every parameter, by name. The distance counts those that do not move in the plane.
+        Parameters
+        ----------
+        delta
+            A displacement of every parameter, by name. The distance counts those that do not move in the plane.
         """
         gram = np.array([[_inner(d, e) for e in self.directions] for d in self.directions])
         inner = np.array([_inner(d, delta) for d in self.directions])
@@ -57,8 +68,11 @@ class Plane:
     def reach(self, points: int | Sequence[int] | None = None) -> Extent:
         """A range that holds the network and every marked checkpoint, with about a fifth more on each side; 1 without.
 
-        points: of the grid over it, per axis or for all. It then has the network, at 0, among its points; towards
-            other checkpoints the first at 1 too, and along y the second's height.
+        Parameters
+        ----------
+        points
+            Of the grid over it, per axis or for all. It then has the network, at 0, among its points; towards other
+            checkpoints the first at 1 too, and along y the second's height.
         """
         if self.marks is None:
             return 1.0

@@ -69,16 +69,34 @@ def random_plane(
 ) -> Plane:
     """`dims` random Gaussian directions, normalised, drawn from `seed` on the CPU whatever the model's device.
 
-    exclude: patterns of names that do not move, by default position embeddings. Buffers never do.
-    parameters: names or patterns (`layer1.*`; a name stands for all below it) of those that move; None for all.
-    biases: move vectors too, each as one filter, with draws of their own. By default they stay ("biasbn" in the code of
-        Li et al.). Vectors are biases, norms of any number of dimensions, scales of one number per filter or head
+    Parameters
+    ----------
+    model
+        The network; its weights are what filters are normalised to.
+    normalize
+        filter, layer or weight, as in Li et al.; column, over axis 0, as in the code of Park & Kim; or none.
+    seed
+        Of the draws.
+    exclude
+        Patterns of names that do not move, by default position embeddings. Buffers never do.
+    parameters
+        Names or patterns (`layer1.*`; a name stands for all below it) of those that move; None for all.
+    biases
+        Move vectors too, each as one filter, with draws of their own. By default they stay ("biasbn" in the code of Li
+        et al.). Vectors are biases, norms of any number of dimensions, scales of one number per filter or head
         (weight_norm's, temperatures), and class tokens, which are added to every example as a bias is. A parameter of
         one number never moves: its direction would be +-theta.
-    frozen: move parameters that require no gradient too. By default they stay, as in the training that froze them.
-    orthogonal: the directions orthogonal to each other, in the inner product of all parameters, and normalised still.
+    frozen
+        Move parameters that require no gradient too. By default they stay, as in the training that froze them.
+    orthogonal
+        The directions orthogonal to each other, in the inner product of all parameters, and normalised still.
+    dims
+        How many directions: 2, or 1 for a line.
 
-    Raises UserError where nothing is left to move, or where directions cannot be made orthogonal.
+    Raises
+    ------
+    UserError
+        Where nothing is left to move, or where directions cannot be made orthogonal.
     """
     generator = torch.Generator().manual_seed(seed)
     among = None if parameters is None else chosen(model, parameters).keys()

@@ -47,11 +47,22 @@ def software() -> dict[str, str]:
 
 
 def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
-    """Write `groups` into the results file at `path`; its other groups are kept, also those of other processes.
+    """Write groups into a results file; its other groups are kept, also those of other processes.
 
     Where another program holds the file open for writing, they go into the file `pending(path)`, with a word; `load`
     reads them from there, and the next `save` that finds the file free moves them into it.
-    Raises UserError where the folder cannot be written, or `path` is a file of another kind.
+
+    Parameters
+    ----------
+    path
+        The results file.
+    groups
+        Datasets by the names of their groups.
+
+    Raises
+    ------
+    UserError
+        Where the folder cannot be written, or `path` is another sort of file.
     """
     path = Path(path)
     waiting = pending(path)
@@ -114,8 +125,17 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     """The groups of a results file, in memory, by name; JSON attributes are decoded.
 
     What waits in `pending(path)` is among them. A file that another program holds open is waited for, then read all
-    the same. Raises UserError for a file that is missing, truncated, not a results file of this toolkit, or that refers
-    to other files.
+    the same.
+
+    Parameters
+    ----------
+    path
+        The results file.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing, truncated, not a results file of this toolkit, or that refers to other files.
     """
     path = Path(path)
     if not path.exists():

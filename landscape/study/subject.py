@@ -103,6 +103,8 @@ class Subject:
         A file or folder of weights; `landscape.open` is short for this class.
     settings
         As they were asked.
+    progress
+        Whether progress bars are shown.
 
     Attributes
     ----------

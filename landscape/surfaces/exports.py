@@ -17,14 +17,27 @@ from landscape.runtime.files import replacing
 
 
 def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantity: str = "nll") -> None:
-    """Write a `surface` group for other software, atomically; the format is that of the suffix.
+    """Write a `surface` group for other software, whole or not at all; the format is that of the suffix.
 
     .csv: a header and a row a point, with every quantity that has one value a point; 17 digits, so nothing is rounded.
     .npz: every array by name, and the configuration as JSON under "config"; numpy.load needs no pickle for it.
     .vtu, .vtk: for ParaView, `quantity` in relief over the plane (1D: a curve), every quantity as point data. Cells
-        that touch a point where it is not finite are left out; such points lie at the lowest height, out of sight, and
-        keep their values. Needs meshio.
-    Raises UserError for another suffix, a group that is no surface, meshio not installed, a place not writable.
+    that touch a point where it is not finite are left out; such points lie at the lowest height, out of sight, and keep
+    their values. Needs meshio.
+
+    Parameters
+    ----------
+    surface
+        The group.
+    path
+        The file.
+    quantity
+        What is the height in ParaView: nll, loss, accuracy, or another that the surface has.
+
+    Raises
+    ------
+    UserError
+        For another suffix, a group that is no surface, meshio not installed, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix not in WRITERS:

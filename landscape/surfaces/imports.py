@@ -44,17 +44,24 @@ FLAGS = ("done", "interpolated")
 def import_surface(path: str | os.PathLike[str], *, weight_decay: float | None = None) -> xr.Dataset:
     """A surface computed by other software, as a `surface` group of this toolkit.
 
-    path: one of, told by its content,
-        the reference study's CSV (Park & Kim 2022): 19 columns without a header, whose l2 is sum_p ||theta_p||;
-        a CSV with a header that names x, y in two dimensions, nll, and what else there is: a row a point, any order;
-        an HDF5 surface file of Li et al. 2018: xcoordinates, ycoordinates in two dimensions, train_loss or test_loss,
-        where -1 marks a point not computed. In two dimensions its arrays are flat in the order (y, x), whatever their
-        shape says: square grids look transposed to who believes the shape, others garbled.
-    weight_decay: lambda of the reference study's penalty lambda * sum_p ||theta_p||, which needs the column l2.
-
     What the file does not hold is not made up: without a penalty, loss is nll and says so. Points that are absent are
     not done; inf and NaN are results. The configuration has the file's name, format and sha256.
-    Raises UserError for a file that cannot be read as one of these.
+
+    Parameters
+    ----------
+    path
+        One of, told by its content, the reference study's CSV (Park & Kim 2022): 19 columns without a header, whose l2
+        is sum_p ||theta_p||; a CSV with a header that names x, y in two dimensions, nll, and what else there is: a row
+        a point, any order; an HDF5 surface file of Li et al. 2018: xcoordinates, ycoordinates in two dimensions,
+        train_loss or test_loss, where -1 marks a point not computed. In two dimensions its arrays are flat in the order
+        (y, x), whatever their shape says: square grids look transposed to who believes the shape, others garbled.
+    weight_decay
+        lambda of the reference study's penalty lambda * sum_p ||theta_p||, which needs the column l2.
+
+    Raises
+    ------
+    UserError
+        For a file that cannot be read as one of these.
     """
     path = Path(path)
     if weight_decay is not None and not (np.isfinite(weight_decay) and weight_decay >= 0):

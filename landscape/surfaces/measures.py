@@ -44,7 +44,6 @@ COARSEST = 0.5  # the interval between grid points that a width is read off in, 
 def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") -> xr.Dataset:
     """Sharpness, convexity and width of a `surface` group, of one or two dimensions, and a barrier of a line.
 
-    quantity: "nll", or "loss" for the NLL with the penalty; below, the loss is either.
     The centre is the unperturbed network, (0, 0); for the sharpness its loss is interpolated linearly where it is no
     grid point, and then without low and high.
 
@@ -82,10 +81,26 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
     its sign: other examples need not give the same. Where points tie for the largest, that of sharpness is on the large
     side.
 
-    Returns a Dataset with `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's
-    spacing leaves open (NaN where that is not bounded); merge it into the group. Its attributes name what was measured,
-    `of`, and the radius.
-    Raises UserError for a radius that is not positive, an unknown quantity, or a group that is no surface.
+    Parameters
+    ----------
+    surface
+        The group.
+    radius
+        Within which the sharpness looks, in units of the plane's coordinates.
+    quantity
+        "nll", or "loss" for the NLL with the penalty; above, the loss is either.
+
+    Returns
+    -------
+    xarray.Dataset
+        `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's spacing leaves open
+        (NaN where that is not bounded); to be merged into the group. Its attributes name what was measured, `of`, and
+        the radius.
+
+    Raises
+    ------
+    UserError
+        For a radius that is not positive, an unknown quantity, or a group that is no surface.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise UserError(f"radius={radius} must be a finite number above 0")

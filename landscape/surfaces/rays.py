@@ -52,18 +52,32 @@ def search_width(
     NLL is taken as linear in log r. A diverged point has passed. So the crossing is the first at a resolution of a
     factor of two, the same whatever the grid, and takes about 15 evaluations.
 
-    evaluate: the objective at coordinates (x,) or (x, y); centre: the same at (0, 0).
-    limits: (low, high) of each axis; a ray ends where the range does.
-    rays: how many, 360 / rays degrees apart, the first along x; along a line its two sides. Those along which there is
-        no range are left out.
-    workers: rays searched side by side. partial: an earlier, unfinished result, whose rays are kept. work: when to
-        store and when to stop; a unit is a ray.
+    Parameters
+    ----------
+    evaluate
+        The objective at coordinates (x,) or (x, y)
+    centre
+        The same at (0, 0).
+    limits
+        (low, high) of each axis; a ray ends where the range does.
+    rays
+        How many, 360 / rays degrees apart, the first along x; along a line its two sides. Those along which there is no
+        range are left out.
+    workers
+        Rays searched side by side.
+    partial
+        An earlier, unfinished result, whose rays are kept.
+    work
+        When to store and when to stop; a unit is a ray.
 
-    Returns a Dataset along `ray`, with ray_angle in degrees: width_ray; width_ray_fold (fold, ray), the same of each
-    fold of the examples to first order, r_f = r - (L_f(r) - 2 L_f(0)) / L'(r), NaN where the loss jumps to infinity;
-    width_ray_sem, their standard error (delta method); width_ray_reached, False where the ray ends before, with its
-    end as the width; width_ray_evaluations; width_ray_done. Without rays where the NLL at (0, 0) is not a finite number
-    above 0, or (0, 0) is not within the range.
+    Returns
+    -------
+    xr.Dataset
+        A Dataset along `ray`, with ray_angle in degrees: width_ray; width_ray_fold (fold, ray), the same of each fold
+        of the examples to first order, r_f = r - (L_f(r) - 2 L_f(0)) / L'(r), NaN where the loss jumps to infinity;
+        width_ray_sem, their standard error (delta method); width_ray_reached, False where the ray ends before, with its
+        end as the width; width_ray_evaluations; width_ray_done. Without rays where the NLL at (0, 0) is not a finite
+        number above 0, or (0, 0) is not within the range.
     """
     directions = _directions(rays, limits) if 0 < centre.nll < math.inf else {}
     folds = len(centre.folds)

@@ -51,8 +51,13 @@ EachEpoch = Callable[[int, nn.Module], None]
 class Trained:
     """A trained copy of the network, in eval mode, and what a later reader of its weights needs to know.
 
-    metadata: num_classes, image_size, in_channels, mean, std, data, the recipe's settings, and per epoch the mean
-    training loss and the learning rate.
+    Parameters
+    ----------
+    model
+        The trained network.
+    metadata
+        num_classes, image_size, in_channels, mean, std, data, the recipe's settings, and per epoch the mean training
+        loss and the learning rate.
     """
 
     model: nn.Module
@@ -75,21 +80,43 @@ def train(
 ) -> Trained:
     """Train a copy of `model` on the examples of `source`, drawn anew each epoch; `model` itself stays as it is.
 
-    settings: what the network sees of an image; by default as the data set has it.
-    workers: processes that draw examples; None for none on a CPU, which they would take from the network, and for as
-        many as the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting
-        for them.
-    state: a file that keeps what is needed to continue, every `save_every` seconds, within an epoch too, at Ctrl-C, and
-        at the end of all; found there, the training continues. To be removed once the weights are safe.
-    each_epoch: called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
-
     Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
     on GPUs the whole batch. The first process writes.
 
-    Raises UserError for an unknown optimiser, a state of another recipe, a network whose own code fails or that returns
-    anything else than one tensor, or a loss that has stopped being finite.
-
     It is long, to be read from top to bottom as the recipe is.
+
+    Parameters
+    ----------
+    model
+        The network as it is at the beginning.
+    source
+        The data set, as `landscape.data.sources.open_source` opens it.
+    recipe
+        How it is trained.
+    settings
+        What the network sees of an image; by default as the data set has it.
+    device
+        Where it is trained.
+    workers
+        Processes that draw examples; None for none on a CPU, which they would take from the network, and for as many as
+        the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting for them.
+    state
+        A file that keeps what is needed to continue, every `save_every` seconds, within an epoch too, at Ctrl-C, and at
+        the end of all; found there, the training continues. To be removed once the weights are safe.
+    save_every
+        Seconds between two writes of `state`.
+    each_epoch
+        Called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
+    progress
+        Whether a progress bar is shown.
+    label
+        What stands before it.
+
+    Raises
+    ------
+    UserError
+        For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything
+        else than one tensor, or a loss that has stopped being finite.
     """
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)
