@@ -32,7 +32,9 @@ from landscape.curvature.minibatches import minibatch_eigenpairs
 from landscape.curvature.operators import Curvature
 from landscape.data.sources import open_source
 from landscape.data.transforms import input_settings
-from landscape.linalg.eigenpairs import RitzPairs, eigenpairs
+from landscape.linalg.eigenpairs import eigenpairs
+from landscape.linalg.ritz import RitzPairs
+from landscape.linalg.search import Search
 from landscape.runtime.arithmetic import exact_arithmetic
 from landscape.runtime.random import seeded
 from landscape.runtime.threads import side_by_side
@@ -77,12 +79,12 @@ class Counting(nn.Module):
 
 def ours(objective: ls.Objective, model: nn.Module, batches: Sequence[Batch]) -> list[Found]:
     if objective.device.type == "cuda":
-        found = minibatch_eigenpairs(objective, dict(enumerate(batches)), K, tol=TOL)
+        found = minibatch_eigenpairs(objective, dict(enumerate(batches)), Search(k=K, tol=TOL))
     else:
         workers = min(torch.get_num_threads(), len(batches))
 
         def compute(i: int) -> RitzPairs:
-            return minibatch_eigenpairs(objective, {i: batches[i]}, K, tol=TOL)[0]
+            return minibatch_eigenpairs(objective, {i: batches[i]}, Search(k=K, tol=TOL))[0]
 
         found = [pairs for _, pairs in sorted(side_by_side(compute, range(len(batches)), workers), key=itemgetter(0))]
     return [(pairs.values.tolist(), pairs.products) for pairs in found]
@@ -160,7 +162,7 @@ def converged(objective: ls.Objective, batches: Sequence[Batch]) -> list[np.ndar
     for x, y in batches:
         H = Curvature(exact, x.double(), y)
         start = torch.randn(H.n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        pairs = eigenpairs(H, start.to(H.zeros()), K, tol=1e-6, max_products=1000)
+        pairs = eigenpairs(H, start.to(H.zeros()), Search(k=K, tol=1e-6, max_products=1000))
         assert pairs.converged.all()
         found.append(pairs.values)
     return found

@@ -17,6 +17,8 @@ import torch
 
 import landscape as ls
 from landscape.linalg.eigenpairs import eigenpairs
+from landscape.linalg.operators import Rows
+from landscape.linalg.search import Search
 
 STUDY = Path(__file__).resolve().parents[1] / "results" / "study"
 RESNET20 = [137.03, 13.352, 12.803, 2.597, 2.3455, -2.0885, 1.9, -1.85, 1.7, 1.6]  # the first six of one mini-batch
@@ -40,7 +42,7 @@ def misses(spectrum: torch.Tensor, starts: range, *, second_look: bool) -> tuple
     complete = missed = products = 0
     for seed in starts:
         v = torch.randn(len(spectrum), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        pairs = eigenpairs(lambda u: spectrum * u, v, 5, second_look=second_look)
+        pairs = eigenpairs(Rows(lambda V: V * spectrum), v, Search(k=5, second_look=second_look))
         complete += pairs.complete
         missed += pairs.complete and bool((np.sort(np.abs(pairs.values))[::-1] < 0.95 * truth).any())
         products += pairs.products

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
@@ -42,6 +42,24 @@ class Operators(NamedTuple):
     folded: FoldedCurvature | None
     minibatches: list[tuple[torch.Tensor, torch.Tensor]]
     objective: Objective
+
+
+@dataclass
+class Probed:
+    """The operator of one probe; where there are folds, its first product, with the probe itself to unit length, is
+    made by them, and leaves the probe's moments.
+    """
+
+    whole: Curvature
+    folded: FoldedCurvature | None
+    moments: Moments | None = None
+
+    def rows(self, X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
+        """As `landscape.linalg.operators.Operators` has it."""
+        if self.folded is None or self.moments is not None:
+            return self.whole.rows(X, members)
+        Hv, self.moments = self.folded.with_moments(X[0, 0])
+        return Hv[None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,20 +172,12 @@ class Density(Analysis):
         if ready.minibatches:
             x, y = ready.minibatches[i % len(ready.minibatches)]
             H = Curvature(ready.objective, x, y, kind=self.kind, chunk_size=self.chunk_size)
-        moments: Moments | None = None
-
-        def product(v: torch.Tensor) -> torch.Tensor:
-            nonlocal moments
-            if folded is None or moments is not None:
-                return H(v)
-            Hv, moments = folded.with_moments(v)  # of the probe itself, to unit length
-            return Hv
-
-        node, weight = quadrature(product, rademacher(H.zeros(), self.seed, i), self.steps)
+        probed = Probed(H, folded)
+        node, weight = quadrature(probed, rademacher(H.zeros(), self.seed, i), self.steps)
         values: dict[str, Any] = {"node": node, "weight": weight}
-        if moments is not None:
-            values["trace_without_fold"] = H.n * moments.first_without
-            values["frobenius_squared_without_fold"] = H.n * moments.second_without
+        if probed.moments is not None:
+            values["trace_without_fold"] = H.n * probed.moments.first_without
+            values["frobenius_squared_without_fold"] = H.n * probed.moments.second_without
         return values
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:

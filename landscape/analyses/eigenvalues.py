@@ -11,58 +11,20 @@ import xarray as xr
 from annotated_types import Ge
 from pydantic import BeforeValidator
 
+from landscape.linalg.search import Search
 from landscape.objective.penalty import in_curvature
-from landscape.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from landscape.linalg.eigenpairs import RitzPairs
+    from landscape.linalg.ritz import RitzPairs
     from landscape.objective.objective import Objective
 
-Which = Literal["LM", "LA", "SA", "BE"]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 Kind = Literal["hessian", "ggn", "residual"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(Settings):
-    """How eigenvalues are searched for by Lanczos, as `landscape.linalg.eigenpairs.eigenpairs` has it.
-
-    Parameters
-    ----------
-    which
-        LM largest magnitude, LA largest, SA smallest, BE from both ends, as in scipy.sparse.linalg.eigsh.
-    tol
-        A pair has converged at a residual of tol * |eigenvalue|.
-    max_products
-        Hessian products allowed for one search; what has not converged by then is marked.
-    max_basis
-        Vectors of the network's size held at once; by default what memory allows.
-    second_look
-        Search again, for as many products at most, from a start orthogonal to what was found: `complete` rests on a
-        random start, which may hold next to nothing of a wanted eigenvector. 5 of 400 searches of a spectrum like a
-        ResNet-20's missed one, 0 of 1,920 of those in results/study; a second look found all five
-        (benchmarks/second_look.py).
-    seed
-        Of the random starts.
-    """
-
-    which: Which = "LM"
-    tol: Annotated[float, Ge(0)] = 1e-2
-    max_products: Annotated[int, Ge(1)] = 200
-    max_basis: Annotated[int, Ge(1)] | None = None
-    second_look: bool = False
-    seed: Annotated[int, Ge(0)] = 0
-
-    @property
-    def search(self) -> dict[str, Any]:
-        """The keyword arguments of `eigenpairs`."""
-        names = ("which", "tol", "max_products", "max_basis", "second_look")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restricted(Settings):
-    """Which curvature, and of which parameters.
+class Eigenvalues(Search):
+    """A search for eigenvalues: of which curvature, and of which parameters.
 
     Parameters
     ----------
@@ -72,11 +34,14 @@ class Restricted(Settings):
         layer or stage: the spectrum of each one's parameters by itself.
     parameters
         Only these: names, their beginnings, or patterns; by default all.
+    seed
+        Of the random starts.
     """
 
     kind: Kind = "hessian"
     per: Literal["layer", "stage"] | None = None
     parameters: Patterns | None = None
+    seed: Annotated[int, Ge(0)] = 0
 
     @property
     def form(self) -> str:

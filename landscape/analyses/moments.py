@@ -35,7 +35,7 @@ def empty_folds(probes: int, folds: int) -> dict[str, Any]:
 
 def penalty_trace(H: Curvature) -> dict[str, float]:
     """The exact share of the penalty in the trace, where there is a penalty in it."""
-    if H.kind == "residual" or not H.objective.weight_decay:
+    if not H.form.penalised or not H.objective.weight_decay:
         return {}
     return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
 

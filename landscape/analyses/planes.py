@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +11,8 @@ import xarray as xr
 from annotated_types import Ge, Le
 
 from landscape.analyses.base import Subject
-from landscape.analyses.eigenvalues import Patterns, Which
+from landscape.analyses.eigenvalues import Patterns
+from landscape.linalg.search import Which
 from landscape.runtime.errors import UserError
 from landscape.runtime.settings import Settings
 
@@ -85,7 +86,7 @@ class Directions(Settings):
             As the functions of `landscape.planes` do.
         """
         from landscape.planes.random import POSITION_EMBEDDINGS, random_plane
-        from landscape.planes.spanned import eigenvector_plane, pca_plane, plane_through, with_trajectory
+        from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane, pca_plane, plane_through, with_trajectory
         from landscape.runtime import processes
 
         path = None if self.trajectory is None else subject.trajectory(self.trajectory)
@@ -99,8 +100,8 @@ class Directions(Settings):
             )  # fmt: skip
         elif self.directions == "eigenvectors":
             found = eigenvector_plane(
-                objective, which=self.which, dims=self.dims, parameters=self.parameters, seed=self.seed,
-                stored=held.get("plane_eigenvectors" if self.dims == 2 else "plane_curve_eigenvectors"),
+                objective, replace(EIGENVECTORS, which=self.which, k=self.dims), parameters=self.parameters,
+                seed=self.seed, stored=held.get("plane_eigenvectors" if self.dims == 2 else "plane_curve_eigenvectors"),
             )  # fmt: skip
             found = type(found)(processes.from_first(found.directions), processes.from_first(found.config))
         elif self.directions == "pca":

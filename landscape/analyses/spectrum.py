@@ -12,7 +12,7 @@ import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Restricted, Search, empty_pairs, pairs_remarks, recorded
+from landscape.analyses.eigenvalues import Eigenvalues, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.summaries import ADDED, summarize, summary_estimates
 from landscape.runtime.errors import UserError
@@ -25,7 +25,7 @@ USUAL_BATCHES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum(Search, Restricted, Analysis):
+class Spectrum(Eigenvalues, Analysis):
     """The top Hessian eigenvalues of each mini-batch, with NEP and APE.
 
     The k eigenvalues of H_B = grad^2 L_B for each frozen mini-batch B: the "Hessian max eigenvalue spectra" of Park &
@@ -56,7 +56,6 @@ class Spectrum(Search, Restricted, Analysis):
     unstored: ClassVar[tuple[str, ...]] = ("lockstep", "workers")
     formerly: ClassVar[Mapping[str, str]] = {"split": "ggn_part"}
 
-    k: Annotated[int, Ge(1)] = 5
     batch_size: Annotated[int, Ge(1)] = 16
     batches: Annotated[int, Ge(1)] | None = None
     ggn_part: bool = False
@@ -159,14 +158,7 @@ class Spectrum(Search, Restricted, Analysis):
                 for i, (x, y) in some.items()
             ]
         return minibatch_eigenpairs(
-            objective,
-            some,
-            self.k,
-            kind=self.kind,
-            parameters=part,
-            seed=self.seed,
-            vectors=self.ggn_part,
-            **self.search,
+            objective, some, self, kind=self.kind, parameters=part, seed=self.seed, vectors=self.ggn_part
         )
 
     def _minibatches(self, objective: Objective) -> list[Any]:

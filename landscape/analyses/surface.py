@@ -17,6 +17,7 @@ from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis, Examples, Subject, Values
 from landscape.analyses.planes import Directions
+from landscape.linalg.search import Search
 from landscape.objective.clusters import LEAST_UNITS, standard_error
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index, Work
@@ -276,9 +277,8 @@ class Surface(Directions, Analysis):
         from landscape.runtime.random import gaussian
 
         H = Curvature(here)
-        pairs = eigenpairs(
-            H, gaussian(H.zeros(), 0), min(2, H.n), which="BE", tol=self.tol, max_products=self.max_products
-        )
+        search = Search(k=2, which="BE", tol=self.tol, max_products=self.max_products)
+        pairs = eigenpairs(H, gaussian(H.zeros(), 0), search.within(H.n))
         ends = {"high": 0, "low": -1}
         values: dict[str, Any] = {"complete": pairs.complete}
         for end, i in ends.items():

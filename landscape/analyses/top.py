@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Restricted, Search, empty_pairs, pairs_remarks, recorded
+from landscape.analyses.eigenvalues import Eigenvalues, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.store.units import Index
 
@@ -21,15 +21,13 @@ BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, un
 
 
 @dataclass(frozen=True, kw_only=True)
-class Top(Search, Restricted, Analysis):
+class Top(Eigenvalues, Analysis):
     """The top Hessian eigenvalues of the whole frozen data, each with its true residual.
 
     Example: landscape top vit.safetensors --data digits --out vit.h5 --which BE
 
     Parameters
     ----------
-    k
-        Eigenvalues.
     chunk_size
         Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
     verify
@@ -68,11 +66,10 @@ class Top(Search, Restricted, Analysis):
 
         part = list(self.parts(objective).values())[unit[0] if self.per else 0]
         H = Curvature(objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
-        k = min(self.k, H.n)
-        held = self.max_basis or max(k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
-        pairs = eigenpairs(
-            H, start_vector(H.gradient(), self.seed, 0), k, verify=self.verify, **{**self.search, "max_basis": held}
-        )
+        search = self.within(H.n)
+        held = self.max_basis or max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
+        start = start_vector(H.gradient(), self.seed, 0)
+        pairs = eigenpairs(H, start, replace(search, max_basis=held), verify=self.verify)
         return recorded(pairs, self.k)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:

@@ -115,7 +115,7 @@ class Trace(Analysis):
         """
         import torch
 
-        from landscape.linalg.eigenpairs import refuse_asymmetric
+        from landscape.linalg.ritz import refuse_asymmetric
         from landscape.runtime.random import rademacher
 
         H = self._curvature(objective)

@@ -13,12 +13,12 @@ from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis
 from landscape.analyses.density import Density
-from landscape.analyses.eigenvalues import Which
 from landscape.analyses.spectrum import Spectrum
 from landscape.analyses.surface import Surface
 from landscape.analyses.test import Test
 from landscape.cli.analyses import CHECKPOINT, report
 from landscape.cli.options import RunSettings, default_of, options_of, settled
+from landscape.linalg.search import Which
 from landscape.runtime.settings import Settings
 from landscape.study.subject import SubjectSettings
 

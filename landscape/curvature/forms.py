@@ -1,15 +1,26 @@
-"""The forms of curvature by name: the Hessian, its Gauss-Newton part, and the rest."""
+"""The forms of curvature, a class each: the Hessian, its Gauss-Newton part, and the rest.
+
+A form knows its product by reverse over reverse, from a kept graph; and that of many mini-batches at once, which is
+forward over reverse under vmap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
+from torch.func import grad, jvp, vjp
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from landscape.objective.nests import Nest
+from landscape.objective.networks import refuse_differentiated_once
+from landscape.objective.objective import Objective
 from landscape.runtime.errors import UserError
-
-KINDS = ("hessian", "ggn", "residual")
-
+from landscape.store.comparable import KINDS
 
 Parts = Sequence[Tensor]
 
@@ -17,7 +28,128 @@ Parts = Sequence[Tensor]
 Named = dict[str, Tensor]
 
 
-def known_kind(kind: str) -> str:
-    if kind not in KINDS:
-        raise UserError(f"kind={kind!r} is not one of {', '.join(KINDS)}")
-    return kind
+@dataclass(frozen=True)
+class Local:
+    """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
+
+    gradient: Parts
+    product: Callable[[Parts, bool], list[Tensor]]
+
+
+class Form(ABC):
+    """What is made of the second derivatives of the loss."""
+
+    name: ClassVar[str]
+    penalised: ClassVar[bool] = True  # whether the penalty has a share in it
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return KINDS[self.name]
+
+    @abstractmethod
+    def local(self, objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
+        """Of scale * sum_i l_i over one chunk."""
+
+    @abstractmethod
+    def pushed(self, outputs: Callable[[Named], Nest], loss: Callable[[Nest], Tensor], theta: Named, v: Named) -> Named:
+        """The product with v of one mini-batch, in functions that vmap takes: theta -> outputs -> loss."""
+
+
+class Hessian(Form):
+    """H = grad^2 L: the gradient of <gradient, v>."""
+
+    name = "hessian"
+
+    def local(self, objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
+        """Reverse over reverse."""
+        loss = objective.nll_sum(x, y) * scale
+        gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
+        refuse_differentiated_once(gradient)
+        return Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
+
+    def pushed(self, outputs: Callable[[Named], Nest], loss: Callable[[Nest], Tensor], theta: Named, v: Named) -> Named:
+        """Forward over reverse."""
+
+        def of_parameters(t: Named) -> Tensor:
+            return loss(outputs(t))
+
+        product: Named = jvp(grad(of_parameters), (theta,), (v,))[1]
+        return product
+
+
+class GaussNewton(Form):
+    """G = sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's outputs (Schraudolph 2002)."""
+
+    name = "ggn"
+
+    def local(self, objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
+        """J v is the derivative of w -> J^T w times v (a double backward)."""
+        f, form = tree_flatten(objective.outputs(x))
+        at = [t.detach().requires_grad_() for t in f]
+        loss = objective.task.total(tree_unflatten(at, form), y) * scale
+        df = torch.autograd.grad(loss, at, create_graph=True, materialize_grads=True)
+        w = [torch.zeros_like(t, requires_grad=True) for t in f]
+        Jw = _backward(f, parameters, w, keep=True, create=True)
+        refuse_differentiated_once(Jw)
+
+        def product(v: Parts, keep: bool) -> list[Tensor]:
+            Jv = _backward(Jw, w, v, keep=True)
+            return _backward(f, parameters, _backward(df, at, Jv, keep=keep), keep=keep)
+
+        return Local(_backward(f, parameters, [t.detach() for t in df], keep=True), product)
+
+    def pushed(self, outputs: Callable[[Named], Nest], loss: Callable[[Nest], Tensor], theta: Named, v: Named) -> Named:
+        """J v forward, then J^T in reverse."""
+        f, Jv = jvp(outputs, (theta,), (v,))[:2]
+        pull_back = vjp(outputs, theta)[1]
+        product: Named = pull_back(jvp(grad(loss), (f,), (Jv,))[1])[0]
+        return product
+
+
+class Residual(Form):
+    """H - G: sum over outputs of the loss's slope times the output's own curvature; the penalty cancels."""
+
+    name = "residual"
+    penalised = False
+
+    def local(self, objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
+        """Both, and their difference."""
+        h, g = (form.local(objective, parameters, x, y, scale) for form in (Hessian(), GaussNewton()))
+
+        def product(v: Parts, keep: bool) -> list[Tensor]:
+            return [a - b for a, b in zip(h.product(v, keep), g.product(v, keep), strict=True)]
+
+        return Local(h.gradient, product)
+
+    def pushed(self, outputs: Callable[[Named], Nest], loss: Callable[[Nest], Tensor], theta: Named, v: Named) -> Named:
+        """Both, and their difference."""
+        H, G = (form.pushed(outputs, loss, theta, v) for form in (Hessian(), GaussNewton()))
+        return {name: H[name] - G[name] for name in H}
+
+
+FORMS: dict[str, Form] = {form.name: form for form in (Hessian(), GaussNewton(), Residual())}
+
+
+def form_of(kind: str) -> Form:
+    """The form of this name. Raises UserError for an unknown one."""
+    if kind not in FORMS:
+        raise UserError(f"kind={kind!r} is not one of {', '.join(FORMS)}")
+    return FORMS[kind]
+
+
+def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bool = False) -> list[Tensor]:
+    # An output that does not depend on the inputs, or depends on them linearly, has no graph: its share is 0.
+    live = [(o, u) for o, u in zip(outputs, v, strict=True) if o.requires_grad]
+    if not live:
+        return [torch.zeros_like(p) for p in inputs]
+    return list(
+        torch.autograd.grad(
+            [o for o, _ in live],
+            list(inputs),
+            grad_outputs=[u for _, u in live],
+            retain_graph=keep or create,
+            create_graph=create,
+            materialize_grads=True,
+        )
+    )

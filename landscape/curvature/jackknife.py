@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.forms import Parts
-from landscape.curvature.operators import Curvature, Local, accumulate
+from landscape.curvature.forms import Local, Parts
+from landscape.curvature.operators import Curvature, accumulate
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.clusters import fold_of, jackknife_sem
 from landscape.objective.nests import Batch, length

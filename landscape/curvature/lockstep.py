@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.func import functional_call, vmap
 
-from landscape.curvature.forms import Named, known_kind
+from landscape.curvature.forms import Named, form_of
 from landscape.curvature.operators import Curvature
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.nests import Nest, length, rows
@@ -39,14 +39,18 @@ class MiniBatchCurvatures:
         kind: str = "hessian",
         parameters: str | Sequence[str] | None = None,
     ) -> None:
-        self.objective, self.kind, self.x, self.y = objective, known_kind(kind), x, y
+        self.objective, self.form, self.x, self.y = objective, form_of(kind), x, y
         self.parameters = chosen(objective.model, parameters)
         each = [objective.units_in(rows(y, i)) for i in range(length(y))]
         self._units = next(iter(self.parameters.values())).new_tensor(each)
         self.vectorised = True
 
+    def rows(self, X: Tensor, members: Sequence[int]) -> Tensor:
+        """The products (G', b, n) of the mini-batches `members` with X (G', b, n)."""
+        return torch.stack([self(X[:, i], members) for i in range(X.shape[1])], dim=1)
+
     def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
-        """The products (G', n) of the mini-batches `members` with the rows of V (G', n)."""
+        """The products (G', n) of the mini-batches `members` with a vector each, V (G', n)."""
         if self.vectorised:
             try:
                 return with_penalty(self, V, self._together(V, members))
@@ -62,7 +66,7 @@ class MiniBatchCurvatures:
             )
         names = list(self.parameters)
         products = [
-            Curvature(self.objective, *rows((self.x, self.y), i), kind=self.kind, parameters=names)(v)
+            Curvature(self.objective, *rows((self.x, self.y), i), kind=self.form.name, parameters=names)(v)
             for i, v in zip(members, V, strict=True)
         ]
         return torch.stack(products)
@@ -89,20 +93,4 @@ class MiniBatchCurvatures:
         def nll(f: Nest) -> Tensor:
             return task.total(f, y) / units
 
-        def nll_of(t: Named) -> Tensor:
-            return nll(outputs(t))
-
-        def hessian() -> Named:
-            return jvp(grad(nll_of), (theta,), (v,))[1]
-
-        def ggn() -> Named:
-            f, Jv = jvp(outputs, (theta,), (v,))[:2]
-            pull_back = vjp(outputs, theta)[1]
-            return pull_back(jvp(grad(nll), (f,), (Jv,))[1])[0]
-
-        if self.kind == "hessian":
-            return hessian()
-        if self.kind == "ggn":
-            return ggn()
-        H, G = hessian(), ggn()
-        return {name: H[name] - G[name] for name in H}
+        return self.form.pushed(outputs, nll, theta, v)

@@ -3,57 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.operators import Curvature
-from landscape.linalg.eigenpairs import RitzPairs, eigenpairs, eigenpairs_in_lockstep
+from landscape.linalg.eigenpairs import eigenpairs_in_lockstep
+from landscape.linalg.operators import Operators
+from landscape.linalg.ritz import RitzPairs
+from landscape.linalg.search import Search
 from landscape.objective.nests import Batch, alike, stacked
 from landscape.objective.objective import Objective
 from landscape.runtime.random import gaussian
-from landscape.runtime.threads import stop_if_asked
 
 
 def minibatch_eigenpairs(
     objective: Objective,
     minibatches: Mapping[int, Batch],
-    k: int,
+    search: Search,
     *,
     kind: str = "hessian",
     parameters: str | Sequence[str] | None = None,
     seed: int = 0,
-    **settings: Any,
+    vectors: bool = False,
 ) -> list[RitzPairs]:
-    """The k eigenpairs of each of some mini-batches: of one by the kept graph, of several of one shape in lockstep.
+    """The eigenpairs of each of some mini-batches: of one by the kept graph, of several of one shape in lockstep.
 
     minibatches: by number; number and seed fix the start, so that any grouping gives the same but for rounding.
-    settings: those of `landscape.linalg.eigenpairs.eigenpairs`. k is cut down to the number of parameters.
+    search: k is cut down to the number of parameters.
     """
     objective = objective.in_this_thread()
     batch, *others = minibatches.values()
     if not all(alike(batch, other) for other in others):
-        settings |= {"kind": kind, "parameters": parameters, "seed": seed}
-        return [p for i, b in minibatches.items() for p in minibatch_eigenpairs(objective, {i: b}, k, **settings)]
-    each = {i: Curvature(objective, x, y, kind=kind, parameters=parameters) for i, (x, y) in minibatches.items()}
-    if len(each) == 1:
-        ((i, H),) = each.items()
-
-        def product(v: torch.Tensor) -> torch.Tensor:
-            stop_if_asked()
-            return H(v)
-
-        return [eigenpairs(product, start_vector(H.gradient(), seed, i), min(k, H.n), **settings)]
-    starts = torch.stack([start_vector(H.gradient(), seed, i) for i, H in each.items()])
-    x, y = stacked(list(minibatches.values()))
-    del each  # and the graphs they keep
-    together = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=parameters)
-
-    def matvec(X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
-        return together(X[:, 0], members)[:, None]
-
-    return eigenpairs_in_lockstep(matvec, starts[:, None], min(k, starts.shape[1]), **settings)
+        groups = [{i: batch} for i, batch in minibatches.items()]
+    else:
+        groups = [dict(minibatches)]
+    found = []
+    for group in groups:
+        each = {i: Curvature(objective, x, y, kind=kind, parameters=parameters) for i, (x, y) in group.items()}
+        starts = torch.stack([start_vector(H.gradient(), seed, i)[None] for i, H in each.items()])
+        A: Operators = next(iter(each.values()))
+        if len(group) > 1:
+            del each, A  # and the graphs they keep
+            x, y = stacked(list(group.values()))
+            A = MiniBatchCurvatures(objective, x, y, kind=kind, parameters=parameters)
+        found += eigenpairs_in_lockstep(A, starts, search.within(starts.shape[-1]), vectors=vectors)
+    return found
 
 
 def start_vector(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:

@@ -1,92 +1,27 @@
 """Products with the curvature of the objective: its Hessian H, its generalised Gauss-Newton matrix G, and H - G.
 
-An operator maps a vector (n,) over the chosen parameters to a vector (n,), and rows (b, n) to rows (b, n). Products
-are by reverse over reverse, the graph kept where the data fit into one chunk. The penalty's share is added once, in
-closed form.
+An operator multiplies rows, as `landscape.linalg.operators.Operators` has it; called, it maps a vector (n,) over the
+chosen parameters to a vector (n,), or rows (b, n) to rows. Products are by reverse over reverse, the graph kept where
+the data fit into one chunk. The penalty's share is added once, in closed form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from landscape.curvature.forms import Parts, known_kind
+from landscape.curvature.forms import Local, Parts, form_of
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.nests import Batch, Nest, length, split
-from landscape.objective.networks import refuse_differentiated_once, second_derivatives
+from landscape.objective.networks import second_derivatives
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import chosen, unflatten
 from landscape.runtime.arithmetic import exact_arithmetic
 from landscape.runtime.errors import UserError
-
-
-@dataclass(frozen=True)
-class Local:
-    """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
-
-    gradient: Parts
-    product: Callable[[Parts, bool], list[Tensor]]
-
-
-def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bool = False) -> list[Tensor]:
-    # An output that does not depend on the inputs, or depends on them linearly, has no graph: its share is 0.
-    live = [(o, u) for o, u in zip(outputs, v, strict=True) if o.requires_grad]
-    if not live:
-        return [torch.zeros_like(p) for p in inputs]
-    return list(
-        torch.autograd.grad(
-            [o for o, _ in live],
-            list(inputs),
-            grad_outputs=[u for _, u in live],
-            retain_graph=keep or create,
-            create_graph=create,
-            materialize_grads=True,
-        )
-    )
-
-
-def _hessian(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
-    """grad^2 of scale * sum_i l_i: the gradient of <gradient, v>."""
-    loss = objective.nll_sum(x, y) * scale
-    gradient = _backward([loss], parameters, [torch.ones_like(loss)], keep=True, create=True)
-    refuse_differentiated_once(gradient)
-    return Local(gradient, lambda v, keep: _backward(gradient, parameters, v, keep=keep))
-
-
-def _ggn(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
-    """scale * sum_i J_i^T (grad_f^2 l_i) J_i, with J v as the derivative of w -> J^T w times v (a double backward)."""
-    f, form = tree_flatten(objective.outputs(x))
-    at = [t.detach().requires_grad_() for t in f]
-    loss = objective.task.total(tree_unflatten(at, form), y) * scale
-    df = torch.autograd.grad(loss, at, create_graph=True, materialize_grads=True)
-    w = [torch.zeros_like(t, requires_grad=True) for t in f]
-    Jw = _backward(f, parameters, w, keep=True, create=True)
-    refuse_differentiated_once(Jw)
-
-    def product(v: Parts, keep: bool) -> list[Tensor]:
-        Jv = _backward(Jw, w, v, keep=True)
-        return _backward(f, parameters, _backward(df, at, Jv, keep=keep), keep=keep)
-
-    return Local(_backward(f, parameters, [t.detach() for t in df], keep=True), product)
-
-
-def _residual(objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
-    """H - G: sum over outputs of the loss's slope times the output's own curvature."""
-    h, g = (form(objective, parameters, x, y, scale) for form in (_hessian, _ggn))
-
-    def product(v: Parts, keep: bool) -> list[Tensor]:
-        return [a - b for a, b in zip(h.product(v, keep), g.product(v, keep), strict=True)]
-
-    return Local(h.gradient, product)
-
-
-_FORMS = {"hessian": _hessian, "ggn": _ggn, "residual": _residual}
 
 
 class Curvature:
@@ -117,7 +52,7 @@ class Curvature:
         parameters: str | Sequence[str] | None = None,
         chunk_size: int | None = None,
     ) -> None:
-        self.objective, self.kind = objective, known_kind(kind)
+        self.objective, self.form = objective, form_of(kind)
         self.parameters = chosen(objective.model, parameters)
         if chunk_size is not None and chunk_size < 1:
             raise UserError(f"chunk_size={chunk_size} must be 1 or more")
@@ -155,6 +90,10 @@ class Curvature:
         out = self._summed(V, add)
         self.products += len(V)
         return with_penalty(self, V, out)
+
+    def rows(self, X: Tensor, members: Sequence[int] = (0,)) -> Tensor:
+        """The products with X (1, b, n): of a group of operators in lockstep it is the only one."""
+        return self(X[0])[None]
 
     def gradient(self) -> Tensor:
         """The gradient (n,) of the mean NLL, the penalty's left out."""
@@ -198,14 +137,14 @@ class Curvature:
         self._chunks = [part for chunk in self._chunks for part in split(chunk, size)]
 
     def _local(self) -> Iterator[tuple[Local, bool]]:
-        form, parameters = _FORMS[self.kind], list(self.parameters.values())
+        form, parameters = self.form, list(self.parameters.values())
         if self._keep:
             if self._kept is None:
-                self._kept = [form(self.objective, parameters, x, y, self._scale) for x, y in self._chunks]
+                self._kept = [form.local(self.objective, parameters, x, y, self._scale) for x, y in self._chunks]
             yield from ((local, True) for local in self._kept)
             return
         for x, y in self._chunks:
-            yield form(self.objective, parameters, x, y, self._scale), False
+            yield form.local(self.objective, parameters, x, y, self._scale), False
 
     def _parts(self, v: Tensor) -> list[Tensor]:
         return list(unflatten(v, self.parameters).values())

@@ -10,7 +10,7 @@ from landscape.objective.parameters import unflatten
 
 
 def with_penalty(operator: Any, V: Tensor, out: Tensor) -> Tensor:
-    if operator.kind != "residual" and operator.objective.weight_decay:
+    if operator.form.penalised and operator.objective.weight_decay:
         for v, o in zip(V, out, strict=True):
             total = unflatten(o, operator.parameters)
             for name, extra in operator.objective.penalty_product(unflatten(v, operator.parameters)).items():

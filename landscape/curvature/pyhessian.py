@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.operators import Curvature
-from landscape.linalg.eigenpairs import RitzPairs
+from landscape.linalg.ritz import RitzPairs
 from landscape.objective.nests import Nest
 from landscape.objective.networks import Called
 from landscape.objective.objective import Objective

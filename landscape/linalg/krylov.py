@@ -1,4 +1,4 @@
-"""A Krylov basis: given a matvec, orthonormal rows Q and the projection T of the operator, held to rounding.
+"""A Krylov basis: orthonormal rows Q, and the projection T of an operator, known by its products alone, to rounding.
 
 Nothing here knows what the operator is: the same class meets a 12 x 12 matrix in a test and a ViT in use.
 References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick-restart Lanczos (2000).
@@ -6,13 +6,15 @@ References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-ManyMatvec = Callable[[Tensor, Sequence[int]], Tensor]
+from landscape.linalg.operators import Operators
+
+State = Mapping[str, Tensor | np.ndarray]
 
 
 ROUNDING = 10  # in units of eps * ||A||: what a product may be wrong by
@@ -36,18 +38,17 @@ class Lanczos:
     A step waits for the device once, for all that it has to know of it; a further time for each pass of
     orthogonalisation that it has to add, or row that it has to replace.
 
-    matvec: from rows (G', b, n) and the numbers of the G' operators still in the group to the products (G', b, n).
     start: (G, b, n), the rows of each operator linearly independent.
     most: rows of Q ever held at once; the memory for them is taken whole where they are few, else as they are needed.
     """
 
-    def __init__(self, matvec: ManyMatvec, start: Tensor, most: int | None = None) -> None:
+    def __init__(self, A: Operators, start: Tensor, most: int | None = None) -> None:
         G, b, self.n = start.shape
         if b > self.n:
             raise ValueError(f"a block of {b} vectors of size {self.n} cannot be independent")
         if not (torch.isfinite(start).all() and (torch.linalg.vector_norm(start, dim=-1) > 0).all()):
             raise ValueError("the start vectors must be finite and not zero")
-        self.matvec = matvec
+        self.A = A
         self.dtype = start.dtype
         self.members = list(range(G))
         self.m = 0
@@ -81,7 +82,20 @@ class Lanczos:
         return self.m == self.n
 
     def step(self) -> None:
-        """One more product with each row of X. Not to be called once `exhausted`."""
+        """One more product with each row of X. Not to be called once `exhausted`.
+
+        Where the product raises, or is interrupted, the basis stays as it was.
+        """
+        kept = ("m", "products", "_coupled", "X", "B", "broken", "finite", "asymmetry")
+        before = {name: getattr(self, name) for name in kept}
+        try:
+            self._step()
+        except BaseException:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+
+    def _step(self) -> None:
         assert self.X is not None, "the basis already spans the whole space"
         X, old = self.X, self.m
         b = X.shape[1]
@@ -89,13 +103,13 @@ class Lanczos:
         self._Q[:, old : old + b] = X
         self.m += b
         self.products += b
-        W = self.matvec(X, self.members)
+        W = self.A.rows(X, self.members)
         finite = torch.isfinite(torch.linalg.vector_norm(W, dim=(-2, -1), dtype=torch.float64))
         W = torch.where(finite[:, None, None], W, 0)  # no finite spectrum there: the others continue undisturbed
         W, C, kept = self._reduced(W, (self._coupled, 0))
         following, lengths = self._orthonormalised(W)
         seen, coefficients, share, R = _on_host(finite, C, kept, lengths)
-        self.finite &= seen.astype(bool)
+        self.finite = self.finite & seen.astype(bool)
         for _ in range(2):  # again only where much was taken away (Parlett's "twice is enough")
             if (share >= 0.5).all():
                 break
@@ -234,6 +248,33 @@ class Lanczos:
         self._T[:] = 0
         self._T[:, np.arange(self.m), np.arange(self.m)] = theta
         self._coupled = 0
+
+    def state(self) -> dict[str, Tensor | np.ndarray]:
+        """What `restore` continues from, to the same numbers."""
+        held = {"T": self.T, "B": self.B, "broken": self.broken, "finite": self.finite, "asymmetry": self.asymmetry}
+        numbers = np.array([self.m, self.products, self._coupled])
+        return {"numbers": numbers, "Q": self.Q, **({} if self.X is None else {"X": self.X}), **held}
+
+    def restore(self, state: State) -> None:
+        """Continue from the `state` of another of the same operators, start and bound.
+
+        Raises ValueError for one of other shapes.
+        """
+        m, products, coupled = np.asarray(state["numbers"]).tolist()
+        G, width = len(self.members), (0 if self.X is None else self.X.shape[1])
+        shapes = {"Q": (G, m, self.n), "T": (G, m, m), "broken": (G,), "finite": (G,), "asymmetry": (G,)}
+        b = min(width, self.n - m)
+        shapes |= {"B": (G, m, b), **({"X": (G, b, self.n)} if b else {})}
+        for name, shape in shapes.items():
+            if tuple(state[name].shape) != shape:
+                raise ValueError(f"{name} has the shape {tuple(state[name].shape)}, not {shape}")
+        self._reserve(m)
+        self.m, self.products, self._coupled = m, products, coupled
+        self._Q[:, :m] = torch.as_tensor(state["Q"]).to(self._Q)
+        self._T[:, :m, :m] = state["T"]
+        self.X = torch.as_tensor(state["X"]).to(self._Q) if b else None
+        self.B, self.asymmetry = np.array(state["B"]), np.array(state["asymmetry"])
+        self.broken, self.finite = np.array(state["broken"]), np.array(state["finite"])
 
     def keep(self, places: Sequence[int]) -> None:
         """Only the operators at these places of the group continue."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import eigenpairs
+from landscape.linalg.search import Search
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import Direction, unflatten
 from landscape.planes.plane import Plane, config_of
@@ -25,13 +26,13 @@ State = Mapping[str, Tensor]
 CHUNK = 1 << 20  # weights of every checkpoint held at once
 
 
+EIGENVECTORS = Search(k=2, which="BE", tol=1e-3, max_products=400)
+
+
 def eigenvector_plane(
     objective: Objective,
+    search: Search = EIGENVECTORS,
     *,
-    which: str = "BE",
-    dims: int = 2,
-    tol: float = 1e-3,
-    max_products: int = 400,
     parameters: str | Sequence[str] | None = None,
     chunk_size: int | None = None,
     seed: int = 0,
@@ -39,18 +40,18 @@ def eigenvector_plane(
 ) -> Plane:
     """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
 
-    which: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest magnitudes.
-    tol, max_products: of `eigenpairs`; eigenvalues, residuals and convergence go into the config.
+    search: of k = 1 or 2: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest
+        magnitudes. Eigenvalues, residuals and convergence go into the config.
     stored: a plane as a file has it, taken as it is where it is that of the very same call.
 
     Raises UserError for fewer parameters than directions, or a Hessian that is not finite.
     """
     asked = {
         "directions": "eigenvectors",
-        "which": which,
-        "dims": dims,
-        "tol": tol,
-        "max_products": max_products,
+        "which": search.which,
+        "dims": search.k,
+        "tol": search.tol,
+        "max_products": search.max_products,
         "parameters": [parameters] if isinstance(parameters, str) else parameters,
         "seed": seed,
         "objective": {k: v for k, v in objective.config().items() if k not in ("provenance", "data")},
@@ -58,9 +59,7 @@ def eigenvector_plane(
     if stored is not None and asked.items() <= stored.attrs.get("config", {}).items():
         return Plane.from_dataset(stored, objective.model)
     H = Curvature(objective, parameters=parameters, chunk_size=chunk_size)
-    pairs = eigenpairs(
-        H, gaussian(H.zeros(), seed), dims, which=which, tol=tol, max_products=max_products, vectors=True
-    )
+    pairs = eigenpairs(H, gaussian(H.zeros(), seed), search, vectors=True)
     if pairs.vectors is None or not torch.isfinite(pairs.vectors).all():
         raise UserError("the Hessian is not finite where the network stands, so it has no eigenvectors to move along")
     directions = tuple(unflatten(u, H.parameters) for u in pairs.vectors)

@@ -14,6 +14,7 @@ from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import eigenpairs, eigenpairs_in_lockstep
 from landscape.linalg.quadrature import quadrature
+from landscape.linalg.search import Search
 from landscape.objective.parameters import displaced, parts_of, unflatten
 from landscape.runtime.arithmetic import exact_arithmetic
 
@@ -282,7 +283,7 @@ def test_parts_of():
 def test_second_differences_of_the_surface_along_an_eigenvector(objective):
     """Curvature and surface are one objective: along u, (L(h) - 2 L(0) + L(-h)) / h^2 is u's eigenvalue."""
     H = Curvature(objective)
-    pairs = eigenpairs(H, torch.ones(65, dtype=torch.float64), 2, which="BE", tol=1e-9, vectors=True)
+    pairs = eigenpairs(H, torch.ones(65, dtype=torch.float64), Search(k=2, which="BE", tol=1e-9), vectors=True)
     h = 1e-3
     for value, u in zip(pairs.values, pairs.vectors, strict=True):
         direction = unflatten(u, H.parameters)
@@ -339,7 +340,7 @@ def test_resnet20_agrees_with_eigsh_in_fewer_products(resnet20, cifar):
         x, y = objective.minibatches(16)[0]
         H = Curvature(objective, x, y)
         start = torch.randn(H.n, generator=torch.Generator().manual_seed(0))
-        pairs = eigenpairs(H, start, 5)
+        pairs = eigenpairs(H, start, Search(k=5))
         assert H.products == pairs.products
         reference = Curvature(objective, x, y)
         values = eigsh(
@@ -356,7 +357,7 @@ def test_resnet20_in_float64_agrees_with_curvlinops_and_eigsh(resnet20, cifar):
     curvlinops = pytest.importorskip("curvlinops")
     objective = ls.Objective(resnet20[0], cifar, dtype=torch.float64)
     x, y = objective.minibatches(4)[0]
-    pairs = eigenpairs(Curvature(objective, x, y), torch.ones(269_722, dtype=torch.float64), 3, tol=1e-5)
+    pairs = eigenpairs(Curvature(objective, x, y), torch.ones(269_722, dtype=torch.float64), Search(k=3, tol=1e-5))
     theirs = curvlinops.HessianLinearOperator(
         objective.model, nn.CrossEntropyLoss(), list(objective.model.parameters()), [(x, y)], check_deterministic=False
     )
@@ -386,11 +387,11 @@ def test_a_networks_products_are_symmetric_to_rounding_in_float32(name):
     objective = ls.Objective(small(name), [(x, y)])
     H = Curvature(objective)
     v = torch.randn(2, H.n)
-    roundings = [eigenpairs(H, v, 3, max_products=16).rounding]
-    roundings.append(eigenpairs(H, v[0], 3, max_basis=8, tol=1e-7, max_products=24).rounding)
+    roundings = [eigenpairs(H, v, Search(k=3, max_products=16)).rounding]
+    roundings.append(eigenpairs(H, v[0], Search(k=3, max_basis=8, tol=1e-7, max_products=24)).rounding)
     together = MiniBatchCurvatures(objective, x.unflatten(0, (2, 4)), y.unflatten(0, (2, 4)))
-    found = eigenpairs_in_lockstep(lambda X, m: together(X[:, 0], m)[:, None], v[:, None], 3, max_products=10)
-    norms = [float(np.abs(pairs.values[0])) for pairs in (eigenpairs(H, v[0], 1), *found)]
+    found = eigenpairs_in_lockstep(together, v[:, None], Search(k=3, max_products=10))
+    norms = [float(np.abs(pairs.values[0])) for pairs in (eigenpairs(H, v[0], Search(k=1)), *found)]
     for rounding, norm in zip([*roundings, *(pairs.rounding for pairs in found)], [norms[0], *norms], strict=True):
         assert rounding < 1e-5 * norm  # a thirtieth of what is refused
     quadrature(H, v[0], 10)
@@ -423,8 +424,8 @@ def test_a_true_eigenvalue_of_a_resnet20_lies_within_each_residual(resnet20, cif
     batch = [(x[:8], y[:8])]
     H, exact = (Curvature(ls.Objective(resnet20[0], batch, dtype=dtype)) for dtype in (torch.float32, torch.float64))
     v = torch.randn(H.n, generator=torch.Generator().manual_seed(0))
-    found = eigenpairs(H, v, 4, tol=1e-2, max_products=30)
-    truth = eigenpairs(exact, v.double(), 6, tol=1e-3, max_products=30)
+    found = eigenpairs(H, v, Search(k=4, tol=1e-2, max_products=30))
+    truth = eigenpairs(exact, v.double(), Search(k=6, tol=1e-3, max_products=30))
     distance = np.abs(truth.values[truth.converged][:, None] - found.values).min(axis=0)
     assert (distance <= found.residuals).all()
     assert (distance > 10 * torch.finfo(torch.float32).eps * found.values).any()  # products round the spectrum itself

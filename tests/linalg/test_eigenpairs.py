@@ -1,6 +1,8 @@
 """Lanczos against matrices whose spectra are prescribed."""
 
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from landscape.linalg.eigenpairs import eigenpairs, eigenpairs_in_lockstep
 from landscape.linalg.krylov import Lanczos, rows_held
+from landscape.linalg.operators import Rows
 from landscape.linalg.quadrature import quadrature
+from landscape.linalg.search import Search
 from landscape.runtime.errors import UserError
 
 
@@ -38,9 +42,24 @@ def expected(eigenvalues, k, which):
 spectra = st.lists(st.floats(-100, 100).filter(lambda e: abs(e) > 1e-3), min_size=1, max_size=20, unique=True)
 
 
+@dataclass
+class Group:
+    """Operators by a function from rows (G', b, n) and their numbers to products."""
+
+    rows: Callable
+
+
 def rows(A):
     """Products of rows with a symmetric matrix, in the shape that a group of operators has."""
-    return lambda X, _: X @ A
+    return Group(lambda X, _: X @ A)
+
+
+def sought(product, v, k, *, vectors=False, verify=False, **search):
+    return eigenpairs(Rows(product), v, Search(k=k, **search), vectors=vectors, verify=verify)
+
+
+def sought_in_lockstep(product, v, k, *, vectors=False, **search):
+    return eigenpairs_in_lockstep(Group(product), v, Search(k=k, **search), vectors=vectors)
 
 
 def identity_holds(A, lanczos):
@@ -81,7 +100,7 @@ def test_defining_identity(eigenvalues, block, seed):
 @given(spectra, st.sampled_from(["LM", "LA", "SA", "BE"]), st.integers(1, 5), st.integers(0, 50))
 def test_a_true_eigenvalue_lies_within_each_residual(eigenvalues, which, k, seed):
     A = matrix(eigenvalues, seed)
-    pairs = eigenpairs(lambda v: A @ v, start(len(A), seed), min(k, len(A)), which=which, tol=1e-6, vectors=True)
+    pairs = sought(lambda V: V @ A, start(len(A), seed), min(k, len(A)), which=which, tol=1e-6, vectors=True)
     scale = np.abs(eigenvalues).max()
     for value, residual, u in zip(pairs.values, pairs.residuals, pairs.vectors.numpy(), strict=True):
         assert np.abs(np.array(eigenvalues) - value).min() <= residual + 1e-11 * scale
@@ -94,7 +113,7 @@ def test_a_true_eigenvalue_lies_within_each_residual(eigenvalues, which, k, seed
 def test_finds_the_wanted_ones(which, k):
     eigenvalues = np.concatenate([[50, -30, 20, -9, 7, 6, -5], np.linspace(-1, 1, 60)])
     A = matrix(eigenvalues)
-    pairs = eigenpairs(lambda v: A @ v, start(len(A)), k, which=which, tol=1e-8)
+    pairs = sought(lambda V: V @ A, start(len(A)), k, which=which, tol=1e-8)
     np.testing.assert_allclose(pairs.values, expected(eigenvalues, k, which), rtol=1e-10)
     assert pairs.converged.all()
 
@@ -103,7 +122,7 @@ def test_finds_the_wanted_ones(which, k):
 def test_breakdown_spans_the_whole_space(eigenvalues):
     """1 x 1, multiple and rank-deficient: asked for all, all are found, with their multiplicity."""
     A = matrix(eigenvalues)
-    pairs = eigenpairs(lambda v: A @ v, start(len(A)), len(A), which="LA")
+    pairs = sought(lambda V: V @ A, start(len(A)), len(A), which="LA")
     np.testing.assert_allclose(pairs.values, np.sort(eigenvalues)[::-1], atol=1e-12)
     assert pairs.converged.all()
     assert pairs.products <= len(A)
@@ -114,20 +133,20 @@ def test_no_ghosts_after_many_steps(which):
     """Where Lanczos without reorthogonalisation returns copies of the outliers, marked converged."""
     eigenvalues = np.concatenate([np.geomspace(1, 1e4, 40), -np.geomspace(1, 1e3, 20), np.linspace(-0.5, 0.5, 240)])
     A = matrix(eigenvalues)
-    pairs = eigenpairs(lambda v: A @ v, start(300), 18, which=which, tol=1e-9, max_products=300)
+    pairs = sought(lambda V: V @ A, start(300), 18, which=which, tol=1e-9, max_products=300)
     assert pairs.products > 30
     np.testing.assert_allclose(pairs.values, expected(eigenvalues, 18, which), rtol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_each_eigenvalue_of_a_small_matrix_once(k):
-    pairs = eigenpairs(lambda v: v * torch.tensor([4.0, 3, 2, 1], dtype=torch.float64), start(4), k, which="LA")
+    pairs = sought(lambda v: v * torch.tensor([4.0, 3, 2, 1], dtype=torch.float64), start(4), k, which="LA")
     np.testing.assert_allclose(pairs.values, [4.0, 3, 2, 1][:k], rtol=1e-12)
 
 
 def test_what_has_not_converged_is_marked():
     A = matrix(np.linspace(1, 2, 200))
-    pairs = eigenpairs(lambda v: A @ v, start(200), 5, tol=1e-10, max_products=12)
+    pairs = sought(lambda V: V @ A, start(200), 5, tol=1e-10, max_products=12)
     assert not pairs.converged.any()
     assert pairs.products == 12
     assert (pairs.residuals > 1e-10).all()
@@ -135,33 +154,33 @@ def test_what_has_not_converged_is_marked():
 
 def test_fewer_products_than_wanted_leaves_nan():
     A = matrix(np.linspace(1, 2, 20))
-    pairs = eigenpairs(lambda v: A @ v, start(20), 5, max_products=3, vectors=True)
+    pairs = sought(lambda V: V @ A, start(20), 5, max_products=3, vectors=True)
     assert np.isnan(pairs.values[3:]).all()
     assert not pairs.converged[3:].any()
     assert pairs.vectors[3:].isnan().all()
 
 
 def test_an_operator_that_is_not_finite_gives_nan():
-    pairs = eigenpairs(lambda v: v * torch.inf, start(9), 3)
+    pairs = sought(lambda v: v * torch.inf, start(9), 3)
     assert np.isnan(pairs.values).all()
     assert pairs.products == 1
 
 
-@pytest.mark.parametrize("k", [0, 4])
-def test_k_out_of_range(k):
-    with pytest.raises(UserError, match=f"k={k} .* size 3"):
-        eigenpairs(lambda v: v, start(3), k)
+@pytest.mark.parametrize(("k", "said"), [(0, "k=0 must be 1 or more"), (4, "k=4 .* size 3")])
+def test_k_out_of_range(k, said):
+    with pytest.raises(UserError, match=said):
+        sought(lambda v: v, start(3), k)
 
 
 def test_unknown_which():
     with pytest.raises(UserError, match="LM, LA, SA, BE"):
-        eigenpairs(lambda v: v, start(3), 1, which="SM")
+        sought(lambda v: v, start(3), 1, which="SM")
 
 
 @given(spectra, st.integers(1, 8), st.integers(0, 50))
 def test_quadrature_is_exact_for_polynomials(eigenvalues, steps, seed):
     A, v = matrix(eigenvalues, seed), start(len(eigenvalues), seed)
-    node, weight = quadrature(lambda v: A @ v, v, steps)
+    node, weight = quadrature(Rows(lambda V: V @ A), v, steps)
     assert node.shape == weight.shape == (steps,)
     assert weight.sum() == pytest.approx(1)
     u = (v / v.norm()).numpy()
@@ -187,7 +206,7 @@ def check_found(eigenvalues, which, k, seed, max_basis):
     n = len(eigenvalues)
     k, b = min(k, n), min(4, n)
     A = matrix(eigenvalues, seed)
-    pairs = eigenpairs(
+    pairs = sought(
         lambda V: V @ A, start((b, n), seed), k, which=which, tol=1e-8, max_products=2000, max_basis=max_basis,
         vectors=True,
     )  # fmt: skip
@@ -207,7 +226,7 @@ def test_a_wanted_one_that_is_late_is_waited_for():
     for seed in range(20):
         v = start(len(eigenvalues), seed)
         v[4] /= 30
-        pairs = eigenpairs(lambda u: u * eigenvalues, v, 5, tol=1e-2)
+        pairs = sought(lambda u: u * eigenvalues, v, 5, tol=1e-2)
         np.testing.assert_allclose(pairs.values, [380, 310, 9, 7, 6.5], rtol=1e-3)
         assert pairs.complete
 
@@ -217,7 +236,7 @@ def test_a_wanted_one_that_is_late_is_waited_for():
 def test_thick_restart_within_a_small_basis(which, block):
     eigenvalues = np.concatenate([[50, -30, 20, -9, 7, 6, -5, -3], np.linspace(-1, 1, 500)])
     A = matrix(eigenvalues)
-    pairs = eigenpairs(
+    pairs = sought(
         lambda V: V @ A, start((block, len(A))), 4, which=which, tol=1e-9, max_basis=10, max_products=2000, verify=True
     )
     np.testing.assert_allclose(pairs.values, expected(eigenvalues, 4, which), rtol=1e-9)
@@ -236,7 +255,7 @@ def test_the_basis_never_outgrows_its_bound():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lanczos, "_reserve", watched)
-        pairs = eigenpairs(lambda v: A @ v, start(400), 3, tol=1e-6, max_basis=8, max_products=5000)
+        pairs = sought(lambda V: V @ A, start(400), 3, tol=1e-6, max_basis=8, max_products=5000)
     assert max(lanczos_sizes) <= 8
     assert pairs.converged.all()
     assert pairs.products > 50  # it did restart
@@ -244,14 +263,14 @@ def test_the_basis_never_outgrows_its_bound():
 
 def test_max_basis_too_small():
     with pytest.raises(UserError, match="max_basis=5 is too small for k=5 by blocks of 1; take 7"):
-        eigenpairs(lambda v: v, start(30), 5, max_basis=5)
+        sought(lambda v: v, start(30), 5, max_basis=5)
 
 
 def test_a_warm_start_saves_products():
     eigenvalues = np.concatenate([[50, -30, 20, -9], np.linspace(-1, 1, 300)])
     A = matrix(eigenvalues)
-    cold = eigenpairs(lambda V: V @ A, start((4, len(A))), 4, tol=1e-8, vectors=True)
-    warm = eigenpairs(lambda V: V @ A, cold.vectors, 4, tol=1e-8)
+    cold = sought(lambda V: V @ A, start((4, len(A))), 4, tol=1e-8, vectors=True)
+    warm = sought(lambda V: V @ A, cold.vectors, 4, tol=1e-8)
     np.testing.assert_allclose(warm.values, cold.values, rtol=1e-12)
     assert warm.products <= cold.products // 3
 
@@ -268,9 +287,9 @@ def test_lockstep_equals_one_by_one(several, which):
         sizes.append(len(members))
         return X @ matrices[list(members)]
 
-    together = eigenpairs_in_lockstep(matvec, starts, 3, which=which, tol=1e-7, vectors=True)
+    together = sought_in_lockstep(matvec, starts, 3, which=which, tol=1e-7, vectors=True)
     for A, v, pairs in zip(matrices, starts, together, strict=True):
-        alone = eigenpairs(lambda u, A=A: A @ u, v[0], 3, which=which, tol=1e-7, vectors=True)
+        alone = sought(lambda V, A=A: V @ A, v[0], 3, which=which, tol=1e-7, vectors=True)
         assert abs(pairs.products - alone.products) <= 1  # where two values are equal to rounding, either may end first
         np.testing.assert_allclose(np.abs(pairs.values), np.abs(alone.values), atol=1e-10 * float(A.abs().max()))
         assert pairs.vectors.shape == (3, n)
@@ -283,7 +302,7 @@ def test_lockstep_equals_one_by_one(several, which):
 def test_in_lockstep_one_that_is_not_finite_leaves_the_others_alone():
     A = matrix(np.linspace(1, 9, 30))
     scale = torch.tensor([1.0, torch.nan, 2.0], dtype=torch.float64)
-    found = eigenpairs_in_lockstep(
+    found = sought_in_lockstep(
         lambda X, members: (X @ A) * scale[list(members), None, None], start((3, 1, 30)), 2, tol=1e-8
     )
     assert np.isnan(found[1].values).all()
@@ -311,7 +330,7 @@ def test_the_memory_of_a_basis_is_what_is_reckoned(max_products):
     n = 1000
     diagonal = torch.linspace(0.01, 1, n, dtype=torch.float64)
     with Bases(n) as bases:
-        pairs = eigenpairs(lambda v: diagonal * v, start(n), 5, which="SA", tol=0.0, max_products=max_products)
+        pairs = sought(lambda v: diagonal * v, start(n), 5, which="SA", tol=0.0, max_products=max_products)
     assert pairs.products == max_products
     assert bases.most == rows_held(max_products) * n
 
@@ -325,7 +344,7 @@ def test_the_residual_is_no_less_than_rounding():
         A = matrix(eigenvalues, seed).float()
         truth = np.linalg.eigvalsh(A.double().numpy())
         for tol in (1e-2, 1e-7):
-            pairs = eigenpairs(lambda v, A=A: A @ v, start(len(A), seed).float(), 8, tol=tol, max_products=60)
+            pairs = sought(lambda V, A=A: V @ A, start(len(A), seed).float(), 8, tol=tol, max_products=60)
             distance = np.abs(truth[:, None] - pairs.values).min(axis=0)
             within.append(distance <= pairs.residuals)
             strict = pairs.residuals <= tol * np.abs(pairs.values)
@@ -336,12 +355,12 @@ def test_the_residual_is_no_less_than_rounding():
 def test_verified_pairs_have_converged_by_their_true_residuals():
     """A tolerance below what float32 resolves is not met, whatever the Lanczos relation says."""
     A = matrix(np.concatenate([[50, -30, 20, -9], np.linspace(-1, 1, 200)])).float()
-    pairs = eigenpairs(lambda v: A @ v, start(len(A)).float(), 4, tol=1e-7, max_products=150, verify=True, vectors=True)
+    pairs = sought(lambda V: V @ A, start(len(A)).float(), 4, tol=1e-7, max_products=150, verify=True, vectors=True)
     true = np.array([float((A @ u - value * u).norm()) for value, u in zip(pairs.values, pairs.vectors, strict=True)])
     assert (true > 1e-7 * np.abs(pairs.values)).any()
     assert (pairs.residuals >= true - 1e-9).all()
     np.testing.assert_array_equal(pairs.converged, pairs.residuals <= 1e-7 * np.abs(pairs.values))
-    zero = eigenpairs(lambda v: v * torch.tensor([3.0, 2, 0, 0]), start(4).float(), 2, which="SA", verify=True)
+    zero = sought(lambda v: v * torch.tensor([3.0, 2, 0, 0]), start(4).float(), 2, which="SA", verify=True)
     assert zero.converged.all()
 
 
@@ -354,12 +373,12 @@ def test_an_operator_that_is_not_symmetric_is_refused(size, block, max_basis):
     A = (S + (K - K.T)).float()
     settings = {"max_basis": max_basis, "max_products": 80}
     with pytest.raises(UserError, match=r"not symmetric: .* differ by .* weight_norm"):
-        eigenpairs(lambda V: V @ A, start((block, n)).float(), 4, **settings)
+        sought(lambda V: V @ A, start((block, n)).float(), 4, **settings)
     with pytest.raises(UserError, match="not symmetric"):
-        eigenpairs_in_lockstep(lambda X, _: torch.cat([X[:1] @ S.float(), X[1:] @ A]), start((2, block, n)).float(), 4)
+        sought_in_lockstep(lambda X, _: torch.cat([X[:1] @ S.float(), X[1:] @ A]), start((2, block, n)).float(), 4)
     with pytest.raises(UserError, match="not symmetric"):
-        quadrature(lambda v: A @ v, start(n).float(), 20)
-    found = eigenpairs(lambda V: V @ S.float(), start((block, n)).float(), 4, **settings)
+        quadrature(Rows(lambda V: V @ A), start(n).float(), 20)
+    found = sought(lambda V: V @ S.float(), start((block, n)).float(), 4, **settings)
     assert found.rounding < 1e-5
 
 
@@ -404,17 +423,17 @@ def test_a_second_look_finds_what_the_start_had_next_to_nothing_of(which):
     v = start(len(eigenvalues))
     v[1] = 0
     settings = {"which": which, "tol": 1e-2}
-    once = eigenpairs(lambda u: u * eigenvalues, v, 4, **settings)
+    once = sought(lambda u: u * eigenvalues, v, 4, **settings)
     assert once.complete
     assert np.abs(once.values - truth).max() > 0.5
-    looked = eigenpairs(lambda u: u * eigenvalues, v, 4, second_look=True, vectors=True, **settings)
+    looked = sought(lambda u: u * eigenvalues, v, 4, second_look=True, vectors=True, **settings)
     np.testing.assert_allclose(looked.values, truth, rtol=1e-3)
     assert looked.converged.all()
     assert looked.complete
-    (together, _) = eigenpairs_in_lockstep(
+    (together, _) = sought_in_lockstep(
         lambda X, _: X * eigenvalues, torch.stack([v, start(len(v), 1)])[:, None], 4, second_look=True, **settings
     )
     np.testing.assert_allclose(together.values, truth, rtol=1e-3)
     assert together.vectors is None
-    twice = eigenpairs(lambda u: u * eigenvalues[[0, 0, *range(2, 406)]], v, 3, second_look=True)
+    twice = sought(lambda u: u * eigenvalues[[0, 0, *range(2, 406)]], v, 3, second_look=True)
     np.testing.assert_allclose(twice.values, [40, 40, 8], rtol=1e-3)

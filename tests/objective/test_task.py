@@ -20,6 +20,7 @@ from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.minibatches import minibatch_eigenpairs
 from landscape.curvature.operators import Curvature
 from landscape.curvature.pyhessian import pyhessian_eigenpairs
+from landscape.linalg.search import Search
 from landscape.objective.clusters import fold_of
 from landscape.objective.folding import FoldedConv2d
 from landscape.objective.nests import stacked
@@ -349,7 +350,7 @@ def test_mini_batches_of_texts_that_are_padded_batch_by_batch(tagger, texts):
     batches = objective.minibatches(3)
     assert len(batches) == 8
     assert len({y.shape[1] for _, y in batches}) > 1
-    found = minibatch_eigenpairs(objective, dict(enumerate(batches)), 2, tol=1e-8)
+    found = minibatch_eigenpairs(objective, dict(enumerate(batches)), Search(k=2, tol=1e-8))
     for (x, y), pairs in zip(batches, found, strict=True):
         values = torch.linalg.eigvalsh(in_full(Curvature(objective, x, y)))
         largest = values[values.abs().argsort(descending=True)[:2]].numpy()

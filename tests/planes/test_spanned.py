@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 import landscape as ls
 from landscape.objective.parameters import displaced, flatten
 from landscape.planes.plane import Plane
-from landscape.planes.spanned import eigenvector_plane, pca_plane, plane_through, with_trajectory
+from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane, pca_plane, plane_through, with_trajectory
 from landscape.surfaces.grid import grid
 from landscape.surfaces.measures import describe_measures
 
@@ -124,7 +125,7 @@ def test_along_an_eigenvector_the_surface_curves_by_its_eigenvalue(mlp, points, 
     objective = ls.Objective(mlp, points, weight_decay=0.2, dtype=torch.float64)
     truth = np.linalg.eigvalsh(dense_hessian(objective))
     with unchanged(mlp):
-        plane = eigenvector_plane(objective, which=which, tol=1e-8)
+        plane = eigenvector_plane(objective, replace(EIGENVECTORS, which=which, tol=1e-8))
         surface = ls.evaluate_surface(objective, plane, points=3, span=1e-3)
     f = surface["loss"].values
     for row, place in ((f[1], places[0]), (f[:, 1], places[1])):
@@ -137,7 +138,7 @@ def test_the_curvature_of_the_surfaces_own_examples_is_stored_and_drawn(mlp, poi
     x, y = (torch.cat([batch[i] for batch in points]) for i in (0, 1))
     few = ls.Objective(mlp, [(x[:10], y[:10])], dtype=torch.float64)
     objective = ls.Objective(mlp, points, dtype=torch.float64)
-    plane = eigenvector_plane(few, which="BE", tol=1e-8)
+    plane = eigenvector_plane(few, replace(EIGENVECTORS, tol=1e-8))
     surface = ls.evaluate_surface(objective, plane, points=3, span=1e-3, rays=0)
     H = dense_hessian(objective)
     f, own = surface["nll"].values, surface["direction_curvature"].values

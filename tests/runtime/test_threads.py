@@ -9,6 +9,7 @@ from torch import nn
 
 import landscape as ls
 from landscape.curvature.minibatches import minibatch_eigenpairs
+from landscape.linalg.search import Search
 from landscape.runtime.arithmetic import exact_arithmetic
 from landscape.runtime.threads import Stopped, side_by_side, stop_if_asked
 
@@ -148,7 +149,7 @@ def test_mini_batches_in_threads_of_the_callers_own_are_computed_in_true_float32
     torch.set_float32_matmul_precision("medium")
     try:
         seen.clear()  # of the passes that made the objective
-        for _ in side_by_side(lambda i: minibatch_eigenpairs(objective, {i: batches[i]}, 2), range(10), 4):
+        for _ in side_by_side(lambda i: minibatch_eigenpairs(objective, {i: batches[i]}, Search(k=2)), range(10), 4):
             pass
         assert seen == {("highest", False)}
         assert torch.get_float32_matmul_precision() == "medium"
