@@ -199,12 +199,15 @@ class Sharpness(Analysis):
 
         from landscape.curvature.scaled import critical_step, highest
         from landscape.linalg.eigenpairs import eigenpairs
+        from landscape.linalg.operators import Rows
+        from landscape.linalg.search import Search
         from landscape.runtime.random import gaussian, rademacher
 
         many = range(self.directions)
         zero = torch.zeros_like(f.c)
         start = gaussian(zero, self.seed, batch, 0)
-        top = eigenpairs(f.product, start, 1, which="LA", tol=self.tol, max_products=self.max_products, vectors=True)
+        search = Search(k=1, which="LA", tol=self.tol, max_products=self.max_products)
+        top = eigenpairs(Rows(f.product), start, search, vectors=True)
         probes = [rademacher(zero, self.seed, batch, 2, i) for i in many]
         trace = float(np.mean([float(torch.dot(z.double(), f.product(z).double())) for z in probes]))
         gradient = f.with_gradient(zero)[1]

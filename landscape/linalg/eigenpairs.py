@@ -24,7 +24,7 @@ from landscape.linalg.ritz import (
     wanted,
 )
 from landscape.linalg.search import Search
-from landscape.linalg.stages import Keeper, Stages, Paused
+from landscape.linalg.stages import Keeper, Paused, Stages
 from landscape.runtime.errors import UserError
 from landscape.runtime.random import gaussian
 from landscape.runtime.threads import stop_if_asked
