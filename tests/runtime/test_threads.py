@@ -72,7 +72,7 @@ def test_one_failure_stops_the_others_at_once(four_threads):
 def test_spectrum_by_several_workers_is_that_by_one(mlp, points, workers, four_threads):
     model = Notes(mlp)
     objective = ls.Objective(model, points, weight_decay=0.1)
-    settings = {"k": 3, "batch_size": 8, "split": True}
+    settings = {"k": 3, "batch_size": 8, "ggn_part": True}
     with unchanged(model):
         several = ls.hessian_spectrum(objective, workers=workers, **settings)
     torch.set_num_threads(4 // workers)  # what each worker had
