@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis, Examples, Subject, Values
+from landscape.analyses.estimates import Estimate
 from landscape.analyses.planes import Directions
 from landscape.linalg.search import Search
 from landscape.objective.clusters import LEAST_UNITS, standard_error
@@ -26,6 +27,7 @@ from landscape.surfaces.measures import measure
 from landscape.surfaces.rays import RAY_VARIABLES, Point, search_width
 from landscape.surfaces.refine import refine
 from landscape.surfaces.remarks import remarks
+from landscape.surfaces.topology import VARIABLES, counted, minima, with_minima
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
@@ -57,6 +59,7 @@ EIGENVALUE_FLAGS = {
 }
 AFTERWARDS = (
     "measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint", *RAY_VARIABLES, "ray_angle",
+    *VARIABLES,
 )  # fmt: skip
 USUAL_EXAMPLES = 5000
 EIGENVECTOR_EXAMPLES = 256
@@ -332,9 +335,30 @@ class Surface(Directions, Analysis):
         return result.merge(found, combine_attrs="override")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the measures of the NLL; of an unfinished grid those of the finest grid that is whole."""
-        done = result["done"].values
-        return result.merge(measure(result if done.all() else _whole_part(result)), combine_attrs="override")
+        """With the measures and the minima of the NLL; of an unfinished grid those of the finest grid that is whole."""
+        whole = result if result["done"].values.all() else _whole_part(result)
+        result = result.drop_vars(VARIABLES, errors="ignore")
+        return result.merge(measure(whole), combine_attrs="override").merge(minima(whole), combine_attrs="override")
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """How many minima there are, from those beyond the error to those on the grid; and the SMAD."""
+        found = with_minima(result)
+        if "minimum_persistence" not in found or not found.sizes["minimum"]:
+            return []
+        beyond, inside = counted(found)
+        folds = result.sizes.get("fold", 0)
+        return [
+            Estimate(
+                name="minima", value=beyond, low=beyond, high=inside, n=folds, counts="folds of the examples",
+                how="from those whose persistence is beyond its error, all at once, to all inside the grid",
+                column=False,
+            ),
+            Estimate(
+                name="saddle-minimum average distance", symbol="SMAD", value=float(found["smad"]),
+                sem=float(found["smad_sem"]), n=folds, counts="folds of the examples",
+                how="standard error by jackknife over folds of the examples", column=False,
+            ),
+        ]  # fmt: skip
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """The centre and the lowest point, what diverged or was filled in, and the measures."""

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from landscape.pictures.canvas import COLORS
+from landscape.surfaces.topology import with_minima
 
 CENTRE = COLORS[1]
 
@@ -30,6 +31,20 @@ def mark_centre(surface: xr.Dataset, ax: Axes) -> None:
     if x[0] <= 0 <= x[-1] and y[0] <= 0 <= y[-1]:
         ax.plot(0, 0, "+", color="white", markersize=11, markeredgewidth=3.5, zorder=3.4)
         ax.plot(0, 0, "+", color=CENTRE, markersize=9, markeredgewidth=2, zorder=3.5)
+
+
+def mark_minima(surface: xr.Dataset, ax: Axes) -> None:
+    """A triangle on each minimum inside the grid, filled where it is beyond the error, where there are several."""
+    found = with_minima(surface)
+    if len(found.get("minimum_nll", ())) < 2:
+        return
+    found = found.isel(minimum=np.flatnonzero(~found["minimum_at_edge"].values.astype(bool)))
+    at, beyond = found["minimum_at"].values, found["minimum_beyond_error"].values.astype(bool)
+    for some, face in ((at[beyond], "white"), (at[~beyond], "none")):
+        ax.plot(*some.T, "v", markersize=5.5, markerfacecolor=face, markeredgecolor="black", markeredgewidth=2.0,
+                zorder=3.2)  # fmt: skip
+        ax.plot(*some.T, "v", markersize=5.5, markerfacecolor=face, markeredgecolor="white", markeredgewidth=0.7,
+                zorder=3.3)  # fmt: skip
 
 
 def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:

@@ -24,14 +24,17 @@ from landscape.pictures.marks import (
     mark_centre,
     mark_diverged,
     mark_interpolated,
+    mark_minima,
     mark_trajectory,
     mark_unsettled,
     thin_out,
     unsettled,
 )
+from landscape.pictures.topology import plot_merge_tree
 from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences, distinctions
 from landscape.surfaces.measures import describe_measures
+from landscape.surfaces.topology import describe_minima, with_minima
 
 SURFACE_COLORS = "viridis"
 
@@ -159,11 +162,12 @@ def plot_surface(
     taken, notes = mark_trajectory(surface, ax)
     below += notes
     thin_out(ax, heights, taken)
+    mark_minima(surface, ax)
     mark_centre(surface, ax)
     settings = _settings(surface)
     if alone:
         note_above(ax, settings)
-    measures = describe_measures(surface)
+    measures = [*describe_measures(surface), *describe_minima(surface)]
     note_below(ax, _packed([*below, *measures] if alone else [settings, *below, *measures], 84 if alone else 52))
 
 
@@ -304,7 +308,7 @@ def plot_curve(
         ax.legend(
             handles, labels, frameon=False, fontsize="small", ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 0.98)
         )
-    note_below(ax, _packed([_settings(surface), *below, *describe_measures(surface)], 84))
+    note_below(ax, _packed([_settings(surface), *below, *describe_measures(surface), *describe_minima(surface)], 84))
 
 
 def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: str = "plain") -> None:
@@ -435,6 +439,9 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, quantity:
     else:
         figures[group], ax = new_figure(6.4, 4.4)
         plot_curve(surface, ax, quantity=quantity, title=f"{prefix}{what} along a line\n")
+    if quantity == "nll" and "y" in surface.dims and len(with_minima(surface).get("minimum_nll", ())) > 1:
+        figures[f"{group}_minima"], ax = new_figure(6.4, 4.0)
+        plot_merge_tree(surface, ax, title=f"{prefix}minima of the NLL, and where they merge\n\n")
     if {"eigenvalue_high", "eigenvalue_low"} <= set(surface.data_vars):
         figures[f"{group}_eigenvalues"] = eigenvalue_map(surface, f"{prefix}extreme Hessian eigenvalues{penalised}")
     if "gradient_norm" in surface:

@@ -1,0 +1,201 @@
+"""The minima of a surface, how they merge as the water rises, and which of them are more than statistical error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t
+
+from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
+
+CONFIDENCE = 0.95  # that every minimum told as one is one
+VARIABLES = (
+    "minimum_at", "minimum_nll", "minimum_saddle_at", "minimum_saddle", "minimum_parent", "minimum_persistence",
+    "minimum_persistence_sem", "minimum_beyond_error", "minimum_at_edge", "smad", "smad_sem",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MergeTree:
+    """The minima of heights on a grid, and where the regions around them meet as a level rises.
+
+    Points are neighbours along the axes and the diagonals. Of two regions that meet, the one of the higher minimum ends
+    there and is merged into the other (the elder rule); points of one height are taken in their order.
+
+    Attributes
+    ----------
+    minimum
+        The minima's points (M,), as places in the flattened grid, the lowest first.
+    saddle
+        Where the region of each ends, (M,); -1 for the lowest, and where walls keep it apart for good.
+    parent
+        Into the region of which minimum it is merged there, (M,), by its place in `minimum`; -1 likewise.
+    first
+        The saddle at which each first meets another region, whichever of the two ends there, (M,); -1 for none.
+    """
+
+    minimum: np.ndarray
+    saddle: np.ndarray
+    parent: np.ndarray
+    first: np.ndarray
+
+
+def merge_tree(z: np.ndarray) -> MergeTree:
+    """By union-find over the points in ascending order; what is not finite is a wall. Minima that end at their own
+    height, as on a plateau, are none. z: heights, of one or two dimensions.
+    """
+    flat = z.ravel()
+    root = np.full(flat.size, -1)
+    steps = [s for s in product((-1, 0, 1), repeat=z.ndim) if any(s)]
+    ends: dict[int, tuple[int, int]] = {}
+    first: dict[int, int] = {}
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = int(root[i])
+        return i
+
+    order = np.argsort(flat, kind="stable")
+    lowest_first = np.empty(flat.size, np.int64)
+    lowest_first[order] = np.arange(flat.size)
+    for i in order[np.isfinite(flat[order])]:
+        i = int(i)
+        at = np.unravel_index(i, z.shape)
+        root[i] = i
+        for step in steps:
+            there = tuple(int(a) + s for a, s in zip(at, step, strict=True))
+            if any(not 0 <= a < n for a, n in zip(there, z.shape, strict=True)):
+                continue
+            j = int(np.ravel_multi_index(there, z.shape))
+            if root[j] < 0:
+                continue
+            younger, elder = sorted((find(i), find(j)), key=lambda r: -lowest_first[r])
+            if younger == elder:
+                continue
+            root[younger] = elder
+            if flat[younger] < flat[i]:
+                ends[younger] = (i, elder)
+                first.setdefault(younger, i)
+                first.setdefault(elder, i)
+    kept = [i for i in order if root[i] == i or i in ends]
+    place = {int(m): k for k, m in enumerate(kept)}
+    minimum = np.array(kept, np.int64)
+    return MergeTree(
+        minimum,
+        np.array([ends.get(int(m), (-1, -1))[0] for m in kept], np.int64),
+        np.array([place.get(ends.get(int(m), (-1, -1))[1], -1) for m in kept], np.int64),
+        np.array([first.get(int(m), -1) for m in kept], np.int64),
+    )
+
+
+def minima(surface: xr.Dataset) -> xr.Dataset:
+    """The minima of the NLL of a `surface` group, of one or two dimensions, with their merge tree.
+
+    The persistence of a minimum is the height of the saddle at which its region is merged into a deeper one's, above
+    itself; of the lowest it is infinite. Its standard error is by delete-one-fold jackknife, at these two points. A
+    minimum is beyond the error where its persistence is more than Student's quantile times that: with a confidence of
+    95 % none of those told so owes its place to which examples were drawn, all taken together (Bonferroni).
+
+    smad: the mean over the minima of the height of the saddle where each first meets another's region, above itself; 0
+    for one minimum alone (Saddle-Minimum Average Distance, Chen et al., arXiv:2602.07135, as Landscaper 1.3.1 has it
+    without weights, on the edges of the merge tree). The larger, the more rugged; minima within the error count too.
+
+    Returns a Dataset along `minimum`, the lowest first: minimum_at and minimum_saddle_at (minimum, axis), x first;
+    minimum_nll, minimum_saddle, minimum_persistence with minimum_persistence_sem (NaN with fewer than 8 folds),
+    minimum_parent (the place of the one that it is merged into, -1 for none), minimum_beyond_error, and minimum_at_edge
+    of the grid, beyond which the NLL may go on falling; smad and smad_sem.
+    """
+    dims: list[str] = [axis for axis in ("y", "x") if axis in surface["nll"].dims]
+    z = surface["nll"].transpose(*dims).values.astype(float)
+    z = np.where(surface["done"].transpose(*dims).values & np.isfinite(z), z, np.inf)
+    tree = merge_tree(z)
+    merged = tree.saddle >= 0
+    rise = np.full(len(tree.minimum), np.inf)
+    rise[merged] = z.flat[tree.saddle[merged]] - z.flat[tree.minimum[merged]]
+    met = tree.first >= 0
+    of_tree = np.zeros(len(tree.minimum))
+    of_tree[met] = z.flat[tree.first[met]] - z.flat[tree.minimum[met]]
+    sem, smad_sem, folds = np.full(len(rise), np.nan), np.nan, 0
+    if "nll_fold" in surface and surface.sizes["fold"] >= LEAST_UNITS:
+        each = surface["nll_fold"].transpose("fold", *dims).values.astype(float).reshape(surface.sizes["fold"], -1)
+        folds = len(each)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rest = (each.sum(axis=0) - each) / (folds - 1)
+        sem[merged] = jackknife_sem(rest[:, tree.saddle[merged]] - rest[:, tree.minimum[merged]])
+        if met.any():
+            smad_sem = float(jackknife_sem((rest[:, tree.first[met]] - rest[:, tree.minimum[met]]).mean(axis=1)))
+    beyond = ~merged
+    if merged.any() and folds:
+        with np.errstate(invalid="ignore"):
+            beyond = beyond | (rise > sem * t.isf((1 - CONFIDENCE) / merged.sum(), folds - 1)) & (sem > 0)
+    smad = float(of_tree[met].mean()) if met.any() else (0.0 if len(rise) else np.nan)
+    return _as_dataset(surface, dims, z, tree, rise, sem, beyond).assign(
+        smad=((), smad, {"long_name": "mean height of the first saddle above a minimum"}),
+        smad_sem=((), smad_sem if smad_sem > 0 else np.nan, {"long_name": "standard error of smad over examples"}),
+    )
+
+
+def _as_dataset(
+    surface: xr.Dataset, dims: list[str], z: np.ndarray, tree: MergeTree, rise: np.ndarray, sem: np.ndarray,
+    beyond: np.ndarray,
+) -> xr.Dataset:  # fmt: skip
+    axes = [surface[axis].values.astype(float) for axis in dims]
+
+    def at(points: np.ndarray) -> np.ndarray:
+        places = np.unravel_index(np.maximum(points, 0), z.shape)
+        found = np.stack([axis[i] for axis, i in zip(axes, places, strict=True)], axis=1)[:, ::-1]
+        return np.where(points[:, None] >= 0, found, np.nan)
+
+    places = np.stack(np.unravel_index(tree.minimum, z.shape), axis=1).reshape(-1, z.ndim)
+    edge = ((places == 0) | (places == np.array(z.shape) - 1)).any(axis=1)
+    variables: dict[str, Any] = {
+        "minimum_at": (("minimum", "axis"), at(tree.minimum), {"long_name": "coordinates of the minima"}),
+        "minimum_nll": ("minimum", z.flat[tree.minimum], {"long_name": "nll of the minima"}),
+        "minimum_saddle_at": (("minimum", "axis"), at(tree.saddle), {"long_name": "where their regions are merged"}),
+        "minimum_saddle": ("minimum", z.flat[tree.minimum] + rise, {"long_name": "nll there"}),
+        "minimum_parent": ("minimum", tree.parent, {"long_name": "the minimum that it is merged into"}),
+        "minimum_persistence": ("minimum", rise, {"long_name": "height of the saddle above the minimum"}),
+        "minimum_persistence_sem": ("minimum", sem, {"long_name": "standard error of minimum_persistence"}),
+        "minimum_beyond_error": ("minimum", beyond, {"long_name": "persistence beyond the error at 95 %"}),
+        "minimum_at_edge": ("minimum", edge, {"long_name": "at the edge of the grid"}),
+    }
+    return xr.Dataset(variables)
+
+
+def with_minima(surface: xr.Dataset) -> xr.Dataset:
+    """The minima of a surface: as stored, or else of its NLL; without any where it has none to tell."""
+    if "minimum_persistence" in surface:
+        return surface
+    if "nll" not in surface or not {"x"} <= set(surface["nll"].dims) <= {"x", "y"} or "done" not in surface:
+        return xr.Dataset()
+    return minima(surface)
+
+
+def counted(found: xr.Dataset) -> tuple[int, int]:
+    """Of the minima inside the grid, how many are beyond the error, and how many there are."""
+    inside = ~found["minimum_at_edge"].values.astype(bool)
+    return int((found["minimum_beyond_error"].values.astype(bool) & inside).sum()), int(inside.sum())
+
+
+def describe_minima(surface: xr.Dataset) -> list[str]:
+    """How many minima there are inside the grid, how many of them beyond the error, and the SMAD, in words."""
+    found = with_minima(surface)
+    if "minimum_persistence" not in found or not found.sizes["minimum"]:
+        return []
+    beyond, inside = counted(found)
+    edge = found.sizes["minimum"] - inside
+    at_edge = f" ({edge} more at its edge)" if edge else ""
+    many = f"{inside or 'no'} {'minimum' if inside == 1 else 'minima'} inside the grid"
+    if found.sizes["minimum"] == 1:
+        return [f"{many}{at_edge}"]
+    known = bool(found["minimum_persistence_sem"].notnull().any())
+    sem = float(found["smad_sem"])
+    return [
+        f"{beyond} of {many} beyond the error{at_edge}" if known and inside else f"{many}{at_edge}",
+        f"SMAD {float(found['smad']):.3g}" + (f" +- {sem:.2g}" if np.isfinite(sem) else ""),
+    ]
