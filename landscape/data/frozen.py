@@ -57,6 +57,15 @@ class FrozenData:
     config: dict[str, Any] = field(default_factory=dict)
     clusters: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """What they are, in one line."""
+        words = {"name": "{}", "split": "{} split", "transform": "{} transform"}
+        drawn = ", ".join(text.format(self.config[k]) for k, text in words.items() if k in self.config)
+        return (
+            f"FrozenData({self.samples:,} examples of {tuple(self.x.shape[1:])}, {self.num_classes} classes, "
+            f"batches of {self.batch_size}{'; ' + drawn if drawn else ''})"
+        )
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True))
 

@@ -6,15 +6,36 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from landscape.objective.nests import Batch, alike, checked, joined, leaves, length, named, rows, split
 from landscape.objective.parameters import fingerprint
+from landscape.runtime.errors import UserError
 
 Place = tuple[int, Tensor]  # a store, and rows of it
+
+
+def batches_of(data: Iterable[Any]) -> Iterable[Any]:
+    """The data as they iterate over batches. Raises UserError for what gives single examples, or none at all."""
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise UserError(
+            f"the data are a Dataset, {type(data).__name__}, which gives one example at a time; give batches of them, "
+            "as DataLoader(dataset, batch_size=256) does"
+        )
+    arrays = data if isinstance(data, (tuple, list)) else (data,)
+    if arrays and all(isinstance(a, (Tensor, np.ndarray)) for a in arrays):
+        raise UserError(
+            f"the data are {len(arrays)} {type(arrays[0]).__name__}, not batches; give an iterable of (x, y), "
+            "as [(x, y)] is with tensors x and y"
+        )
+    if not isinstance(data, Iterable):
+        raise UserError(f"the data are {type(data).__name__}, not batches; give an iterable of (x, y)")
+    return data
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,22 @@ ONCE = "the network cannot be differentiated twice ({}), so there is no curvatur
 Network = Callable[..., Any]
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where DataParallel, its distributed kin or torch.compile hold it: its names are its own.
+
+    Raises UserError for what is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model is {what(model)}, not a torch.nn.Module; give the network itself")
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model, torch._dynamo.OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model
+
+
 def called(network: Network, x: Nest) -> Any:
     """network(x). Raises UserError where its own code fails on x."""
     try:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.objective.batches import Batches
+from landscape.objective.batches import Batches, batches_of
 from landscape.objective.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.objective.folding import accelerate
 from landscape.objective.nests import Batch, Nest, leaves, length, mapped, rows, split
-from landscape.objective.networks import called, lacks_second_derivative, supply_second_derivative, what
+from landscape.objective.networks import called, lacks_second_derivative, supply_second_derivative, unwrapped, what
 from landscape.objective.parameters import fingerprint
 from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
@@ -94,7 +94,8 @@ class Objective:
     Parameters
     ----------
     model
-        Any module from x to logits (n, classes), or to what the task takes.
+        Any module from x to logits (n, classes), or to what the task takes. Where DataParallel or torch.compile hold
+        it, the module that they hold.
     data
         An iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns; or of what the
         task makes pairs of. x and y are tensors or nests of them (dicts, lists, tuples), an example a row of each
@@ -158,6 +159,7 @@ class Objective:
             raise UserError(f"decay={decay!r} is not one of matrices, all")
         if not (math.isfinite(weight_decay) and weight_decay >= 0):
             raise UserError(f"weight_decay={weight_decay} must be a finite number, 0 or more")
+        model = unwrapped(model)
         first = next(model.parameters(), None)
         if first is None:
             raise UserError("the model has no parameters, so its loss has no landscape")
@@ -190,6 +192,16 @@ class Objective:
             for name, p in self.model.named_parameters()
             if penalty == "norm-sum" or (p.requires_grad and (decay == "all" or _is_decayed(name, p, skipped)))
         ]
+
+    def __repr__(self) -> str:
+        """What it is the loss of, in one line."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        penalty = f"{self.penalty_form} penalty of {self.weight_decay:g}" if self.weight_decay else "no penalty"
+        units = f", {self.units:,} units" if self.units != self.examples else ""
+        return (
+            f"Objective({type(self.model).__name__} of {parameters:,} parameters, {self.examples:,} examples{units}, "
+            f"{type(self.task).__name__}, {penalty}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+        )
 
     @property
     def data(self) -> Batches:
@@ -227,7 +239,7 @@ class Objective:
         """The data on the device, as they are best laid out for the network, which is rewritten for them; and the
         outputs for the first example.
         """
-        given = Batches.of(self.task.pair(batch) for batch in data)
+        given = Batches.of(self.task.pair(batch) for batch in batches_of(data))
         if not given.examples:
             raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
         stores = [mapped(self._on_device, store) for store in given.stores]
@@ -285,9 +297,11 @@ class Objective:
         losses = self.task.losses(out, y) if losses is None else losses
         for name, found in (("losses", losses), ("hits", self.task.hits(out, y))):
             if found is not None and tuple(found.shape) != shape:
+                remedy = 'a mean or sum has no error: let it give one of each, as with reduction="none"'
+                if found.ndim:
+                    remedy = "give one of each unit, (n,), or say with the task's `units` which of (n, ...) count"
                 raise UserError(
-                    f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; give "
-                    "one of each unit, (n,), or say with the task's `units` which of (n, ...) count"
+                    f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; {remedy}"
                 )
 
     @torch.inference_mode()

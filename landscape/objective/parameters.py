@@ -72,7 +72,7 @@ def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: S
     }
     missing = moved - tensors.keys()
     if missing:
-        raise ValueError(f"the direction moves {sorted(missing)[0]!r}, which the network does not have")
+        raise UserError(f"the plane moves {sorted(missing)[0]!r}, which the network does not have; make it of this one")
     theta = {name: t.detach().clone() for name, t in tensors.items()}
     try:
         with torch.no_grad():

@@ -114,6 +114,11 @@ class Classification(Task):
                     f"the soft labels of example {bad} sum to {float(y[bad].sum()):g}, not to 1; for several "
                     "classes at once, or a regression, give a per-example loss of your own with loss="
                 )
+        elif y.ndim != 1:
+            raise UserError(
+                f"labels of shape {tuple(y.shape)} are not one class an example, (n,), nor soft labels; "
+                "flatten them, or give a task of another sort"
+            )
         elif int(y.min()) < 0 or int(y.max()) >= classes:
             bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
             raise UserError(

@@ -41,6 +41,13 @@ class Plane:
     buffers: tuple[Direction, ...] = ()
     marks: xr.Dataset | None = None
 
+    def __repr__(self) -> str:
+        """What it is spanned by, in one line."""
+        moved = {name: t.numel() for d in self.directions for name, t in d.items()}
+        through = f" {self.config['directions']}" if "directions" in self.config else ""
+        scaled = f", {self.config['normalize']}-normalised" if self.config.get("normalize", "none") != "none" else ""
+        return f"Plane({self.dims}{through} directions of {sum(moved.values()):,} parameters{scaled})"
+
     @property
     def dims(self) -> int:
         return len(self.directions)

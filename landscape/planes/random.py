@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape.objective.networks import unwrapped
 from landscape.objective.parameters import Direction, chosen
 from landscape.planes.filters import Filters, filters_of
 from landscape.planes.plane import Plane, _inner, config_of
@@ -72,7 +73,7 @@ def random_plane(
     Parameters
     ----------
     model
-        The network; its weights are what filters are normalised to.
+        The network, the caller's or an objective's; its weights are what filters are normalised to.
     normalize
         filter, layer or weight, as in Li et al.; column, over axis 0, as in the code of Park & Kim; or none.
     seed
@@ -98,6 +99,7 @@ def random_plane(
     UserError
         Where nothing is left to move, or where directions cannot be made orthogonal.
     """
+    model = unwrapped(model)
     generator = torch.Generator().manual_seed(seed)
     among = None if parameters is None else chosen(model, parameters).keys()
     filters = filters_of(model)

@@ -50,9 +50,11 @@ def describe_file(path: Path) -> str:
         return describe_checkpoint(path)
     groups = store.load(path)
     origins = [p for g in groups.values() if (p := provenance(g))]
-    lines = [f"{path}: results of {origins[0]['model']}, {origins[0]['file']}" if origins else f"{path}: results"]
-    if origins:
-        lines.append(f"checkpoint sha256 {origins[0]['sha256']}")
+    origin = origins[0] if origins else {}
+    came = ", ".join(str(origin[name]) for name in ("model", "file") if name in origin)
+    lines = [f"{path}: results of {came}" if came else f"{path}: results"]
+    if "sha256" in origin:
+        lines.append(f"checkpoint sha256 {origin['sha256']}")
     lines += [describe(name, group) for name, group in groups.items() if not name.startswith("plane")]
     software: dict[str, str] = next((g.attrs["software"] for g in groups.values() if "software" in g.attrs), {})
     lines.append("made with " + ", ".join(f"{name} {version}" for name, version in software.items()))
