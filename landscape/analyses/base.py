@@ -141,7 +141,10 @@ class Analysis(Settings):
         return objective
 
     def compute(self, ready: Any, unit: Index) -> Values:
-        """The values of one unit by the names of the result's variables, independent of the other units."""
+        """The values of one unit by the names of the result's variables, independent of the other units.
+
+        One that stopped within it, since the budget was spent, says so by "done": False.
+        """
         raise NotImplementedError
 
     def compute_together(self, ready: Any, units: Sequence[Index]) -> Sequence[Values]:
@@ -226,11 +229,16 @@ class Analysis(Settings):
             return
         ready = self.ready(objective)
 
-        def compute(units: list[Index]) -> None:
+        def compute(units: list[Index]) -> list[Index]:
+            unfinished = []
             for unit, values in zip(units, self.compute_together(ready, units), strict=True):
                 place = dict(zip(result["done"].dims, unit, strict=True))
                 for name, value in values.items():
-                    result[name][place] = value
+                    if name != "done":
+                        result[name][place] = value
+                    elif not value:
+                        unfinished.append(unit)
+            return unfinished
 
         each_not_done(
             result, compute, work, only=only, order=self.order(result), unit=self.unit,

@@ -87,6 +87,7 @@ def recorded(pairs: RitzPairs, k: int) -> dict[str, Any]:
         "converged": np.pad(pairs.converged, missing, constant_values=False),
         "complete": pairs.complete,
         "products": pairs.products,
+        "done": pairs.finished,
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import xarray as xr
 from annotated_types import Ge
@@ -11,13 +12,21 @@ from annotated_types import Ge
 from landscape.analyses.base import Analysis, Examples, Values
 from landscape.analyses.eigenvalues import Eigenvalues, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
-from landscape.store.units import Index
+from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 USUAL_EXAMPLES = 256
 BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
+
+
+class Kept(NamedTuple):
+    """What is searched, who keeps the state of a search, and what it is a state of."""
+
+    objective: Objective
+    work: Work
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +67,26 @@ class Top(Eigenvalues, Analysis):
         """(rank), or with `per` (part, rank)."""
         return empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k)
 
-    def compute(self, objective: Objective, unit: Index) -> Values:
-        """The eigenpairs of one part."""
+    def fill(self, objective: Objective, result: xr.Dataset, work: Work) -> xr.Dataset:
+        """A search keeps its state aside, and stops between two products where the budget is spent."""
+        self.visit(Kept(objective, work, result.attrs["config"]), result, work)
+        return result
+
+    def compute(self, ready: Kept, unit: Index) -> Values:
+        """The eigenpairs of one part; of a search that had to stop those so far."""
         from landscape.curvature.minibatches import start_vector
         from landscape.curvature.operators import Curvature
         from landscape.linalg.eigenpairs import eigenpairs
 
+        objective, work, config = ready
         part = list(self.parts(objective).values())[unit[0] if self.per else 0]
         H = Curvature(objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
         search = self.within(H.n)
         held = self.max_basis or max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
         start = start_vector(H.gradient(), self.seed, 0)
-        pairs = eigenpairs(H, start, replace(search, max_basis=held), verify=self.verify)
+        pairs = eigenpairs(
+            H, start, replace(search, max_basis=held), verify=self.verify, keeper=work.aside(config, unit)
+        )
         return recorded(pairs, self.k)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:

@@ -220,7 +220,9 @@ class Seeking:
         return self._recorded(0, theta[0], residuals[0], picked, complete=False)
 
     def state(self) -> dict[str, Tensor | np.ndarray]:
-        """Of a single operator: what `restore` continues from, to the same numbers."""
+        """Of a single operator: what `restore` continues from, to the same numbers; nothing where nothing is done."""
+        if not self.lanczos.m:
+            return {}
         fresh = {"before_fresh": self._before_fresh[0]} if self._before_fresh else {}
         return {**self.lanczos.state(), "checked": np.array(self._checked), **fresh}
 

@@ -252,8 +252,9 @@ class Lanczos:
     def state(self) -> dict[str, Tensor | np.ndarray]:
         """What `restore` continues from, to the same numbers."""
         held = {"T": self.T, "B": self.B, "broken": self.broken, "finite": self.finite, "asymmetry": self.asymmetry}
+        rows = {f"Q {i}": self._Q[:, i] for i in range(self.m)}  # one by one: there may be no room for a copy of all
         numbers = np.array([self.m, self.products, self._coupled])
-        return {"numbers": numbers, "Q": self.Q, **({} if self.X is None else {"X": self.X}), **held}
+        return {"numbers": numbers, **rows, **({} if self.X is None else {"X": self.X}), **held}
 
     def restore(self, state: State) -> None:
         """Continue from the `state` of another of the same operators, start and bound.
@@ -262,19 +263,18 @@ class Lanczos:
         """
         m, products, coupled = np.asarray(state["numbers"]).tolist()
         G, width = len(self.members), (0 if self.X is None else self.X.shape[1])
-        shapes = {"Q": (G, m, self.n), "T": (G, m, m), "broken": (G,), "finite": (G,), "asymmetry": (G,)}
         b = min(width, self.n - m)
-        shapes |= {"B": (G, m, b), **({"X": (G, b, self.n)} if b else {})}
-        for name, shape in shapes.items():
-            if tuple(state[name].shape) != shape:
-                raise ValueError(f"{name} has the shape {tuple(state[name].shape)}, not {shape}")
+        if not 0 < m <= self._most:
+            raise ValueError(f"a basis of {m} rows")
+        T, B = _of_shape(state["T"], G, m, m), _of_shape(state["B"], G, m, b)
+        broken, finite, asymmetry = (_of_shape(state[name], G) for name in ("broken", "finite", "asymmetry"))
+        X = torch.as_tensor(_of_shape(state["X"], G, b, self.n)).to(self._Q) if b else None
         self._reserve(m)
+        for i in range(m):
+            self._Q[:, i] = torch.as_tensor(_of_shape(state[f"Q {i}"], G, self.n)).to(self._Q)
+        self._T[:, :m, :m] = T
         self.m, self.products, self._coupled = m, products, coupled
-        self._Q[:, :m] = torch.as_tensor(state["Q"]).to(self._Q)
-        self._T[:, :m, :m] = state["T"]
-        self.X = torch.as_tensor(state["X"]).to(self._Q) if b else None
-        self.B, self.asymmetry = np.array(state["B"]), np.array(state["asymmetry"])
-        self.broken, self.finite = np.array(state["broken"]), np.array(state["finite"])
+        self.X, self.B, self.broken, self.finite, self.asymmetry = X, B, broken, finite, asymmetry
 
     def keep(self, places: Sequence[int]) -> None:
         """Only the operators at these places of the group continue."""
@@ -287,6 +287,12 @@ class Lanczos:
         self.broken, self.finite, self.asymmetry = (a[index] for a in (self.broken, self.finite, self.asymmetry))
         self.X = None if self.X is None else self.X[index]
         self.members = [self.members[place] for place in places]
+
+
+def _of_shape(a: Tensor | np.ndarray, *shape: int) -> np.ndarray:
+    if tuple(a.shape) != shape:
+        raise ValueError(f"an array of the shape {tuple(a.shape)}, not {shape}")
+    return np.array(a)
 
 
 def rows_held(most: int) -> int:

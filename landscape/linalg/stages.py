@@ -170,7 +170,7 @@ class Stages:
             pairs = RitzPairs(values, residuals, converged, bool(complete), vectors, int(products), rounding=rounding)
             self.finished.append(pairs)
         self.lengths = np.array(state["lengths"], float).tolist()
-        self._under_way = state if "Q" in state else {}
+        self._under_way = state if "numbers" in state else {}
 
     def _forget(self, number: int) -> None:
         self.finished, self.lengths, self._under_way = self.finished[:number], [], {}

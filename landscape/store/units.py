@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from tqdm import tqdm
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.threads import side_by_side
+from landscape.store.aside import Aside, beside, forget
 
 Save = Callable[[xr.Dataset], None]
 Index = tuple[int, ...]
 SAVE_EVERY = 10.0  # seconds: what a killed run loses at most, and a unit
+STATE_EVERY = 3  # such times until the state of a unit under way is kept again, which may be large
 ROUND = 2.0  # seconds of work between two meetings of the processes under torchrun
 
 
@@ -78,6 +81,7 @@ class Work:
     def __post_init__(self) -> None:
         """The clock of the budget starts here."""
         self._deadline = None if self.budget is None else time.monotonic() + self.budget
+        self._file: tuple[Path, str] | None = None
 
     @property
     def pause(self) -> float:
@@ -90,15 +94,34 @@ class Work:
         other.save = save
         return other
 
+    def into(self, path: Path, group: str) -> Work:
+        """The same of a group of a results file, beside which the states of units under way are kept."""
+        other = copy.copy(self)
+        other._file = (path, group)
+        return other
+
+    def aside(self, config: Mapping[str, Any], unit: Index) -> Aside:
+        """Where the state of a unit of this configuration is kept while it is under way, and asks whether to stop."""
+        path = None if self._file is None else beside(*self._file, unit)
+        return Aside(path, {**config, "unit": list(unit)}, STATE_EVERY * self.pause, self._late)
+
+    def stored(self, result: xr.Dataset) -> None:
+        """Of the units of this result that are done, which has been stored, no state needs to be kept."""
+        if self._file is not None and "done" in result:
+            forget(*self._file, result["done"].values)
+
+    def _late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
     @property
     def spent(self) -> bool:
         """Whether the budget is used up: of the first process, and so the same for all."""
-        return processes.from_first(self._deadline is not None and time.monotonic() >= self._deadline)
+        return processes.from_first(self._late())
 
 
 def each_not_done(
     result: xr.Dataset,
-    compute: Callable[[list[Index]], None],
+    compute: Callable[[list[Index]], Container[Index] | None],
     work: Work,
     *,
     only: np.ndarray | None = None,
@@ -107,7 +130,8 @@ def each_not_done(
     workers: int = 1,
     unit: str = "unit",
 ) -> None:
-    """Call `compute` with the indices of the entries of result["done"] that are False, and mark them.
+    """Call `compute` with the indices of the entries of result["done"] that are False, and mark them, but for those
+    that it returns: where the budget was spent within a unit, that is not done.
 
     only: where True, of the shape of done: the entries wanted now; None for all.
     order: of the same shape: entries of lower numbers first, so that a result cut short already answers; None for the
@@ -138,6 +162,7 @@ def each_not_done(
                 bar.update(len(indices))
                 if work.save is not None and first and time.monotonic() - last > work.pause:
                     work.save(result)
+                    work.stored(result)
                     last = time.monotonic()
     except BaseException:
         if work.save is not None and first and done.any():
@@ -146,12 +171,16 @@ def each_not_done(
 
 
 def _completed(
-    result: xr.Dataset, compute: Callable[[list[Index]], None], groups: list[list[Index]], workers: int, work: Work
+    result: xr.Dataset,
+    compute: Callable[[list[Index]], Container[Index] | None],
+    groups: list[list[Index]],
+    workers: int,
+    work: Work,
 ) -> Iterator[list[Index]]:
     """The groups, as each is computed and its values are in `result`, until the budget is spent."""
     if processes.size() == 1:
-        for indices, _ in side_by_side(compute, groups, workers):
-            yield indices
+        for indices, left in side_by_side(compute, groups, workers):
+            yield [index for index in indices if index not in (left or ())]
             if work.spent:
                 return
         return
@@ -159,15 +188,17 @@ def _completed(
     while groups:
         mine = groups[processes.rank() :: processes.size()][:quota]
         began = time.monotonic()
-        finished = [(indices, _values(result, indices)) for indices, _ in side_by_side(compute, mine, workers)]
+        finished = [
+            (indices, left or (), _values(result, indices)) for indices, left in side_by_side(compute, mine, workers)
+        ]
         quota = max(workers, int(len(mine) / max(time.monotonic() - began, 1e-6) * ROUND))
         known = set()
-        for indices, values in (found for share in processes.gathered(finished) for found in share):
+        for indices, left, values in (found for share in processes.gathered(finished) for found in share):
             for name, entries in values.items():
                 for index, entry in zip(indices, entries, strict=True):
                     result[name][dict(zip(result["done"].dims, index, strict=True))] = entry
             known.add(tuple(indices))
-            yield indices
+            yield [index for index in indices if index not in left]
         groups = [indices for indices in groups if tuple(indices) not in known]
         if work.spent:
             return

@@ -113,10 +113,14 @@ def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str]
     """An analysis, once it is known what it is of, into its group."""
     group, beside = analysis.group_for(objective), analysis.beside(objective)
 
-    def compute(stored: xr.Dataset | None, save: Save) -> xr.Dataset:
-        return analysis.run(objective, stored=stored, work=work.saving(save))
+    here = work.into(Path(out), group)
 
-    return Result(analysis, into(out, group, compute, **beside), group, label)
+    def compute(stored: xr.Dataset | None, save: Save) -> xr.Dataset:
+        return analysis.run(objective, stored=stored, work=here.saving(save))
+
+    found = into(out, group, compute, **beside)
+    here.stored(found)
+    return Result(analysis, found, group, label)
 
 
 def held(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:

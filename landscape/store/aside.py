@@ -1,0 +1,133 @@
+"""The state of a unit that is under way, in a file beside the results file: a killed run loses no more than half a
+minute of a unit that takes hours.
+
+A zip of plain arrays (.npz), not compressed, each with its checksum; written whole and renamed into its place. It is
+taken for what it is of only where it is whole and of the very same configuration, and is removed when the unit is
+stored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from glob import escape
+from operator import lt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landscape.runtime.files import replacing, say_once
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+ENDING = "unfinished"
+SHARE = 5  # of the time between two times of keeping, what the first of them may take
+LOG = logging.getLogger(__name__)
+
+
+class Aside:
+    """Keeps the state of one unit, as `landscape.linalg.stages.Keeper` has it.
+
+    Parameters
+    ----------
+    path
+        The file; None to keep nothing, and only to stop in time.
+    config
+        What the state is of: another's is not continued.
+    every
+        Seconds between two times of keeping, at least; writing it takes a fifth of the time at most.
+    late
+        Whether the unit is to stop.
+    """
+
+    def __init__(self, path: Path | None, config: Mapping[str, Any], every: float, late: Callable[[], bool]) -> None:
+        self.path, self._late, self._every = path, late, every
+        self._config = json.dumps({"format": FORMAT, **config}, sort_keys=True)
+        self._last, self._took = time.monotonic(), 0.0
+
+    def kept(self) -> Mapping[str, np.ndarray] | None:
+        """The state that is there, read array by array; None for none, with a word where it is not to be used."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            _check(self.path)
+            state: Mapping[str, np.ndarray] = np.load(self.path, allow_pickle=False)
+            if str(state["config"]) == self._config:
+                LOG.info("continuing from %s", self.path)
+                return state
+            why = "is of another configuration"
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as e:
+            why = f"is damaged ({e})"
+        self._pass_over(why)
+        return None
+
+    def unusable(self) -> None:
+        """Say that what `kept` gave is passed over."""
+        self._pass_over("does not fit")
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        return self.path is not None and time.monotonic() - self._last > max(self._every, SHARE * self._took)
+
+    def keep(self, state: Mapping[str, np.ndarray | Tensor]) -> None:
+        """Write the state in place of the one before. Where that fails, say so and keep no more."""
+        if self.path is None:
+            return
+        began = time.monotonic()
+        try:
+            with replacing(self.path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
+                for name, value in {"config": np.array(self._config), **state}.items():
+                    array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+                    with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+        except OSError as e:
+            say_once(f"cannot write {self.path} ({e.strerror or e}); if this run is killed, the search begins anew")
+            self.path = None
+        self._last = time.monotonic()
+        self._took = self._last - began
+
+    def stop(self) -> bool:
+        """Whether the budget is spent."""
+        return self._late()
+
+    def _pass_over(self, why: str) -> None:
+        say_once(f"{self.path} {why}; it is passed over, and the search begins anew")
+
+
+def beside(path: Path, group: str, unit: tuple[int, ...] = ()) -> Path:
+    """The file for the state of a unit of a group of the results file at `path`."""
+    return path.with_name(".".join([path.name, group, *map(str, unit), ENDING]))
+
+
+def forget(path: Path, group: str, done: np.ndarray) -> None:
+    """Remove the states of the units that are done, which are stored."""
+    beginning = f"{path.name}.{group}."
+    for file in path.parent.glob(f"{escape(beginning)}*{ENDING}"):
+        numbers = file.name.removeprefix(beginning).removesuffix(ENDING).split(".")[:-1]
+        unit = tuple(int(number) for number in numbers if number.isdigit())
+        if len(unit) == len(numbers) == done.ndim and all(map(lt, unit, done.shape)) and done[unit]:
+            file.unlink(missing_ok=True)
+
+
+def _check(path: Path) -> None:
+    """Raises ValueError or BadZipFile for anything but whole arrays of numbers and text, no larger than the file."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as file:
+        for info in file.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+                raise ValueError(f"{info.filename} is compressed")
+            with file.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+                if dtype.hasobject or math.prod(shape) * dtype.itemsize > info.file_size:
+                    raise ValueError(f"{info.filename} says that it is larger than it is")
+        if (broken := file.testzip()) is not None:
+            raise ValueError(f"{broken} has another checksum")
