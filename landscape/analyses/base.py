@@ -78,6 +78,30 @@ class Subject(Protocol):
         ...
 
 
+class Held(dict[str, xr.Dataset]):
+    """The groups of a results file by name; none where there is no file.
+
+    Parameters
+    ----------
+    groups
+        As they are.
+    file
+        The results file, beside which a long preparation may keep its state; None for none.
+    work
+        With the clock of the budget.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, xr.Dataset] | None = None, file: Path | None = None, work: Work | None = None
+    ) -> None:
+        super().__init__(groups or {})
+        self._file, self._work = file, work or Work()
+
+    def work_on(self, group: str) -> Work:
+        """The work on a group that is prepared before there is anything to store."""
+        return self._work if self._file is None else self._work.into(self._file, group)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Settings):
     """The base of every analysis: a frozen dataclass whose fields are its settings.
@@ -108,7 +132,7 @@ class Analysis(Settings):
         """Which examples it is of, where the user does not say."""
         return Examples()
 
-    def prepare(self, subject: Subject, held: Mapping[str, xr.Dataset]) -> Any:
+    def prepare(self, subject: Subject, held: Held) -> Any:
         """What `empty` and `ready` are given: by default the loss on its examples.
 
         Parameters
@@ -116,7 +140,7 @@ class Analysis(Settings):
         subject
             The network and its data.
         held
-            The groups of the results file, where there is one.
+            The groups of the results file, where there is one, and the work of filling it.
         """
         return subject.objective(self.examples)
 

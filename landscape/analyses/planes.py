@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import xarray as xr
 from annotated_types import Ge, Le
 
-from landscape.analyses.base import Subject
+from landscape.analyses.base import Held, Subject
 from landscape.analyses.eigenvalues import Patterns
 from landscape.linalg.search import Which
 from landscape.runtime.errors import UserError
@@ -18,6 +16,7 @@ from landscape.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
+    from landscape.objective.parameters import Direction
     from landscape.planes.plane import Plane
 
 KINDS = ("random", "eigenvectors", "pca")
@@ -77,7 +76,7 @@ class Directions(Settings):
             return "interpolation" if len(self.towards) == 1 else "checkpoints"
         return self.directions if self.directions in KINDS[1:] else ""
 
-    def plane(self, subject: Subject, objective: Objective, held: Mapping[str, xr.Dataset]) -> Plane:
+    def plane(self, subject: Subject, objective: Objective, held: Held) -> Plane:
         """The plane, of the subject's network; eigenvectors of `objective`, or where `held` has the very same, those.
 
         Raises
@@ -86,8 +85,7 @@ class Directions(Settings):
             As the functions of `landscape.planes` do.
         """
         from landscape.planes.random import POSITION_EMBEDDINGS, random_plane
-        from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane, pca_plane, plane_through, with_trajectory
-        from landscape.runtime import processes
+        from landscape.planes.spanned import pca_plane, plane_through, with_trajectory
 
         path = None if self.trajectory is None else subject.trajectory(self.trajectory)
         if self.towards:
@@ -99,14 +97,30 @@ class Directions(Settings):
                 exclude=POSITION_EMBEDDINGS if self.exclude is None else self.exclude,
             )  # fmt: skip
         elif self.directions == "eigenvectors":
-            found = eigenvector_plane(
-                objective, replace(EIGENVECTORS, which=self.which, k=self.dims), parameters=self.parameters,
-                seed=self.seed, stored=held.get("plane_eigenvectors" if self.dims == 2 else "plane_curve_eigenvectors"),
-            )  # fmt: skip
-            found = type(found)(processes.from_first(found.directions), processes.from_first(found.config))
+            found = self._eigenvectors(objective, held)
         elif self.directions == "pca":
             assert path is not None
             return pca_plane(subject.model, path, dims=self.dims, ignore_biases=not self.biases)
         else:
             found = subject.stored_plane(Path(self.directions))
         return found if path is None else with_trajectory(found, subject.model, path)
+
+    def _eigenvectors(self, objective: Objective, held: Held) -> Plane:
+        """By the first process, whose state may be continued; the others wait for it."""
+        from landscape.planes.plane import Plane
+        from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane
+        from landscape.runtime import processes
+
+        group = "plane_eigenvectors" if self.dims == 2 else "plane_curve_eigenvectors"
+        directions: tuple[Direction, ...] = ()
+        config: dict[str, Any] = {}
+        if processes.rank() == 0:
+            plane = eigenvector_plane(
+                objective, replace(EIGENVECTORS, which=self.which, k=self.dims), parameters=self.parameters,
+                seed=self.seed, stored=held.get(group), work=held.work_on(group),
+            )  # fmt: skip
+            directions = tuple({name: t.cpu() for name, t in d.items()} for d in plane.directions)
+            config = plane.config
+        directions, config = processes.from_first((directions, config))
+        like = dict(objective.model.named_parameters())
+        return Plane(tuple({name: t.to(like[name]) for name, t in d.items()} for d in directions), config)

@@ -15,7 +15,7 @@ import xarray as xr
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 
-from landscape.analyses.base import Analysis, Examples, Subject, Values
+from landscape.analyses.base import Analysis, Examples, Held, Subject, Values
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.planes import Directions
 from landscape.linalg.search import Search
@@ -161,7 +161,7 @@ class Surface(Directions, Analysis):
         eigenvectors = self.directions == "eigenvectors" and not self.towards
         return Examples(usual=EIGENVECTOR_EXAMPLES if eigenvectors else USUAL_EXAMPLES)
 
-    def prepare(self, subject: Subject, held: Mapping[str, xr.Dataset]) -> Slice:
+    def prepare(self, subject: Subject, held: Held) -> Slice:
         """The loss over the plane, on as many examples as `standard_error` needs."""
         from landscape.planes.slice import Slice
 

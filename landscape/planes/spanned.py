@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from landscape.objective.parameters import Direction, unflatten
 from landscape.planes.plane import Plane, config_of
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.runtime.random import gaussian
+from landscape.store.units import Work
 
 State = Mapping[str, Tensor]
 
@@ -37,14 +39,17 @@ def eigenvector_plane(
     chunk_size: int | None = None,
     seed: int = 0,
     stored: xr.Dataset | None = None,
+    work: Work | None = None,
 ) -> Plane:
     """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
 
     search: of k = 1 or 2: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest
         magnitudes. Eigenvalues, residuals and convergence go into the config.
     stored: a plane as a file has it, taken as it is where it is that of the very same call.
+    work: keeps the state of the search beside a results file.
 
-    Raises UserError for fewer parameters than directions, or a Hessian that is not finite.
+    Raises UserError for fewer parameters than directions, a Hessian that is not finite, or where the budget of `work`
+    is spent within the search.
     """
     asked = {
         "directions": "eigenvectors",
@@ -59,7 +64,13 @@ def eigenvector_plane(
     if stored is not None and asked.items() <= stored.attrs.get("config", {}).items():
         return Plane.from_dataset(stored, objective.model)
     H = Curvature(objective, parameters=parameters, chunk_size=chunk_size)
-    pairs = eigenpairs(H, gaussian(H.zeros(), seed), search, vectors=True)
+    keeper = (work or Work()).aside(json.loads(json.dumps({"analysis": "plane", **asked})), ())
+    pairs = eigenpairs(H, gaussian(H.zeros(), seed), search, vectors=True, keeper=keeper)
+    if not pairs.finished:
+        raise UserError(
+            f"the time is over within the search for eigenvectors, after {pairs.products} products; "
+            "the same again continues it"
+        )
     if pairs.vectors is None or not torch.isfinite(pairs.vectors).all():
         raise UserError("the Hessian is not finite where the network stands, so it has no eigenvectors to move along")
     directions = tuple(unflatten(u, H.parameters) for u in pairs.vectors)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 ENDING = "unfinished"
 SHARE = 5  # of the time between two times of keeping, what the first of them may take
+WHOLE = np.array(True)  # done, of a group of a single unit
 LOG = logging.getLogger(__name__)
 
 
@@ -106,8 +107,8 @@ def beside(path: Path, group: str, unit: tuple[int, ...] = ()) -> Path:
     return path.with_name(".".join([path.name, group, *map(str, unit), ENDING]))
 
 
-def forget(path: Path, group: str, done: np.ndarray) -> None:
-    """Remove the states of the units that are done, which are stored."""
+def forget(path: Path, group: str, done: np.ndarray = WHOLE) -> None:
+    """Remove the states of the units of a group that are done, now that they are stored; of a group of one, its."""
     beginning = f"{path.name}.{group}."
     for file in path.parent.glob(f"{escape(beginning)}*{ENDING}"):
         numbers = file.name.removeprefix(beginning).removesuffix(ENDING).split(".")[:-1]

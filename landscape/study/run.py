@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from landscape import store
-from landscape.analyses.base import Analysis, Subject
+from landscape.analyses.base import Analysis, Held, Subject
 from landscape.analyses.estimates import Estimate
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
 from landscape.runtime.files import alone
+from landscape.store.aside import forget
 from landscape.store.units import Save, Work
 
 if TYPE_CHECKING:
@@ -90,10 +91,11 @@ def run(
     """
     work = Work(budget=budget, progress=progress)
     if out is None:
-        objective = analysis.prepare(subject, {})
+        objective = analysis.prepare(subject, Held())
         return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
     refuse_another_checkpoint(out, subject.provenance)
-    return run_prepared(analysis, analysis.prepare(subject, held(out)), out, work, subject.label)
+    prepared = analysis.prepare(subject, Held(held(out), Path(out), work))
+    return run_prepared(analysis, prepared, out, work, subject.label)
 
 
 def run_several(
@@ -120,6 +122,8 @@ def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str]
 
     found = into(out, group, compute, **beside)
     here.stored(found)
+    for name in beside:  # what they took to prepare is stored with them
+        forget(Path(out), name)
     return Result(analysis, found, group, label)
 
 
