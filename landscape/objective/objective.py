@@ -137,6 +137,20 @@ class Objective:
         network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics, whose loss
         would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails on the
         first example, or that returns what the task cannot use (of classes: anything else than one tensor).
+
+    Examples
+    --------
+    Least squares, whose Hessian is the mean of x x^T:
+
+    >>> import torch
+    >>> import landscape as ls
+    >>> x, y = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1)
+    >>> network = torch.nn.Linear(2, 1, bias=False)
+    >>> objective = ls.Objective(network, [(x, y)], loss=lambda out, y: (out - y).square().sum(1) / 2)
+    >>> objective
+    Objective(Linear of 2 parameters, 2 examples, CustomLoss, no penalty, cpu, float32)
+    >>> ls.hessian_top(objective, k=2)["eigenvalue"].values.round(4)
+    array([2. , 0.5])
     """
 
     def __init__(

@@ -98,6 +98,20 @@ def random_plane(
     ------
     UserError
         Where nothing is left to move, or where directions cannot be made orthogonal.
+
+    Examples
+    --------
+    Each filter of a direction is as long as the network's own:
+
+    >>> import torch
+    >>> import landscape as ls
+    >>> network = torch.nn.Linear(5, 3)
+    >>> plane = ls.random_plane(network, seed=1)
+    >>> plane
+    Plane(2 random directions of 15 parameters, filter-normalised)
+    >>> d = plane.directions[0]["weight"]
+    >>> torch.allclose(d.norm(dim=1), network.weight.norm(dim=1))
+    True
     """
     model = unwrapped(model)
     generator = torch.Generator().manual_seed(seed)
