@@ -3,11 +3,13 @@
 import ast
 import configparser
 import re
+from collections.abc import Iterator
 
 from helpers import ROOT
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
+MOST_PARAMETERS, MOST_LINES = 12, 60  # of a function; beyond, a settings object, or a reason in the docstring
 
 
 def rooms() -> set[str]:
@@ -58,3 +60,35 @@ def strings(tree: ast.Module) -> list[ast.Constant]:
     docstrings = {id(n.body[0].value) for n in documented if n.body and isinstance(n.body[0], ast.Expr)}
     texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return [n for n in texts if id(n) not in docstrings]
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function of the package, by where it is."""
+    for path in sorted([*(ROOT / "landscape").rglob("*.py"), *(ROOT / "models").glob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def test_no_function_takes_more_parameters_than_a_reader_holds():
+    """A longer list is a settings object. `self` and `cls` are no parameters; `*args` and `**kwargs` are one each."""
+    found = {}
+    for where, node in functions():
+        a = node.args
+        named = [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))]
+        found[where] = len([name for name in named if name not in ("self", "cls")])
+    assert len(found) > 500, "the functions of the package were not found"
+    long = {where: count for where, count in found.items() if count > MOST_PARAMETERS}
+    assert not long, f"more than {MOST_PARAMETERS} parameters: {long}"
+
+
+def test_a_function_is_short_or_says_why_it_is_not():
+    """Lines of code: the docstring, which is to say as much as it has to, does not count."""
+    long = {}
+    for where, node in functions():
+        text = ast.get_docstring(node) or ""
+        said = node.body[0].end_lineno - node.body[0].lineno + 1 if text else 0
+        lines = node.end_lineno - node.lineno + 1 - said
+        if lines > MOST_LINES and "It is long" not in text:
+            long[where] = lines
+    assert not long, f"more than {MOST_LINES} lines, and no sentence that begins with 'It is long': {long}"

@@ -80,14 +80,13 @@ def train(*, what: Any, how: Any) -> None:
 
     Example: landscape train --model vit_xs --data digits --out vit.safetensors
     """
-    from landscape.checkpoints.build import builder, split_settings
+    from landscape.checkpoints.build import split_settings
     from landscape.checkpoints.read import read_checkpoint, save_checkpoint
     from landscape.data.sources import open_source
     from landscape.data.transforms import input_settings
     from landscape.runtime import processes
     from landscape.runtime.devices import chosen_device
     from landscape.runtime.files import alone
-    from landscape.runtime.random import seeded
     from landscape.training.train import train as run_training
     from landscape.training.train import training_metadata
 
@@ -102,15 +101,8 @@ def train(*, what: Any, how: Any) -> None:
     device = chosen_device(asked.device)
     source = open_source(asked.data, "train", asked.root)
     inputs = input_settings(source, asked.image_size, None, asked.mean, asked.std)
-    build, name = builder(model, {"drop_path_rate": recipe.drop_path} if recipe.drop_path or stated else None)
     of = {"num_classes": source.num_classes, "image_size": inputs.image_size, "in_channels": inputs.in_channels}
-    with seeded(recipe.seed):
-        try:
-            network = build(**of)
-        except (TypeError, UserError) as e:
-            hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
-            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
-
+    network, name = _untrained(model, recipe, of, bool(recipe.drop_path or stated))
     named = {"model": model, "recipe": asked.recipe, **training_metadata(source, recipe, inputs)}
     first = processes.rank() == 0
     with alone(out, "training") if first else nullcontext():
@@ -144,6 +136,20 @@ def train(*, what: Any, how: Any) -> None:
     if not asked.quiet:
         loss = trained.metadata["training_loss"][-1]
         print(f"wrote {out}: training loss {loss:.4g}, {_test_accuracy(asked, recipe.seed, device)}")
+
+
+def _untrained(model: str, recipe: Recipe, of: Mapping[str, int], dropping: bool) -> tuple[nn.Module, str]:
+    """The network as its recipe draws it, and its name."""
+    from landscape.checkpoints.build import builder
+    from landscape.runtime.random import seeded
+
+    build, name = builder(model, {"drop_path_rate": recipe.drop_path} if dropping else None)
+    with seeded(recipe.seed):
+        try:
+            return build(**of), name
+        except (TypeError, UserError) as e:
+            hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
+            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
 
 
 train.__annotations__ = {"what": options_of(Training), "how": options_of(Recipe, optional=True), "return": None}
