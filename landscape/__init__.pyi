@@ -2,6 +2,8 @@ from .analyses.base import Analysis as Analysis
 from .analyses.density import Density as Density
 from .analyses.density import spectral_density as spectral_density
 from .analyses.estimates import Estimate as Estimate
+from .analyses.robustness import Robustness as Robustness
+from .analyses.robustness import network_robustness as network_robustness
 from .analyses.series import Series as Series
 from .analyses.series import hessian_series as hessian_series
 from .analyses.sharpness import Sharpness as Sharpness

@@ -42,6 +42,7 @@ class Entry:
 
 CATALOGUE: dict[str, Entry] = {
     "test": Entry("landscape.analyses.test:Test", "landscape.pictures.reliability"),
+    "robustness": Entry("landscape.analyses.robustness:Robustness", "landscape.pictures.robustness"),
     "surface": Entry("landscape.analyses.surface:Surface", "landscape.pictures.surfaces"),
     "spectrum": Entry("landscape.analyses.spectrum:Spectrum", "landscape.pictures.spectra"),
     "top": Entry("landscape.analyses.top:Top", "landscape.pictures.top"),

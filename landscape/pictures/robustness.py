@@ -1,0 +1,130 @@
+"""What noise and corruptions do to a network: changes by frequency, thresholds by octave, changes by corruption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from landscape.pictures.axes import log_axis
+from landscape.pictures.canvas import MARKERS, caution_over, new_figure, new_row, note_above, style
+from landscape.store.comparable import caution, differences
+
+Groups = Mapping[str, xr.Dataset]
+DIFFERENT = {
+    "equal-energy": "noise in rings, rms {rms:g} in each",
+    "park-kim": "noise in rings as Park & Kim's fig. 2b",
+}
+
+
+def plot_rings(groups: Groups, accuracy: Axes, nll: Axes) -> None:
+    """The change of accuracy in points, and of the NLL, under noise in each ring, with intervals over images."""
+    for ax, name, scale, label in (
+        (accuracy, "accuracy_change", 100, "change of accuracy (points)"),
+        (nll, "nll_change", 1, "change of NLL"),
+    ):
+        for i, (network, group) in enumerate(groups.items()):
+            beside = 0.012 * (i - (len(groups) - 1) / 2)
+            _bars(ax, group["frequency"].values + beside, scale * group[name].values, i, network)
+        ax.axhline(0, color="0.3", lw=0.8)
+        ax.set(xlabel=r"frequency ($\pi$ rad/pixel)", ylabel=label, xlim=(0, 1))
+
+
+def plot_octaves(groups: Groups, ax: Axes) -> None:
+    """The threshold of each octave, with intervals over images; an open triangle where no level sufficed."""
+    highest = max(float(group["level"].max()) for group in groups.values())
+    for i, (network, group) in enumerate(groups.items()):
+        f = group["frequency"].values * 2 ** (0.08 * (i - (len(groups) - 1) / 2))
+        values = group["threshold"].values.copy()
+        beyond = np.isinf(values[:, 0])
+        values[~np.isfinite(values)] = np.nan
+        values[np.isinf(group["threshold"].values[:, 2]) & ~beyond, 2] = 1.3 * highest
+        _bars(ax, f[~beyond], values[~beyond], i, network)
+        ax.plot(f[beyond], np.full(beyond.sum(), 1.3 * highest), "^", color=style(i)["color"], markerfacecolor="none")
+    ax.set_xscale("log", base=2)
+    log_axis(ax, "y")
+    ticks = np.unique(np.concatenate([group["frequency"].values for group in groups.values()]))
+    ax.set_xticks(ticks, [f"{f:.2g}" for f in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel=r"centre of the octave ($\pi$ rad/pixel)", ylabel="noise threshold (rms)")
+
+
+def plot_corruptions(groups: Groups, ax: Axes) -> None:
+    """The change of accuracy in points, mean over severities, of each corruption."""
+    names = list(next(iter(groups.values()))["corruption"].values)
+    for i, (network, group) in enumerate(groups.items()):
+        y = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * 0.8 / len(groups)
+        change = 100 * group["accuracy_change"].sel(bound="estimate")
+        mean = change.mean("severity").values
+        ax.plot(mean, y, MARKERS[i % len(MARKERS)], color=style(i)["color"], markersize=5, label=network)
+        for severity in change["severity"].values:
+            ax.plot(change.sel(severity=severity).values, y, "|", color=style(i)["color"], markersize=7, alpha=0.6)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_yticks(range(len(names)), [str(name).replace("_", " ") for name in names], fontsize="small")
+    ax.grid(axis="y", color="0.9", lw=0.6)
+    ax.set_axisbelow(True)
+    ax.set(xlabel="change of accuracy (points)", ylim=(len(names) - 0.5, -0.5))
+
+
+def _bars(ax: Axes, x: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
+    """values (points, bound); no bar where a bound is NaN, a point between others."""
+    known = np.isfinite(values[:, 0])
+    x, (estimate, low, high) = x[known], values[known].T
+    bars = np.maximum([estimate - low, high - estimate], 0)
+    ax.errorbar(x, estimate, yerr=bars, **style(i), marker=MARKERS[i % len(MARKERS)], markersize=4, capsize=2, lw=1.2,
+                label=label)  # fmt: skip
+
+
+def _kind(group: xr.Dataset) -> str:
+    return str(group.attrs.get("config", {}).get("perturbation", "rings"))
+
+
+def _drawn(groups: Groups, title: str) -> Figure:
+    group = next(iter(groups.values()))
+    config = group.attrs.get("config", {})
+    kind, images = _kind(group), f"{group.sizes['example']} images"
+    if kind == "rings":
+        figure, axes = new_row(7.4, 3.5, columns=2)
+        plot_rings(groups, *axes)
+        what = DIFFERENT[config.get("definition", "equal-energy")].format(rms=config.get("rms", np.nan))
+        axes[0].set_title(f"{title}noise by frequency\n")
+        note_above(axes[0], f"{images}; {what}")
+    elif kind == "octaves":
+        figure, ax = new_figure(5.2, 3.8)
+        ax.set_title(f"{title}noise threshold by octave\n")
+        plot_octaves(groups, ax)
+        lines = [f"{images}; noise by which the accuracy falls by {100 * config.get('fall', 0.1):g} points"]
+        if any(np.isinf(g["threshold"].values[:, ::2]).any() for g in groups.values()):
+            lines.append("triangle, or bar to the top: beyond the highest level")
+        note_above(ax, "\n".join(lines))
+    else:
+        figure, ax = new_figure(5.6, 5.2)
+        ax.set_title(f"{title}common corruptions\n")
+        plot_corruptions(groups, ax)
+        note_above(ax, f"{images}; strokes: severities 1 to 5, marker: their mean")
+    if len(groups) > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize="small", ncols=3)
+    return figure
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `robustness` group."""
+    if "nll_change" not in group:
+        return {}
+    return {name: _drawn({prefix.removesuffix(": ") or name: group}, prefix)}
+
+
+def compare(groups: Groups, name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+    """Several networks under the same perturbations, in one picture."""
+    finished = {label: group for label, group in groups.items() if "nll_change" in group}
+    if len(finished) < 2:
+        return {}
+    figure = _drawn(finished, "")
+    if text := caution(differences(finished)):
+        caution_over(figure, text)
+    return {name: figure}
