@@ -1,5 +1,5 @@
 """`python -m landscape`, and with it `torchrun -m landscape`: the command line."""
 
-from landscape.cli.main import main
+from landscape.cli import start
 
-main()
+start()

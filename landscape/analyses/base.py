@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.analyses.estimates import Estimate
+from landscape.runtime.interrupts import deferred
 from landscape.runtime.settings import Settings
 from landscape.store.units import Index, Work, begin, each_not_done
 
@@ -233,11 +234,12 @@ class Analysis(Settings):
         UserError
             Where `stored` was made with other settings, which are named.
         """
-        config = self.config(objective)
-        result = begin(self.empty(objective), config, self._completed(stored, config))
-        with self.arithmetic():
-            result = self.fill(objective, result, work or Work())
-        return self.finish(result)
+        with deferred():
+            config = self.config(objective)
+            result = begin(self.empty(objective), config, self._completed(stored, config))
+            with self.arithmetic():
+                result = self.fill(objective, result, work or Work())
+            return self.finish(result)
 
     @classmethod
     def called(cls, objective: Any, keywords: Mapping[str, Any]) -> xr.Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,9 @@ from cyclopts import App, CycloptsError, Parameter
 from landscape import __version__
 from landscape.catalogue import CATALOGUE, summary
 from landscape.cli.options import option
+from landscape.runtime import processes
 from landscape.runtime.errors import UserError
+from landscape.runtime.interrupts import noted, take_over
 
 BEFORE = {"quickstart": "landscape.cli.studies:quickstart", "analyze": "landscape.cli.studies:analyze"}
 AFTER = {  # and between the two one for each analysis
@@ -21,6 +24,8 @@ AFTER = {  # and between the two one for each analysis
     "import": "landscape.cli.files:import_",
     "export": "landscape.cli.files:export",
 }
+
+STORING = ("quickstart", "analyze", "train")  # and every analysis: what they have computed is kept
 
 
 def application(asked: str = "") -> App:
@@ -41,23 +46,35 @@ def application(asked: str = "") -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script."""
+    """What the console script comes to."""
+    take_over()
     sys.exit(status(sys.argv[1:] if arguments is None else arguments))
 
 
 def status(arguments: Sequence[str]) -> int:
-    """Run a command; its exit status: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run a command; its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    asked = next(iter(arguments), "")
     try:
-        application(next(iter(arguments), ""))(
-            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        application(asked)(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except KeyboardInterrupt as e:
+        return _stopped(getattr(e, "number", signal.SIGINT), asked)
     except (UserError, CycloptsError) as e:
         print(f"landscape: {_in_words(str(e))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("landscape: interrupted; the same command continues from what was stored", file=sys.stderr)
-        return 130
+    except RuntimeError:
+        if (number := noted()) is None or processes.size() == 1:
+            raise
+        return _stopped(number, asked)  # one of the others was gone first
     return 0
+
+
+def _stopped(number: int, asked: str) -> int:
+    """Say how to go on after a signal, and give the exit status that stands for it."""
+    why = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    more = "; continue with the same command" if asked in CATALOGUE or asked in STORING else ""
+    if processes.rank() == 0:
+        print(f"landscape: {why}{more}", file=sys.stderr)
+    return 128 + number
 
 
 def _in_words(message: str) -> str:

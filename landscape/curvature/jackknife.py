@@ -16,6 +16,7 @@ from landscape.objective.clusters import fold_of, jackknife_sem
 from landscape.objective.nests import Batch, length
 from landscape.objective.objective import CACHED, Objective
 from landscape.objective.parameters import flatten, trainable, unflatten
+from landscape.runtime.threads import stop_if_asked
 
 FOLDS = 10
 
@@ -95,6 +96,7 @@ def gradient_norm(objective: Objective) -> tuple[float, float]:
     n = sum(p.numel() for p in tensors)
     rows = torch.zeros(folds.count, n, dtype=objective.dtype, device=objective.device)
     for fold, (x, y) in zip(folds.of_chunk, folds, strict=True):
+        stop_if_asked()
         loss = objective.nll_sum(x, y) / objective.units
         part = torch.autograd.grad(loss, tensors, materialize_grads=True)
         torch._foreach_add_(list(unflatten(rows[fold], parameters).values()), part)

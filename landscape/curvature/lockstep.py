@@ -17,6 +17,7 @@ from landscape.objective.networks import Called
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import chosen
 from landscape.runtime.arithmetic import exact_arithmetic
+from landscape.runtime.threads import stop_if_asked
 
 
 class MiniBatchCurvatures:
@@ -51,6 +52,7 @@ class MiniBatchCurvatures:
 
     def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
         """The products (G', n) of the mini-batches `members` with a vector each, V (G', n)."""
+        stop_if_asked()
         if self.vectorised:
             try:
                 return with_penalty(self, V, self._together(V, members))

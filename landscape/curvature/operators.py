@@ -22,6 +22,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.parameters import chosen, unflatten
 from landscape.runtime.arithmetic import exact_arithmetic
 from landscape.runtime.errors import UserError
+from landscape.runtime.threads import stop_if_asked
 
 
 class Curvature:
@@ -123,6 +124,7 @@ class Curvature:
             try:
                 with exact_arithmetic(), second_derivatives():
                     for number, (local, kept) in enumerate(self._local()):
+                        stop_if_asked()
                         add(totals, local, kept, number)
                 return out
             except torch.OutOfMemoryError as e:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import input_settings, make_transform
 from landscape.runtime.errors import UserError
+from landscape.runtime.interrupts import ignored, stop_if_interrupted
 from landscape.runtime.random import seeded
 from landscape.runtime.settings import Settings
 
@@ -249,9 +250,10 @@ class Drawn(Dataset[tuple[Tensor, int]]):
 
 
 def _drawn_whole(drawn: Drawn, workers: int, progress: bool) -> tuple[Tensor, Tensor]:
-    batches = DataLoader(drawn, batch_size=64, num_workers=workers, generator=torch.Generator())
+    batches = DataLoader(drawn, batch_size=64, num_workers=workers, generator=torch.Generator(), worker_init_fn=ignored)
     xs, ys = [], []
     for x, y in tqdm(batches, f"{drawn.source.name} {drawn.source.split}", disable=not progress, unit="batch"):
+        stop_if_interrupted()
         xs.append(x)
         ys.append(y)
     return torch.cat(xs), torch.cat(ys)

@@ -24,6 +24,7 @@ from landscape.objective.parameters import fingerprint
 from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.errors import UserError
+from landscape.runtime.threads import stop_if_asked
 
 PENALTIES = ("l2", "norm-sum")
 
@@ -462,7 +463,9 @@ class Objective:
     def parts(self) -> Iterator[Batch]:
         """The frozen examples in order, as many at a time as a forward pass takes best."""
         at_once = CACHED if self.device.type == "cpu" else self.examples
-        return (part for batch in self.batches for part in split(batch, at_once))
+        for part in (part for batch in self.batches for part in split(batch, at_once)):
+            stop_if_asked()
+            yield part
 
     def _losses_and_hits(
         self, outputs: Callable[[Nest], Nest] | None, autocast: torch.dtype | None

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import TypeVar
 
+from landscape.runtime.interrupts import stop_if_interrupted
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _mine = threading.local()  # of a worker: the event that asks it to stop
@@ -51,7 +53,10 @@ def side_by_side(
 
 
 def stop_if_asked() -> None:
-    """Raise Stopped in a worker whose work is no longer wanted; anywhere else do nothing."""
+    """Raise Stopped in a worker whose work is no longer wanted, and Interrupted in any thread after Ctrl-C; else do
+    nothing. To be called between the steps of what takes long.
+    """
+    stop_if_interrupted()
     stop = getattr(_mine, "stop", None)
     if stop is not None and stop.is_set():
         raise Stopped

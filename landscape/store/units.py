@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError, a_few
+from landscape.runtime.interrupts import Interrupted, stop_if_interrupted
 from landscape.runtime.threads import side_by_side
 from landscape.store.aside import Aside, beside, forget
 
@@ -181,25 +182,32 @@ def _completed(
     if processes.size() == 1:
         for indices, left in side_by_side(compute, groups, workers):
             yield [index for index in indices if index not in (left or ())]
+            stop_if_interrupted()
             if work.spent:
                 return
         return
     quota = workers
     while groups:
         mine = groups[processes.rank() :: processes.size()][:quota]
-        began = time.monotonic()
-        finished = [
-            (indices, left or (), _values(result, indices)) for indices, left in side_by_side(compute, mine, workers)
-        ]
+        began, finished, signalled = time.monotonic(), [], None
+        try:
+            for indices, left in side_by_side(compute, mine, workers):
+                finished.append((indices, left or (), _values(result, indices)))
+                stop_if_interrupted()
+        except Interrupted as e:  # the others wait for what is finished, and stop with this one
+            signalled = e.number
         quota = max(workers, int(len(mine) / max(time.monotonic() - began, 1e-6) * ROUND))
         known = set()
-        for indices, left, values in (found for share in processes.gathered(finished) for found in share):
+        shares, signals = zip(*processes.gathered((finished, signalled)), strict=True)
+        for indices, left, values in (found for share in shares for found in share):
             for name, entries in values.items():
                 for index, entry in zip(indices, entries, strict=True):
                     result[name][dict(zip(result["done"].dims, index, strict=True))] = entry
             known.add(tuple(indices))
             yield [index for index in indices if index not in left]
         groups = [indices for indices in groups if tuple(indices) not in known]
+        if any(signals):
+            raise Interrupted(next(filter(None, signals)))
         if work.spent:
             return
 

@@ -17,6 +17,7 @@ from landscape.analyses.estimates import Estimate
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
 from landscape.runtime.files import alone
+from landscape.runtime.interrupts import deferred
 from landscape.store.aside import forget
 from landscape.store.units import Save, Work
 
@@ -146,7 +147,7 @@ def into(
     """
     path = Path(path)
     writes = processes.rank() == 0
-    with alone(path, group) if writes else nullcontext():
+    with deferred(), alone(path, group) if writes else nullcontext():
         stored = store.stored(path, group) if writes else None
         if stored is None and writes:  # a place that cannot be written is better known before than after
             store.save(path)

@@ -38,7 +38,7 @@ from landscape.objective.networks import outputs
 from landscape.objective.parameters import fingerprint
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
-from landscape.runtime.interrupts import deferred, ignored
+from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
 from landscape.runtime.random import seeded
 from landscape.training.recipe import RECIPES, Recipe
 from landscape.training.sam import ascended
@@ -146,14 +146,14 @@ def train(
         range(len(standing.losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
         initial=len(standing.losses), total=recipe.epochs,
     )  # fmt: skip
-    with deferred() as interrupted:
-        clock = _Clock(save_every, interrupted)
+    with deferred():
+        clock = _Clock(save_every)
 
         def keep() -> None:
             if saved is not None:
                 store(saved, network, optimizer, identity, standing, device)
             if clock.stop:
-                raise KeyboardInterrupt
+                raise Interrupted(clock.stop)
             clock.last = time.monotonic()
 
         for epoch in epochs:
@@ -257,22 +257,24 @@ def _step(
 class _Clock:
     """When to store: `save_every` seconds after the last time, and at Ctrl-C, on which the processes agree.
 
-    stop: whether it was Ctrl-C.
+    stop: the signal, where there was one.
     """
 
     TOGETHER = 16  # steps from one agreement to the next
 
-    def __init__(self, save_every: float, interrupted: Callable[[], bool]) -> None:
-        self.save_every, self.interrupted = save_every, interrupted
-        self.last, self.stop = time.monotonic(), False
+    def __init__(self, save_every: float) -> None:
+        self.save_every, self.last = save_every, time.monotonic()
+        self.stop: int | None = None
 
     def due(self, step: int) -> bool:
         if step % self.TOGETHER and processes.size() > 1:
             return False
-        late, self.stop = time.monotonic() - self.last >= self.save_every, self.interrupted()
+        late, self.stop = time.monotonic() - self.last >= self.save_every, noted()
         if processes.size() > 1:
-            late, self.stop = (any(answers) for answers in zip(*processes.gathered((late, self.stop)), strict=True))
-        return late or self.stop
+            late, self.stop = (
+                next(filter(None, each), None) for each in zip(*processes.gathered((late, self.stop)), strict=True)
+            )
+        return bool(late or self.stop)
 
 
 class _Batches:

@@ -154,7 +154,7 @@ def test_interrupt_stores_and_says_how_to_go_on(trained, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"continues from what was stored" in stderr
+    assert b"interrupted; continue with the same command" in stderr
     assert b"Traceback" not in stderr
     assert int(ls.load(out)["surface"]["done"].sum()) > 0
 

@@ -129,7 +129,7 @@ def test_an_interrupt_is_stored_and_gone_on_with_to_the_same_bytes(tmp_path):
     process.send_signal(signal.SIGINT)
     said += process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert b"continues from what was stored" in said
+    assert b"interrupted; continue with the same command" in said
     assert b"Traceback" not in said
     assert not out.exists()
     held = torch.load(tmp_path / "w.safetensors.training", weights_only=True)
