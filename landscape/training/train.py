@@ -271,10 +271,9 @@ class _Clock:
             return False
         late, self.stop = time.monotonic() - self.last >= self.save_every, noted()
         if processes.size() > 1:
-            late, self.stop = (
-                next(filter(None, each), None) for each in zip(*processes.gathered((late, self.stop)), strict=True)
-            )
-        return bool(late or self.stop)
+            everyone = processes.gathered((late, self.stop))
+            late, self.stop = any(each for each, _ in everyone), next((n for _, n in everyone if n), None)
+        return late or self.stop is not None
 
 
 class _Batches:
