@@ -1,4 +1,6 @@
 from .analyses.base import Analysis as Analysis
+from .analyses.connectivity import Connectivity as Connectivity
+from .analyses.connectivity import mode_connectivity as mode_connectivity
 from .analyses.density import Density as Density
 from .analyses.density import spectral_density as spectral_density
 from .analyses.estimates import Estimate as Estimate

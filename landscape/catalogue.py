@@ -49,6 +49,7 @@ CATALOGUE: dict[str, Entry] = {
     "density": Entry("landscape.analyses.density:Density", "landscape.pictures.density"),
     "trace": Entry("landscape.analyses.trace:Trace", "landscape.pictures.trace"),
     "sharpness": Entry("landscape.analyses.sharpness:Sharpness", "landscape.pictures.sharpness"),
+    "connectivity": Entry("landscape.analyses.connectivity:Connectivity", "landscape.pictures.connectivity"),
     "series": Entry("landscape.analyses.series:Series", "landscape.pictures.series"),
 }
 

@@ -117,6 +117,20 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
     return Plane(cast, config_of(config, cast), tuple(buffers), _marks([label, *others], coordinates, None))
 
 
+def line_to(model: nn.Module, other: State, labels: Sequence[str] = ("this", "other")) -> Plane:
+    """The line from `model`, at 0, to a state of the same network, at 1, which may be the same; buffers move along.
+
+    Raises
+    ------
+    UserError
+        For a network of other shapes.
+    """
+    delta, buffers = _difference(model, other, labels[1])
+    parameters = dict(model.named_parameters())
+    d = {name: t.to(parameters[name]) for name, t in delta.items()}
+    return Plane((d,), {"directions": "interpolation", "checkpoints": list(labels)}, (buffers,))
+
+
 def pca_plane(
     model: nn.Module, trajectory: Mapping[str, State], *, dims: int = 2, ignore_biases: bool = False
 ) -> Plane:

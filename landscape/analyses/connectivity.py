@@ -1,0 +1,321 @@
+"""Whether two networks are in one valley: the loss along straight and curved paths between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+from annotated_types import Ge, Gt
+from pydantic import FiniteFloat
+
+from landscape.analyses.base import Analysis, Examples, Subject, Values
+from landscape.analyses.estimates import Estimate
+from landscape.runtime.errors import UserError
+from landscape.store.units import Index, Work
+from landscape.surfaces.barrier import barrier
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from landscape.objective.objective import Objective
+    from landscape.planes.plane import Plane
+
+PATHS = {"straight": "straight", "aligned": "straight, after alignment", "curved": "curved"}
+USUAL_EXAMPLES = 2000
+CHUNK = 20  # steps of the bend between two times of storing
+PASSING = ("bend_first", "bend_second")  # what the training of a bend needs, and nothing else
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks of one architecture, and the loss on whose private copy the first one is.
+
+    Parameters
+    ----------
+    objective
+        The loss.
+    states
+        The second network's weights, by path: as they are, permuted to the first's, and those that the curve ends at.
+    labels
+        What the two are called.
+    control
+        The curve's control point, from the first network, once it is known.
+    """
+
+    objective: Objective
+    states: Mapping[str, Mapping[str, Tensor]]
+    labels: tuple[str, str]
+    control: Mapping[str, Tensor] | None = None
+
+    def line(self, path: str) -> Plane:
+        """The straight line to the end of a path."""
+        from landscape.planes.spanned import line_to
+
+        return line_to(self.objective.model, self.states[path], self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connectivity(Analysis):
+    """The loss along straight and curved paths between two networks of one architecture, and its barrier.
+
+    Example: landscape connectivity a.safetensors b.safetensors --data digits --out ab.h5
+
+    Parameters
+    ----------
+    points
+        At which each path is evaluated, both ends among them.
+    alignment
+        weights: the second network's channels are permuted to match the first's weights (arXiv:2209.04836) before the
+        second straight path, and the curved one. none: not.
+    steps
+        Of the training of the curve's bend; 0 for no curved path. Every second fold of the examples serves for it, and
+        all losses told are of the others.
+    lr
+        The bend's learning rate.
+    batch_size
+        Examples in one step.
+    batchnorm
+        recalibrated: its statistics are gathered anew at each point from the frozen data; stored: they go from one
+        network's to the other's.
+    seed
+        Of the alignment's order and of the steps.
+    """
+
+    name: ClassVar[str] = "connectivity"
+    unit: ClassVar[str] = "point"
+    several: ClassVar[bool] = True
+
+    points: Annotated[int, Ge(3)] = 21
+    alignment: Literal["weights", "none"] = "weights"
+    steps: Annotated[int, Ge(0)] = 300
+    lr: Annotated[FiniteFloat, Gt(0)] = 3e-3
+    batch_size: Annotated[int, Ge(1)] = 64
+    batchnorm: Literal["recalibrated", "stored"] = "recalibrated"
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def examples(self) -> Examples:
+        """2,000 unless the user says."""
+        return Examples(usual=USUAL_EXAMPLES)
+
+    def prepare_several(self, subjects: Mapping[str, Subject]) -> Pair:
+        """The loss of the first of two networks, and the weights of the second.
+
+        Raises
+        ------
+        UserError
+            For another number of checkpoints, two of different architectures, or one that cannot be aligned.
+        """
+        if len(subjects) != 2:
+            raise UserError(f"{len(subjects)} checkpoints given; a path is between 2")
+        (first, one), (second, other) = subjects.items()
+        return self.between(one.objective(self.examples), other.model, (first, second))
+
+    def between(self, objective: Objective, other: nn.Module, labels: tuple[str, str] = ("first", "second")) -> Pair:
+        """What the analysis runs on."""
+        from landscape.planes.alignment import aligned_to
+        from landscape.planes.spanned import line_to
+
+        state = {name: t.detach().to(objective.device) for name, t in other.state_dict().items()}
+        line_to(objective.model, state, labels)  # which refuses another architecture
+        states: dict[str, Mapping[str, Tensor]] = {"straight": state}
+        if self.alignment == "weights":
+            states["aligned"] = aligned_to(objective, state, self.seed)
+        if self.steps:
+            states["curved"] = states.get("aligned", state)
+        return Pair(objective, states, labels)
+
+    def context(self, objective: Pair) -> Mapping[str, Any]:
+        """The second network by its content, and the loss."""
+        from landscape.objective.parameters import fingerprint
+
+        other = {"weights_sha256": fingerprint(objective.states["straight"]), "networks": list(objective.labels)}
+        return {"other": other, "objective": objective.objective.config()}
+
+    def empty(self, objective: Pair) -> xr.Dataset:
+        """(path, t), the folds that are evaluated besides; and the bend."""
+        from landscape.objective.parameters import trainable
+
+        paths, folds = list(objective.states), int(self._held(objective.objective).sum())
+        shape = (len(paths), self.points)
+        n = sum(p.numel() for p in trainable(objective.objective.model).values())
+        text = "negative log-likelihood"
+        variables: dict[str, Any] = {
+            "nll": (("path", "t"), np.full(shape, np.nan), {"long_name": text}),
+            "nll_fold": (("fold", "path", "t"), np.full((folds, *shape), np.nan), {"long_name": "nll of a fold"}),
+            "nll_trained": (("path", "t"), np.full(shape, np.nan), {"long_name": f"{text} of the bend's examples"}),
+            "accuracy": (("path", "t"), np.full(shape, np.nan), {"long_name": "accuracy over all examples"}),
+            "done": (("path", "t"), np.zeros(shape, bool), {"long_name": "computed"}),
+            "bend_steps": ((), 0, {"long_name": "steps that the bend was trained"}),
+        }
+        if self.steps:
+            nothing = np.full(n, np.nan, np.float32)
+            about = {"long_name": "control point of the curve, from the first network"}
+            variables["bend"] = (("weight",), nothing, about)
+            variables |= {name: (("weight",), nothing.copy()) for name in PASSING}
+        coordinates = {"path": paths, "t": np.linspace(0, 1, self.points)}
+        return xr.Dataset(variables, coordinates)
+
+    def _held(self, objective: Objective) -> np.ndarray:
+        """Which folds the losses are of: those that the bend is not trained on."""
+        if not self.steps:
+            return np.ones(objective.folds, bool)
+        if objective.folds < 2:
+            raise UserError("of one example a bend cannot be both trained and judged; freeze more samples")
+        return np.arange(objective.folds) % 2 == 1
+
+    def side_by_side(self, objective: Pair) -> int:
+        """Threads."""
+        from landscape.planes.slice import worker_count
+
+        return worker_count(objective.objective)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """True float32."""
+        from landscape.runtime.arithmetic import true_float32
+
+        return true_float32()
+
+    def fill(self, objective: Pair, result: xr.Dataset, work: Work) -> xr.Dataset:
+        """The straight paths; then the bend, step by step, and the curve."""
+        curved = np.broadcast_to((result["path"] == "curved").values[:, None], result["done"].shape)
+        self.visit(objective, result, work, ~curved)
+        if not self.steps or result["done"].values.all() or work.spent:
+            return result
+        result = result.copy(deep=True)
+        bent = self._bent(objective, result, work)
+        if bent is not None:
+            self.visit(bent, result, work, curved)
+        return result
+
+    def _bent(self, objective: Pair, result: xr.Dataset, work: Work) -> Pair | None:
+        """With the control point, once it is trained; None where the budget ends before."""
+        import torch
+
+        from landscape.objective.parameters import flatten, trainable, unflatten
+        from landscape.planes.curves import Bend, trained_bend
+        from landscape.runtime import processes
+
+        loss, ends = objective.objective, objective.line("curved")
+        parameters = trainable(loss.model)
+        like = next(iter(parameters.values()))
+        bend = Bend.straight(flatten({name: ends.directions[0][name].to(like) for name in parameters}))
+        if result["bend_steps"] > 0:
+            control, first, second = (torch.as_tensor(result[name].values).to(like) for name in ("bend", *PASSING))
+            bend = Bend(control, first, second, int(result["bend_steps"]))
+        mine = np.flatnonzero(~self._held(loss)[loss.fold])
+        while bend.steps < self.steps:
+            until = min(bend.steps + CHUNK, self.steps)
+            if processes.rank() == 0:
+                bend = trained_bend(
+                    loss, ends, bend, mine, until, steps=self.steps, lr=self.lr, batch_size=self.batch_size,
+                    seed=self.seed, batch_statistics=self.batchnorm == "recalibrated",
+                )  # fmt: skip
+            bend = processes.from_first(bend)
+            for name, t in zip(("bend", *PASSING), (bend.control, bend.first, bend.second), strict=True):
+                result[name].values[:] = t.cpu().numpy()
+            result["bend_steps"] = result["bend_steps"].copy(data=bend.steps)
+            if work.spent and bend.steps < self.steps:
+                return None
+            if work.save is not None and processes.rank() == 0:
+                work.save(result)
+        return replace(objective, control=unflatten(bend.control, parameters))
+
+    def compute(self, ready: Pair, unit: Index) -> Values:
+        """The losses at one point of one path."""
+        from landscape.planes.curves import curved_plane, place
+        from landscape.planes.slice import Slice
+
+        path, t = list(ready.states)[unit[0]], float(np.linspace(0, 1, self.points)[unit[1]])
+        plane, at = ready.line(path), (t,)
+        if path == "curved":
+            assert ready.control is not None
+            plane, at = curved_plane(plane, ready.control), place(t)  # type: ignore[assignment]
+        loss = ready.objective
+        found = Slice(loss, plane, self.batchnorm).evaluate(at)
+        held = self._held(loss)
+        each, units = np.array(found.nll_fold), np.bincount(loss.fold, weights=loss.units_of_example)
+        other = ~held if (~held).any() else held
+        return {
+            "nll": np.average(each[held], weights=units[held]),
+            "nll_trained": np.average(each[other], weights=units[other]),
+            "nll_fold": each[held],
+            "accuracy": found.accuracy,
+        }
+
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """With the barriers; what the training of the bend has to remember is forgotten once it is over."""
+        result = result.drop_vars(["barrier", "barrier_bound"], errors="ignore")
+        if result["done"].values.all():
+            result = result.drop_vars(PASSING, errors="ignore")
+        table = [barrier(result.sel(path=path)) for path in result["path"].values]
+        about = {"long_name": "largest rise of the nll above the straight line between the ends' own"}
+        bounds = ["estimate", "sem", "low", "high"]
+        return result.assign(barrier=(("path", "barrier_bound"), np.array(table), about)).assign_coords(
+            barrier_bound=bounds
+        )
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The barrier of each path."""
+        found = []
+        for path in result["path"].values if "barrier" in result else ():
+            value, _, low, high = result["barrier"].sel(path=path).values.tolist()
+            note, ends = "", (low, high)
+            if value == 0 and not result["nll"].sel(path=path).std() > 0:
+                note = "no loss differs along this path: its ends are one network"
+            elif high == 0:  # not an interval of no width
+                note, ends = "between the ends below the straight line of their losses, beyond the error", (np.nan,) * 2
+            found.append(
+                Estimate(
+                    name=f"barrier ({PATHS[str(path)]})", value=value, low=ends[0], high=ends[1],
+                    n=result.sizes["fold"], counts="folds of the examples", note=note,
+                    how="Student's t over folds of the examples, at all points together",
+                )
+            )  # fmt: skip
+        return found
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """What the losses are of, and how much of the bend's training there is."""
+        steps = int(result["bend_steps"])
+        ends = [result["nll"].sel(path="straight").isel(t=i).item() for i in (0, -1)]
+        return [
+            f"NLL {ends[0]:.4g} and {ends[1]:.4g} at the ends",
+            f"barriers at {result.sizes['t']} points of each path",
+            "losses of the examples that the bend is not trained on" if self.steps else "",
+            f"bend trained {steps} of {self.steps} steps" if steps < self.steps else "",
+            f"BatchNorm {self.batchnorm}" if self.batchnorm == "stored" else "",
+        ]
+
+
+def mode_connectivity(objective: Objective, other: nn.Module, **settings: Any) -> xr.Dataset:
+    """The loss along paths from one network to another: `Connectivity(**settings)` from that of `objective`.
+
+    Parameters
+    ----------
+    objective
+        The loss, and the first network.
+    other
+        The second, of the same architecture.
+    settings
+        Those of `Connectivity` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`;
+        the unit is a point.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims (path, t), path "straight", "aligned" (to the second network with its channels permuted) and "curved"
+        (to the same): nll and nll_fold (fold, path, t) of the examples that the bend is not trained on, nll_trained of
+        the others, accuracy of all, done; bend (weight), the curve's control point from the first network; barrier
+        (path, barrier_bound): estimate, sem, low and high at 95 %, as `landscape.surfaces.barrier.barrier` has it.
+
+    Raises
+    ------
+    UserError
+        For a network of another architecture, or one that cannot be aligned.
+    """
+    asked = {k: v for k, v in settings.items() if k not in ("partial", "save", "save_every", "budget", "progress")}
+    return Connectivity.called(Connectivity.asked(asked).between(objective, other), settings)

@@ -1,0 +1,45 @@
+"""How far the loss rises along a path between two networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t as student
+
+from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
+
+CONFIDENCE = 0.95
+
+
+def barrier(path: xr.Dataset) -> tuple[float, float, float, float]:
+    """max_t L(phi(t)) - (1 - t) L(phi(0)) - t L(phi(1)) over the points of a path, 0 where it is nowhere above
+    (Entezari et al. 2022, arXiv:2110.06296, eq. 1).
+
+    path: nll (t) and nll_fold (fold, t) of up to 20 folds of the examples, done (t).
+
+    Returns the estimate, its standard error by delete-one-fold jackknife (NaN where it is 0), and a 95 % interval: from
+    the largest over t of the lower to that of the upper ends of Student's interval at each t, cut at 0. The upper ends
+    need only hold where the truth is largest, the lower ones at all points together (Bonferroni). Both are 0 where at
+    every point between the ends the loss is below that line beyond its error. All NaN where a point is not computed;
+    inf where one diverged; no interval of fewer than 8 folds, or where no fold differs along the path.
+    """
+    t, z = path["t"].values.astype(float), path["nll"].values.astype(float)
+    nothing = (np.nan,) * 4
+    if not path["done"].values.all() or not np.isfinite(z[[0, -1]]).all():
+        return nothing
+    z = np.where(np.isfinite(z), z, np.inf)
+    above = z - ((1 - t) * z[0] + t * z[-1])
+    top = max(float(above.max()), 0.0)
+    folds = path["nll_fold"].transpose("fold", "t").values.astype(float)
+    if not np.isfinite(top) or len(folds) < LEAST_UNITS or not np.isfinite(folds).all():
+        return top, np.nan, np.nan, np.nan
+    rest = (folds.sum(axis=0) - folds) / (len(folds) - 1)
+    rises = rest - ((1 - t) * rest[:, :1] + t * rest[:, -1:])
+    at_each = jackknife_sem(rises)
+    if not at_each.max() > 0:
+        return top, np.nan, np.nan, np.nan
+    tail, inside = (1 - CONFIDENCE) / 2, max(len(t) - 2, 1)
+    up, down = (float(student.isf(level, len(folds) - 1)) * at_each for level in (tail, tail / inside))
+    sem = float(jackknife_sem(np.maximum(rises.max(axis=1), 0)))
+    low, high = (max(float(end.max()), 0.0) for end in (above - down, above + up))
+    return top, sem if top > 0 and sem > 0 else np.nan, low, high
