@@ -30,11 +30,13 @@ from .models import list_models as list_models
 from .objective.objective import Objective as Objective
 from .objective.task import Classification as Classification
 from .objective.task import Task as Task
+from .pictures.look import Look as Look
 from .planes.plane import Plane as Plane
 from .planes.random import random_plane as random_plane
 from .runtime.errors import UserError as UserError
 from .store.file import load as load
 from .store.file import save as save
+from .study.drawing import plot as plot
 from .study.subject import Subject as Subject
 from .study.subject import open as open
 from .surfaces.exports import export_surface as export_surface

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from landscape.cli.options import default_of, options_of, settled
+from landscape.pictures.look import Look, format_of
 from landscape.runtime.errors import UserError, near_matches
 
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
@@ -37,42 +40,54 @@ def show(*files: Path) -> None:
         print(describe_file(file))
 
 
-def plot(*files: Path, out: Path | None = None, quantity: str = "nll", quiet: Quiet = False) -> None:
+def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet: Quiet = False, look: Any) -> None:
     """Draw results files; of several, also what they have in common on one scale.
 
-    Example: landscape plot resnet.h5 vit.h5 --out pictures
+    Example: landscape plot resnet.h5=ResNet vit.h5=ViT --picture spectra --width single --out figure.pdf
 
     Parameters
     ----------
     files
-        Results files.
+        Results files, each with a label of its own where you like: FILE=LABEL.
     out
-        Folder of the pictures; by default beside each file.
-    quantity
-        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+        Folder of the pictures, by default beside each file; or the one file to write: fig.pdf, .svg or .png.
+    picture
+        Only this one, by its name: spectrum, surface, surface_3d, spectra, ...
     quiet
         No report.
+    look
+        How they are drawn.
     """
     from landscape import store
-    from landscape.pictures.files import save_pictures
-    from landscape.study.drawing import cautions, compare, draw_file
-    from landscape.study.files import by_name
+    from landscape.study.drawing import cautions, pictures_of, written
+    from landscape.study.files import labelled
 
     if not files:
         raise UserError("plot needs a results file")
-    named = by_name(files)
-    written = [
-        picture
-        for name, file in named.items()
-        for picture in draw_file(file, out, stem=name.strip("/.").replace("/", "_"), quantity=quantity)
-    ]
-    if len(files) > 1:
-        groups = {name: store.load(file) for name, file in named.items()}
-        written += save_pictures(compare(groups, quantity=quantity), out or files[0].parent, "all")
-        for line in cautions(groups, quantity=quantity):
-            print(line, file=sys.stderr)
-    for picture in written if not quiet else []:
-        print(f"wrote {picture}")
+    named, chosen = labelled(files), settled(Look, look)
+    single = None
+    if out is not None and not out.is_dir() and out.suffix:
+        single = out
+        chosen = replace(chosen, format=format_of(out, chosen))
+    groups = {name: store.load(file) for name, file in named.items()}
+    figures = pictures_of(groups, picture, single=single is not None, look=chosen)
+    folders = {name: out or file.parent for name, file in named.items()}
+    for place in written(figures, single, folders, look=chosen):
+        if not quiet:
+            print(f"wrote {place}")
+    for line in cautions(groups, quantity=chosen.quantity) if len(files) > 1 else []:
+        print(line, file=sys.stderr)
+
+
+plot.__annotations__ = {
+    "files": str,
+    "out": Path | None,
+    "picture": str | None,
+    "quiet": Quiet,
+    "look": options_of(Look),
+    "return": None,
+}
+plot.__kwdefaults__ = {**(plot.__kwdefaults__ or {}), "look": default_of(plot, "look")}
 
 
 def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: Quiet = False) -> None:

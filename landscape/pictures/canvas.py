@@ -8,22 +8,36 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib import rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from landscape.objective.penalty import in_curvature
+from landscape.pictures.look import Look
 from landscape.store.comparable import KINDS
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+
+class _Colors(Sequence[str]):
+    """Okabe & Ito's colours, told apart by every eye; or those of the user's own matplotlib style."""
+
+    def _held(self) -> Sequence[str]:
+        own = rcParams["axes.prop_cycle"]
+        colors: list[str] = own.by_key().get("color", []) if own != rcParamsDefault["axes.prop_cycle"] else []
+        return colors or OKABE_ITO
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._held()[i]
+
+    def __len__(self) -> int:
+        return len(self._held())
 
 
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = _Colors()
 LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (8, 3)), (0, (1, 3)))
-
-
-LINE = 9.5  # points from one small line to the next
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+NOTE: dict[str, Any] = {"fontsize": "x-small", "color": "0.35", "gid": "note"}
 
 
 def style(i: int) -> dict[str, Any]:
@@ -31,49 +45,125 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[(i + i // len(COLORS)) % len(LINES)]}
 
 
+def own_title(title: str | None, own: str) -> str:
+    """The title that was given, "" too, or else a picture's own."""
+    return own if title is None else title
+
+
+def points_of(size: str | float) -> float:
+    """A size of text in points, in the style that holds."""
+    return float(FontProperties(size=size).get_size_in_points())
+
+
+def room(ax: Axes, size: str | float = "x-small") -> int:
+    """About how many characters of a size of text go across the axes, whatever figure they are in."""
+    assert ax.figure is not None
+    return max(16, int(72 * ax.bbox.width / ax.figure.dpi / (0.54 * points_of(size))))
+
+
+def line_height() -> float:
+    """Points from one small line to the next."""
+    return 1.37 * points_of("x-small")
+
+
+def head(ax: Axes, title: str, lines: Iterable[str] = (), caution: str = "") -> None:
+    """The title, under it small lines, and over these what must not be overlooked; all broken to fit the axes."""
+    across = room(ax)
+    notes = [part for line in lines if line for part in wrap(line, across)]
+    warned = wrap(caution, int(0.9 * across))
+    for i, line in enumerate([*reversed(notes), *reversed(warned)]):
+        look = NOTE if i < len(notes) else {**NOTE, "color": COLORS[1], "weight": "bold", "gid": "caution"}
+        ax.annotate(line, (0, 1), xytext=(0, 3 + line_height() * i), xycoords="axes fraction",
+                    textcoords="offset points", **look)  # fmt: skip
+    wide = fill_lines(title.rstrip("\n"), room(ax, rcParams["axes.titlesize"]))
+    ax.set_title(wide, pad=6 + line_height() * (len(notes) + len(warned)))
+
+
+def fill_lines(text: str, width: int) -> str:
+    """Each line of a text in lines of at most `width`."""
+    return "\n".join(fill(line, width) for line in text.split("\n"))
+
+
 def note_above(ax: Axes, text: str) -> None:
     """Small lines between the axes and their title, which makes room for them."""
-    if not text:
-        return
-    ax.set_title(ax.get_title().rstrip("\n") + "\n" * (text.count("\n") + 1))
-    ax.annotate(text, (0, 1.01), xycoords="axes fraction", fontsize="x-small", color="0.35")
+    head(ax, ax.get_title(), text.split("\n"))
 
 
 def notes_above(ax: Axes, title: str, lines: Iterable[str], caution: str = "") -> None:
     """Small lines between the axes and their title, and over them what must not be overlooked; the title makes room."""
-    notes = [line for line in lines if line]
-    warned = wrap(caution, 100)
-    for i, line in enumerate([*reversed(notes), *reversed(warned)]):
-        look: dict[str, Any] = {"color": "0.35"} if i < len(notes) else {"color": COLORS[1], "weight": "bold"}
-        ax.annotate(line, (0, 1), xytext=(0, 3 + LINE * i), xycoords="axes fraction", textcoords="offset points",
-                    fontsize="x-small", **look)  # fmt: skip
-    ax.set_title(title, pad=6 + LINE * (len(notes) + len(warned)))
+    head(ax, title, lines, caution)
 
 
-def note_below(ax: Axes, lines: Iterable[str]) -> None:
-    """Small lines under the label of the x axis."""
+def note_below(ax: Axes, lines: Iterable[str], down: float | None = None) -> None:
+    """Small lines under the label of the x axis, or so many points under the axes."""
     text = "\n".join(lines)
     if text:
-        ax.annotate(text, (0, 0), xytext=(0, -36), xycoords="axes fraction", textcoords="offset points", va="top",
-                    fontsize="x-small", color="0.35", linespacing=1.4)  # fmt: skip
+        down = 3.6 * points_of("medium") if down is None else down
+        ax.annotate(text, (0, 0), xytext=(0, -down), xycoords="axes fraction", textcoords="offset points", va="top",
+                    linespacing=1.4, **NOTE)  # fmt: skip
+
+
+def fitted(width: float, height: float) -> tuple[float, float]:
+    """The size of a figure of its own: as given for a screen, or as wide as the style says, where it says another width
+    than matplotlib does; text shrinks less than the figure, so that the height does too.
+    """
+    wished = float(rcParams["figure.figsize"][0])
+    if wished == rcParamsDefault["figure.figsize"][0]:
+        return width, height
+    return wished, height * (wished / width) ** 0.75
 
 
 def new_figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     """A figure of its own, not pyplot's: nothing to close, no display needed."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=fitted(width, height), layout="constrained")
     return figure, figure.add_subplot(**axes)
 
 
-def new_row(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
-    """The same with so many axes in a row."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+def new_row(width: float, height: float, columns: int, *, least: float = 2.0) -> tuple[Figure, list[Axes]]:
+    """The same with so many axes in a row, or in several rows where they would be narrower than `least` inches."""
+    fits = max(1, min(columns, int(fitted(width, height)[0] / least)))
+    rows = -(-columns // fits)
+    figure = Figure(figsize=fitted(width * fits / columns, height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, fits, squeeze=False).ravel())
+    for empty in grid[columns:]:
+        empty.remove()
+    return figure, grid[:columns]
+
+
+def hide_notes(ax: Axes) -> None:
+    """Leave out the small lines: their text stays with the figure, for `notes_of`."""
+    notes = [text for text in ax.texts if text.get_gid() == "note"]
+    for text in notes:
+        text.set_visible(False)
+    cautions = [text for text in ax.texts if text.get_gid() == "caution"]
+    for i, text in enumerate(cautions):
+        text.set_position((0, 3 + line_height() * i))
+    if notes and ax.name != "3d":
+        ax.set_title(ax.get_title(), pad=6 + line_height() * len(cautions))
+
+
+def notes_of(figure: Figure) -> str:
+    """The small lines of a figure, those left out too."""
+    return "\n".join(t.get_text() for ax in figure.axes for t in ax.texts if t.get_gid() in ("note", "caution"))
+
+
+def relabel(ax: Axes, look: Look, *, alone: bool = False) -> None:
+    """Put the user's title and labels in the place of the picture's own; of a whole figure its own title too."""
+    if look.title is not None:
+        over = ax.figure.get_suptitle() if alone and isinstance(ax.figure, Figure) else ""
+        if over and isinstance(ax.figure, Figure):
+            ax.figure.suptitle(look.title)
+        else:
+            ax.title.set_text(fill_lines(look.title, room(ax, rcParams["axes.titlesize"])))  # where its pad has it
+    for label, change in ((look.xlabel, ax.set_xlabel), (look.ylabel, ax.set_ylabel)):
+        if label is not None:
+            change(label)
 
 
 def caution_over(figure: Figure, text: str) -> None:
     """Over all axes, what must not be overlooked."""
     if text:
-        lines = fill(text, int(12 * figure.get_figwidth()))
+        lines = fill(text, int(72 * figure.get_figwidth() / (0.62 * points_of("medium"))))
         figure.suptitle(lines, color=COLORS[1], weight="bold", fontsize="medium")
 
 

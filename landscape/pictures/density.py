@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from landscape.objective.clusters import mean_and_sem, numbered
 from landscape.objective.penalty import in_trace
 from landscape.pictures.axes import squeeze, stretch, symlog
-from landscape.pictures.canvas import COLORS, new_figure, notes_above, variant_of
+from landscape.pictures.canvas import COLORS, new_figure, notes_above, own_title, variant_of
+from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
 
 WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum divided by this
@@ -21,7 +22,7 @@ WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum d
 UNKNOWN = 1000  # parameters, where a file does not say
 
 
-def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     """The spectral density on a log scale, the mean over probes, with a band of one standard error across them, or of
     mini-batches over these, where there are enough; and every node as a dot (right), with its weight in eigenvalues:
     what a Lanczos run resolves, each probe sees at the same place.
@@ -34,11 +35,11 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     ax.set(
         xlabel="Hessian eigenvalue",
         ylabel="spectral density",
-        title=title or "Spectral density of the Hessian",
+        title=own_title(title, "Spectral density of the Hessian"),
     )
     linear = symlog(ax, node[done], axis="x")
     if linear is None:
-        return
+        return ax
     node, weight = node[done], weight[done]
     batch = density["batch"].values[done] if "batch" in density else np.full(len(node), -1)
     by_batch = bool((batch >= 0).all())
@@ -73,7 +74,8 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
         f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %",
         in_trace(density),
     )
-    notes_above(ax, title or "Spectral density of the Hessian", lines)
+    notes_above(ax, own_title(title, "Spectral density of the Hessian"), lines)
+    return ax
 
 
 def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +110,12 @@ def _plot_nodes(ax: Axes, node: np.ndarray, weight: np.ndarray, n: int | None) -
     ax.patch.set_visible(False)
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK) -> Axes:
+    """The picture of a `density` group on axes."""
+    return plot_density(group, ax, title=title)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The picture of a `density` group."""
     figure, ax = new_figure(6.4, 4.0)
     plot_density(group, ax, title=f"{prefix}spectral density of the {variant_of(group)}")

@@ -5,22 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from landscape.pictures.canvas import notes_of
+from landscape.pictures.look import LOOK, Look, styled
 from landscape.runtime.errors import UserError
 
+UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+DESCRIPTION = {"png": "Description", "pdf": "Subject", "svg": "Description"}
 
-def save_pictures(figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str) -> list[Path]:
-    """Write each figure as FOLDER/STEM-NAME.png, and say where. Raises UserError where that cannot be written."""
-    folder = Path(folder)
-    written = []
+
+def save_pictures(
+    figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str, *, look: Look = LOOK
+) -> list[Path]:
+    """Write each figure as FOLDER/STEM-NAME.png, or .pdf or .svg, and say where.
+
+    Raises UserError where that cannot be written.
+    """
+    places = {Path(folder) / f"{stem}-{name}.{look.format}": figure for name, figure in figures.items()}
+    for path, figure in places.items():
+        save_picture(figure, path, look=look)
+    return list(places)
+
+
+def save_picture(figure: Figure, path: Path, *, look: Look = LOOK) -> None:
+    """Write a figure: of the width asked for exactly, or else cut to what is on it; notes are its description."""
+    exact: dict[str, Any] = {} if look.width is not None else {"bbox_inches": "tight", "pad_inches": 0.08}
+    described = {**UNDATED[look.format], DESCRIPTION[look.format]: notes_of(figure) or None}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            path = folder / f"{stem}-{name}.png"
-            figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
-            written.append(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with styled(look):
+            figure.savefig(path, format=look.format, metadata=described, **exact)
     except OSError as e:
-        raise UserError(f"cannot write pictures into {folder}: {e.strerror or e}; choose another place") from e
-    return written
+        raise UserError(f"cannot write pictures into {path.parent}: {e.strerror or e}; choose another place") from e

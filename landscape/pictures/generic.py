@@ -7,9 +7,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from landscape.pictures.canvas import new_figure, note_above, style
+from landscape.pictures.look import LOOK, Look
+from landscape.pictures.scales import surface_colors
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """Every real variable over the units: a line with a marker a unit where there is one dimension, colours for two.
 
     A variable NAME_sem beside NAME is its standard error, drawn as bars. Units that are not done are left out.
@@ -34,7 +36,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll
             if ticks:
                 ax.set_xticks(x, ticks, rotation=30, ha="right")
         else:
-            drawn = ax.imshow(shown, aspect="auto", origin="lower", cmap="viridis")
+            drawn = ax.imshow(shown, aspect="auto", origin="lower", cmap=surface_colors())
             figure.colorbar(drawn, ax=ax, label=label)
             ax.set(xlabel=str(units[1]), ylabel=str(units[0]))
         note_above(ax, f"{int(group['done'].sum())} of {group['done'].size} {units[0]}s")

@@ -16,9 +16,6 @@ from matplotlib.text import Text
 from landscape.pictures.canvas import COLORS
 from landscape.surfaces.topology import with_minima
 
-CENTRE = COLORS[1]
-
-
 TRAJECTORY = "#E8000B"
 
 
@@ -30,7 +27,14 @@ def mark_centre(surface: xr.Dataset, ax: Axes) -> None:
     x, y = surface["x"].values, surface["y"].values
     if x[0] <= 0 <= x[-1] and y[0] <= 0 <= y[-1]:
         ax.plot(0, 0, "+", color="white", markersize=11, markeredgewidth=3.5, zorder=3.4)
-        ax.plot(0, 0, "+", color=CENTRE, markersize=9, markeredgewidth=2, zorder=3.5)
+        ax.plot(0, 0, "+", color=COLORS[1], markersize=9, markeredgewidth=2, zorder=3.5)
+
+
+def mark_grid(surface: xr.Dataset, ax: Axes) -> None:
+    """A point on each point of the grid that is done."""
+    x, y = np.meshgrid(surface["x"], surface["y"])
+    done = surface["done"].transpose("y", "x").values.astype(bool)
+    ax.plot(x[done], y[done], ".", color="white", markersize=2.2, markeredgewidth=0, zorder=3, label="grid")
 
 
 def mark_minima(surface: xr.Dataset, ax: Axes) -> None:

@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 
 from landscape.analyses.summaries import statistics_of
 from landscape.pictures.axes import symlog
-from landscape.pictures.canvas import COLORS, examples_note, new_figure, variant_of
+from landscape.pictures.canvas import COLORS, examples_note, new_figure, own_title, variant_of
+from landscape.pictures.look import LOOK, Look
 
 
-def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     """Every eigenvalue of a group computed per layer or stage, one row a part, first layer on top; a bar, where there
     are mini-batches, from the median smallest to the median largest.
     """
     names = [str(name) for name in spectrum["part"].values]
     e = spectrum["eigenvalue"].values.reshape(len(names), -1)
     converged = spectrum["converged"].values.reshape(len(names), -1)
-    ax.set(xlabel="eigenvalue", title=title or "Hessian eigenvalues by part")
+    ax.set(xlabel="eigenvalue", title=own_title(title, "Hessian eigenvalues by part"))
     if symlog(ax, e, axis="x") is None:
-        return
+        return ax
     statistics = statistics_of(spectrum)
     for row, (values, ok) in enumerate(zip(e, converged, strict=True)):
         if statistics is not None:
@@ -35,9 +36,10 @@ def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> N
     ax.grid(axis="y", color="0.9", lw=0.6)
     ax.set_axisbelow(True)
     examples_note(ax, spectrum)
+    return ax
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The picture of a group computed per layer or stage."""
     figure, ax = new_figure(6.4, max(3.0, 1.4 + 0.2 * group.sizes["part"]))
     per = group.attrs.get("config", {}).get("per") or "part"

@@ -15,11 +15,21 @@ from matplotlib.ticker import MaxNLocator
 from landscape.analyses.summaries import statistics_of
 from landscape.objective.penalty import in_curvature
 from landscape.pictures.axes import log_axis, name_ticks, symlog
-from landscape.pictures.canvas import MARKERS, caution_over, filled_lines, new_figure, new_row, note_above, style
+from landscape.pictures.canvas import (
+    MARKERS,
+    caution_over,
+    filled_lines,
+    new_figure,
+    new_row,
+    note_above,
+    own_title,
+    style,
+)
+from landscape.pictures.look import LOOK, Look
 from landscape.store.comparable import caution, differences, distinctions
 
 
-def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside.
 
     Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order. A point is
@@ -31,9 +41,12 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
     statistics = statistics_of(series)
     assert statistics is not None
     summary, unsure = statistics["summary"], statistics["unconverged"].values > 0
-    ax.set(ylabel="eigenvalue (median over mini-batches)", title=title or "Hessian eigenvalues over checkpoints")
+    ax.set(
+        ylabel="eigenvalue (median over mini-batches)",
+        title=own_title(title, "Hessian eigenvalues over checkpoints"),
+    )
     if symlog(ax, series["eigenvalue"].values, axis="y") is None:
-        return
+        return ax
     for i, statistic in enumerate(("largest", "smallest")):
         values = summary.sel(statistic=statistic).values.T
         _errorbars(ax, at, values, unsure, **style(i), marker="o", capsize=3, label=statistic)
@@ -53,9 +66,10 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> No
     handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
     ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
     note_above(ax, "\n".join(filter(None, [in_curvature(series), _hollow_note(unsure)])))
+    return ax
 
 
-def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> None:
+def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> Axes:
     """One statistic of the summaries of several `series` groups, with its intervals, against the NLL of their
     mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints; a point is hollow
     where some of its eigenvalues have not converged.
@@ -83,9 +97,10 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     else:
         ax.set(ylabel="APE: mean of the positive eigenvalues")
         log_axis(ax, "y")
-    ax.set_title(title or ("Negative eigenvalues" if share else "Positive eigenvalues"))
+    ax.set_title(own_title(title, "Negative eigenvalues" if share else "Positive eigenvalues"))
     penalties = " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values()))))
     note_above(ax, "\n".join(filter(None, [penalties, _hollow_note(np.concatenate(unsure))])))
+    return ax
 
 
 def _errorbars(ax: Axes, x: np.ndarray, values: np.ndarray, hollow: np.ndarray, **look: Any) -> None:
@@ -115,14 +130,19 @@ def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
     return series.assign_coords(number=("checkpoint", columns[:, k])).sortby("number"), names[0][2 * k].strip(" _-.=")
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK) -> Axes:
+    """The picture of a `series` group on axes."""
+    return plot_series(group, ax, title=title)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The picture of a `series` group."""
     figure, ax = new_figure(6.4, 4.0)
     plot_series(group, ax, title=f"{prefix}Hessian eigenvalues over checkpoints")
     return {name: figure}
 
 
-def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -> dict[str, Figure]:
     """NEP and APE of several series against their losses; nothing for one, or for one that is not finished."""
     series = {label: group for label, group in groups.items() if "summary" in group}
     if len(series) < 2:

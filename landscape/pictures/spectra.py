@@ -15,14 +15,15 @@ from landscape.analyses.summaries import statistics_of
 from landscape.objective.penalty import in_curvature
 from landscape.pictures import parts
 from landscape.pictures.axes import squeeze, stretch, symlog
-from landscape.pictures.canvas import COLORS, filled_lines, new_figure, notes_above, style, variant_of
+from landscape.pictures.canvas import COLORS, filled_lines, new_figure, notes_above, own_title, style, variant_of
+from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import NARROWEST, kernel_width, reflected_density
 from landscape.store.comparable import caution, differences, distinctions, minibatches_of
 
 RUG = 7.0  # points that a row of ticks under the axis takes
 
 
-def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> None:
+def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> Axes:
     """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group, as in Park & Kim (2022), fig. 1c.
 
     The axis is linear around 0 and logarithmic beyond (symlog), and densities are per unit of that axis, so that areas
@@ -34,10 +35,14 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     """
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
-    ax.set(xlabel="Hessian eigenvalue", ylabel="density (per unit of the axis)", title=title or "Hessian spectra")
+    ax.set(
+        xlabel="Hessian eigenvalue",
+        ylabel="density (per unit of the axis)",
+        title=own_title(title, "Hessian spectra"),
+    )
     linear = symlog(ax, finite, axis="x")
     if linear is None:
-        return
+        return ax
     found = differences(spectra)
     narrowest = float(np.subtract(*squeeze(np.array(ax.get_xlim()), linear)[::-1])) / NARROWEST
     widths: list[float] = []
@@ -61,7 +66,13 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     ]
     penalties = {in_curvature(spectrum) for spectrum in spectra.values()}  # where they differ, the labels say it
     lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
-    notes_above(ax, title or "Hessian spectra", [*lines, *(penalties if len(penalties) == 1 else ())], caution(found))
+    notes_above(
+        ax,
+        own_title(title, "Hessian spectra"),
+        [*lines, *(penalties if len(penalties) == 1 else ())],
+        caution(found),
+    )
+    return ax
 
 
 def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
@@ -140,7 +151,14 @@ def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
     return prefix + " ".join(filter(None, words))
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK) -> Axes:
+    """The picture of a `spectrum` group on axes."""
+    if "part" in group.dims:
+        return parts.plot_parts(group, ax, title=title)
+    return plot_spectrum({"eigenvalues": group}, ax, title=title)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The picture of a `spectrum` group."""
     if "part" in group.dims:
         return parts.draw(group, name, prefix)
@@ -149,7 +167,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll
     return {name: figure}
 
 
-def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -> dict[str, Figure]:
     """The spectra of several results files in one picture; in what their settings differ is said beside each name."""
     whole = {label: group for label, group in groups.items() if "part" not in group.dims}
     if not whole:

@@ -10,10 +10,19 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.clusters import standard_error
 from landscape.objective.penalty import in_trace
-from landscape.pictures.canvas import COLORS, new_figure, note_above, variant_of, with_penalty_note, with_sources
+from landscape.pictures.canvas import (
+    COLORS,
+    new_figure,
+    note_above,
+    own_title,
+    variant_of,
+    with_penalty_note,
+    with_sources,
+)
+from landscape.pictures.look import LOOK, Look
 
 
-def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
+def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     """The estimate of a `trace` group as its probes come in, with one standard error over probes, from the 8th on;
     at the end, where it is known, that over probes and examples.
     """
@@ -21,7 +30,7 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
     count = np.arange(1, len(estimates) + 1)
     mean = np.cumsum(estimates) / count
     sem = np.array([standard_error(estimates[:i]) for i in count])
-    ax.set(xlabel="probes", ylabel="trace of the Hessian", title=title or "Trace of the Hessian")
+    ax.set(xlabel="probes", ylabel="trace of the Hessian", title=own_title(title, "Trace of the Hessian"))
     ax.plot(count, estimates, "o", color="0.6", markersize=4, label="one probe")
     ax.plot(count, mean, color=COLORS[0], lw=1.8, label="mean")
     if np.isfinite(sem).any():
@@ -41,9 +50,15 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> None
             in_trace(trace),
         ),
     )
+    return ax
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK) -> Axes:
+    """The picture of a `trace` group on axes."""
+    return plot_trace(group, ax, title=title)
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The picture of a `trace` group."""
     figure, ax = new_figure(6.4, 4.0)
     plot_trace(group, ax, title=f"{prefix}trace of the {variant_of(group)}\n")

@@ -2,43 +2,86 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape import store
 from landscape.catalogue import entry_of
 from landscape.pictures import generic
-from landscape.pictures.files import save_pictures
+from landscape.pictures.canvas import hide_notes, relabel
+from landscape.pictures.files import save_picture, save_pictures
+from landscape.pictures.look import LOOK, Look, styled
+from landscape.runtime.errors import UserError, near_matches
 from landscape.store.comparable import caution, differences
+
+if TYPE_CHECKING:
+    from landscape.study.run import Result
 
 Files = Mapping[str, Mapping[str, xr.Dataset]]
 
 
-def draw(groups: Mapping[str, xr.Dataset], label: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(groups: Mapping[str, xr.Dataset], label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """The pictures of the groups of one file, by name."""
     figures: dict[str, Figure] = {}
     for name, group in groups.items():
-        figures |= draw_group(group, name, label, quantity=quantity)
+        figures |= draw_group(group, name, label, look=look)
     return figures
 
 
-def draw_group(group: xr.Dataset, name: str, label: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
-    """The pictures of one group, by name: the analysis's own, or else the generic one; none of a plane.
-
-    quantity: of surfaces: nll, loss (with its penalty), accuracy or another that they have.
-    """
+def draw_group(group: xr.Dataset, name: str, label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
+    """The pictures of one group, by name: the analysis's own, or else the generic one; none of a plane."""
     entry = entry_of(group, name)
     if entry is None:
         return {}
-    drawn: dict[str, Figure] = _picture(entry.picture).draw(
-        group, name, f"{label}: " if label else "", quantity=quantity
-    )
+    return _drawn(_picture(entry.picture).draw, look, group, name, f"{label}: " if label else "")
+
+
+def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) -> Axes:
+    """The picture of a result, or of a group of a results file, on axes of your own.
+
+    Parameters
+    ----------
+    result
+        What `Subject.run` gave, or one group of `landscape.load`.
+    ax
+        Axes, anywhere in a figure of your own; of a surface a relief is drawn on axes of three dimensions. By default
+        those of a new figure of pyplot.
+    choices
+        Those of `Look` that concern axes: quantity, limits, mark_points, notes, title, xlabel, ylabel.
+
+    Returns
+    -------
+    Axes
+        What was drawn on: `ax.figure.savefig("fig.pdf")`.
+
+    Raises
+    ------
+    UserError
+        For a group whose analysis has no picture on one pair of axes.
+    """
+    look = Look.asked(choices)
+    group = result if isinstance(result, xr.Dataset) else result.data
+    entry = entry_of(group)
+    picture = None if entry is None else getattr(_picture(entry.picture), "plot", None)
+    if picture is None:
+        raise UserError("there is no picture of this on one pair of axes; result.plot() gives what there is")
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.figure(layout="constrained").add_subplot()
+    drawn: Axes = picture(group, ax, title=look.title, look=look)
+    if not look.notes:
+        hide_notes(drawn)
+    relabel(drawn, look)
     return drawn
 
 
@@ -46,18 +89,18 @@ def draw_file(
     path: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     *,
-    quantity: str = "nll",
     stem: str | None = None,
+    look: Look = LOOK,
 ) -> list[Path]:
     """The pictures of one results file, beside it or in `folder`; stem: what their names begin with, by default the
     file's own.
     """
     path = Path(path)
     stem = stem if stem is not None and folder is not None else path.stem
-    return save_pictures(draw(store.load(path), stem, quantity=quantity), folder or path.parent, stem)
+    return save_pictures(draw(store.load(path), stem, look=look), folder or path.parent, stem, look=look)
 
 
-def compare(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(files: Files, *, look: Look = LOOK) -> dict[str, Figure]:
     """What several results files have in common, group by group, in one picture each where the analysis has one.
 
     In what their settings differ is said beside each name, and a line on top says where their numbers cannot be
@@ -68,7 +111,63 @@ def compare(files: Files, *, quantity: str = "nll") -> dict[str, Figure]:
         entry = entry_of(next(iter(groups.values())), name)
         together = None if entry is None else getattr(_picture(entry.picture), "compare", None)
         if together is not None:
-            figures |= together(groups, name, quantity=quantity)
+            figures |= _drawn(together, look, groups, name)
+    return figures
+
+
+def pictures_of(
+    files: Files, picture: str | None = None, *, single: bool = False, look: Look = LOOK
+) -> dict[tuple[str, str], Figure]:
+    """The pictures of several results files by (label, name), and those of what they have in common by ("all", name).
+
+    picture: only these. single: there must be one; of several files those in common are looked at first.
+
+    Raises UserError where there is none of that name, or not one alone.
+    """
+    common = {("all", name): figure for name, figure in compare(files, look=look).items()} if len(files) > 1 else {}
+    wanted = {key: figure for key, figure in common.items() if picture in (None, key[1])}
+    if not (single and wanted):
+        own = {
+            (label, name): f for label, groups in files.items() for name, f in draw(groups, label, look=look).items()
+        }
+        common |= own
+        wanted |= {key: figure for key, figure in own.items() if picture in (None, key[1])}
+    names = list(dict.fromkeys(name for _, name in common))
+    if not wanted:
+        raise UserError(f"there is no picture {picture!r}; {near_matches(str(picture), names)}" if names else
+                        "there is nothing to draw")  # fmt: skip
+    if single and len(wanted) > 1:
+        several = ", ".join(dict.fromkeys(name for _, name in wanted))
+        raise UserError(f"one file holds one picture, and there are {len(wanted)}: {several}; choose with --picture")
+    return wanted
+
+
+def written(
+    figures: Mapping[tuple[str, str], Figure], single: Path | None, folders: Mapping[str, Path], *, look: Look = LOOK
+) -> list[Path]:
+    """Write pictures, each into the folder of its file, or the one into the file `single`; where they are."""
+    if single is not None:
+        (figure,) = figures.values()
+        save_picture(figure, single, look=look)
+        return [single]
+    places: list[Path] = []
+    for (label, name), figure in figures.items():
+        folder = folders.get(label, next(iter(folders.values())))
+        places += save_pictures({name: figure}, folder, re.sub(r"[/\\\s]+", "_", label.strip("/.")), look=look)
+    return places
+
+
+def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> dict[str, Figure]:
+    """The figures of a picture, in the style asked for; `look` goes to those that have a choice of their own."""
+    chosen = {"look": look} if "look" in inspect.signature(picture).parameters else {}
+    with styled(look):
+        figures = picture(*of, **chosen)
+        for figure in figures.values():
+            if not (look.notes if look.notes is not None else look.width is None):
+                for ax in figure.axes:
+                    hide_notes(ax)
+            if figure.axes:
+                relabel(figure.axes[0], look, alone=True)
     return figures
 
 

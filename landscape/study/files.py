@@ -19,6 +19,25 @@ def by_name(paths: Sequence[Path]) -> dict[str, Path]:
     }
 
 
+def labelled(files: Sequence[str | Path]) -> dict[str, Path]:
+    """Files by the labels that they are given as FILE=LABEL, or else by their names.
+
+    Raises UserError for a label that two files have.
+    """
+    given = [_label_of(str(file)) for file in files]
+    own = iter(by_name([path for path, label in given if label is None]))
+    labels = [next(own) if label is None else label for _, label in given]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"two files are called {label}; give each a label of its own as FILE=LABEL")
+    return {label: path for label, (path, _) in zip(labels, given, strict=True)}
+
+
+def _label_of(file: str) -> tuple[Path, str | None]:
+    path, equals, label = file.rpartition("=")
+    return (Path(path), label.strip()) if equals and label.strip() and not Path(file).exists() else (Path(file), None)
+
+
 def in_order(paths: Sequence[Path]) -> list[Path]:
     """The checkpoints of a series, by the numbers in their names; as given where a name has none.
 

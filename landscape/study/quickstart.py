@@ -15,10 +15,9 @@ from landscape.checkpoints.read import save_checkpoint
 from landscape.data.sources import open_source
 from landscape.data.transforms import input_settings
 from landscape.models import create_model
-from landscape.pictures import spectra
 from landscape.pictures.files import save_pictures
 from landscape.runtime.random import seeded
-from landscape.study.drawing import draw_file
+from landscape.study.drawing import compare, draw_file
 from landscape.study.subject import Subject, SubjectSettings
 from landscape.study.words import table
 from landscape.training.recipe import Recipe
@@ -56,9 +55,8 @@ def quickstart(
         for picture in draw_file(results[name]):
             say(f"wrote {picture}")
     groups = {name: store.load(path) for name, path in results.items()}
-    for picture in save_pictures(
-        spectra.compare({n: g["spectrum"] for n, g in groups.items()}, "spectrum"), out, "all"
-    ):
+    spectra = {name: {"spectrum": held["spectrum"]} for name, held in groups.items()}
+    for picture in save_pictures(compare(spectra), out, "all"):
         say(f"wrote {picture}")
     return table(groups)
 

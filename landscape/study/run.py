@@ -48,10 +48,11 @@ class Result:
         return self.analysis.estimates(self.data)
 
     def plot(self, **look: Any) -> dict[str, Figure]:
-        """Its pictures, by name; keyword arguments as the analysis's own picture takes them."""
+        """Its pictures, by name; keyword arguments are those of `Look`. `landscape.plot` draws on axes of your own."""
+        from landscape.pictures.look import Look
         from landscape.study.drawing import draw_group
 
-        return draw_group(self.data, self.group, self.label, **look)
+        return draw_group(self.data, self.group, self.label, look=Look.asked(look))
 
     def __str__(self) -> str:
         """One line: the analysis, how much of it is done, and its numbers."""

@@ -10,14 +10,10 @@ from helpers import invoke, refused
 from matplotlib.colors import to_rgba
 
 import landscape as ls
-from landscape.pictures.surfaces import (
-    SURFACE_COLORS,
-    axis_label,
-    common_scale,
-    draw_surface,
-    eigenvalue_map,
-    side_by_side,
-)
+from landscape.pictures.captions import axis_label
+from landscape.pictures.maps import eigenvalue_map
+from landscape.pictures.scales import common_scale, surface_colors
+from landscape.pictures.surfaces import draw_surface, side_by_side
 from landscape.study import drawing as draw
 from landscape.surfaces.measures import describe_measures, measure
 
@@ -60,7 +56,7 @@ def bands(ax):
 def test_contours_lie_where_the_surface_has_their_height():
     """On a plane, of a grid that is not square: every point of every contour is at its level."""
     group = surface(np.add.outer(3 * Y, X), X, Y)
-    ax = draw_surface(group, "surface", quantity="loss")["surface"].axes[0]
+    ax = draw_surface(group, "surface", look=ls.Look(quantity="loss"))["surface"].axes[0]
     contours = [c for c in ax.collections if type(c).__name__ == "QuadContourSet"]
     assert len(contours) == 2
     checked = 0
@@ -85,13 +81,13 @@ def test_heights_are_written_on_the_contours():
 def test_the_quantity_asked_for_is_drawn_and_labelled():
     group = surface(bowl, X, Y)
     for quantity, label in (("loss", "nll + penalty"), ("nll", "negative log-likelihood")):
-        figures = draw_surface(group, "surface", quantity=quantity)
+        figures = draw_surface(group, "surface", look=ls.Look(quantity=quantity))
         ax, bar = figures["surface"].axes
         assert bar.get_ylabel() == label
         assert ax.collections[0].levels[0] <= float(group[quantity].min()) + 1e-9
         assert label in figures["surface_3d"].axes[0].get_zlabel()
     with pytest.raises(ls.UserError, match="no 'error'; it has nll"):
-        draw_surface(group, "surface", quantity="error")
+        draw_surface(group, "surface", look=ls.Look(quantity="error"))
 
 
 def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
@@ -100,7 +96,7 @@ def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
     group["penalty"] = 2 * group["x"] + 0 * group["nll"]
     group["loss"] = group["nll"] + group["penalty"]
     share = 6 * X.var() / (9 * X.var() + Y.var())
-    drawn = {q: draw_surface(group, "s", quantity=q) for q in ("nll", "loss")}
+    drawn = {q: draw_surface(group, "s", look=ls.Look(quantity=q)) for q in ("nll", "loss")}
     words = f"penalty: {share:.0%} of the variance of the heights"
     assert words in texts(drawn["loss"]["s"].axes[0]).replace("\n", " ")
     assert words in texts(drawn["loss"]["s_3d"].axes[0])
@@ -108,13 +104,13 @@ def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
     assert not any("penalty" in texts(figure.axes[0]) for figure in drawn["nll"].values())
     unasked, nll = draw.draw({"s": group})["s"], drawn["nll"]["s"]
     np.testing.assert_array_equal(*(figure.axes[0].collections[0].levels for figure in (unasked, nll)))
-    curve = draw_surface(group.isel(y=0, drop=True), "s", quantity="loss")["s"].axes[0]
+    curve = draw_surface(group.isel(y=0, drop=True), "s", look=ls.Look(quantity="loss"))["s"].axes[0]
     assert "penalty: 67% of the variance" in texts(curve)
     measured = group.merge(measure(group), combine_attrs="override")
-    of_nll = texts(draw_surface(measured, "s", quantity="loss")["s"].axes[0]).replace("\n", " ")
+    of_nll = texts(draw_surface(measured, "s", look=ls.Look(quantity="loss"))["s"].axes[0]).replace("\n", " ")
     assert "measures are of the NLL" in of_nll
     assert "measures are" not in texts(draw_surface(measured, "s")["s"].axes[0])
-    both = side_by_side({"a": group, "b": group}, quantity="loss")
+    both = side_by_side({"a": group, "b": group}, look=ls.Look(quantity="loss"))
     assert all(words in texts(ax).replace("\n", " ") for ax in both.axes[:2])
 
 
@@ -155,7 +151,7 @@ def test_a_minimum_that_one_point_hits_is_no_needle():
     z = 40 * np.add.outer(c**2, c**2) + 1e-4
     for error in (0.0, 0.3):
         group = surface(z).assign(nll_sem=(("y", "x"), np.full(z.shape, error)))
-        figures = draw_surface(group, "surface", quantity="nll")
+        figures = draw_surface(group, "surface", look=ls.Look(quantity="nll"))
         ax, bar = figures["surface"].axes
         relief = figures["surface_3d"].axes[0]
         low, high = relief.get_zlim()
@@ -168,7 +164,7 @@ def test_a_minimum_that_one_point_hits_is_no_needle():
         assert words in relief.get_zlabel()
         ring = next(s for s in ax.collections if type(s).__name__ == "QuadContourSet").levels
         assert not ((ring > 0) & (ring < scale.linear / 2.5)).any()
-    curve = draw_surface(surface(np.append(z[10], 900.0)), "curve", quantity="nll")["curve"].axes[0]
+    curve = draw_surface(surface(np.append(z[10], 900.0)), "curve", look=ls.Look(quantity="nll"))["curve"].axes[0]
     assert curve.get_yscale() == "asinh"
     assert "asinh scale" in curve.get_ylabel()
 
@@ -176,16 +172,16 @@ def test_a_minimum_that_one_point_hits_is_no_needle():
 def test_accuracy_is_drawn_as_it_is():
     peak = xr.where(surface(bowl, X, Y)["nll"] < 0.5, 0.99, 0.001)
     group = surface(bowl, X, Y).assign(accuracy=peak.transpose("y", "x"))
-    ax = draw_surface(group, "surface", quantity="accuracy")["surface"].axes[0]
+    ax = draw_surface(group, "surface", look=ls.Look(quantity="accuracy"))["surface"].axes[0]
     assert ax.collections[0].levels[-1] == pytest.approx(1, abs=0.05)
-    both = side_by_side({"a": group, "b": surface(bowl, X, Y)}, quantity="accuracy")
+    both = side_by_side({"a": group, "b": surface(bowl, X, Y)}, look=ls.Look(quantity="accuracy"))
     assert both.axes[0].collections[0].levels[-1] == pytest.approx(1, abs=0.05)
     assert "above" not in both.axes[-1].get_ylabel()
 
 
 def test_side_by_side_is_one_scale_above_each_lowest():
     low, high = surface(bowl, X, Y), surface(100 + 3 * bowl, X, Y)
-    figure = side_by_side({"low": low, "high": high}, quantity="loss")
+    figure = side_by_side({"low": low, "high": high}, look=ls.Look(quantity="loss"))
     filled = [next(c for c in ax.collections if type(c).__name__ == "QuadContourSet") for ax in figure.axes[:2]]
     np.testing.assert_array_equal(filled[0].levels, filled[1].levels)
     assert filled[0].norm.vmin == filled[1].norm.vmin
@@ -210,7 +206,7 @@ def test_side_by_side_is_one_scale_above_each_lowest():
 def test_a_curve_has_the_bands_of_its_standard_errors_and_accuracy_beside():
     group = surface(line, X)
     group["loss"][2], group["nll"][2] = np.inf, np.inf
-    figure = draw_surface(group, "surface", quantity="loss")["surface"]
+    figure = draw_surface(group, "surface", look=ls.Look(quantity="loss"))["surface"]
     ax, right = figure.axes
     (curve,) = [one for one in ax.lines if one.get_label() == "loss"]
     finite = np.isfinite(group["loss"].values)
@@ -367,7 +363,7 @@ def test_axes_say_what_they_are(plane, labels):
 def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
     z = bowl.copy()
     z[4, 8] = np.inf
-    ax = draw_surface(surface(z, X, Y), "surface", quantity="loss")["surface_3d"].axes[0]
+    ax = draw_surface(surface(z, X, Y), "surface", look=ls.Look(quantity="loss"))["surface_3d"].axes[0]
     relief = ax.collections[0]
     finite = relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
     at_grid = {(round(x, 9), round(y, 9)): h for x, y, h in finite}
@@ -416,7 +412,7 @@ def test_only_what_is_known_is_drawn(tmp_path):
 
 
 def test_colours_in_print_grow_lighter_with_height():
-    shades = [to_rgba(matplotlib.colormaps[SURFACE_COLORS](v)) for v in np.linspace(0, 1, 9)]
+    shades = [to_rgba(matplotlib.colormaps[surface_colors()](v)) for v in np.linspace(0, 1, 9)]
     assert (np.diff([0.3 * r + 0.59 * g + 0.11 * b for r, g, b, _ in shades]) > 0).all()
 
 

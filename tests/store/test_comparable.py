@@ -122,7 +122,7 @@ def test_spectra_of_one_kind_are_titled_and_spectra_of_several_are_labelled():
 def test_surfaces_side_by_side_say_their_ranges_normalisation_and_examples():
     layer = SURFACE["plane"] | {"normalize": "layer"}
     pair = {"a": surface(), "b": surface(7, 0.5, plane=layer, objective={"examples": 640})}
-    figures = draw.compare({name: {"surface": one} for name, one in pair.items()}, quantity="nll")
+    figures = draw.compare({name: {"surface": one} for name, one in pair.items()})
     for kind in ("surfaces", "surfaces_3d"):
         shown = texts(figures[kind])
         assert ("not comparable: filter-normalised random directions / layer-normalised random directions; "
@@ -130,7 +130,7 @@ def test_surfaces_side_by_side_say_their_ranges_normalisation_and_examples():
         title = next(text for text in shown if text.startswith("b lowest nll"))
         for words in ("layer-normalised", "from -0.5 to 0.5", "640 examples", "7 x 7 points"):
             assert words in title
-    shown = texts(draw.compare({name: {"surface": surface()} for name in "ab"}, quantity="nll")["surfaces"])
+    shown = texts(draw.compare({name: {"surface": surface()} for name in "ab"})["surfaces"])
     assert not any("comparable" in text for text in shown)
 
 

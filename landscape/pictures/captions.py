@@ -1,0 +1,96 @@
+"""What is written on the pictures of a surface: its axes, what is drawn, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+import numpy as np
+import xarray as xr
+
+from landscape.objective.penalty import formula, in_heights, loss_label
+from landscape.pictures.scales import Scale
+
+
+def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
+    """What an axis of a surface is, as its plane says; `short` for where there is little room."""
+    plane = surface.attrs.get("config", {}).get("plane", {})
+    directions = plane.get("directions")
+    letter = "ab"[axis]
+    names = [str(name) for name in plane.get("checkpoints", []) if isinstance(name, (str, int))]
+    if directions == "random":
+        text = f"random direction {axis + 1}"
+    elif directions == "eigenvectors":
+        text = f"Hessian eigenvector {axis + 1}"
+    elif directions == "pca":
+        text = f"principal component {axis + 1}"
+        if "explained" in surface and surface.sizes["axis"] > axis:
+            share = float(surface["explained"].isel(axis=axis))
+            text = f"PC {axis + 1} ({share:.0%})" if short else f"{text} ({share:.1%} of variance)"
+    elif directions == "interpolation":
+        text = f"from {names[0]} (0) to {names[1]} (1)" if len(names) == 2 else "from the first (0) to the second (1)"
+    elif directions == "checkpoints":
+        text = f"towards {names[axis + 1]}" if len(names) > axis + 1 else f"towards checkpoint {axis + 2}"
+    else:
+        text = f"{letter} (along $d_{axis + 1}$)"
+    if short and directions in ("random", "eigenvectors"):
+        text = text.replace("Hessian ", "")
+    return text
+
+
+def quantity_label(surface: xr.Dataset, quantity: str) -> str:
+    return loss_label(surface) if quantity == "loss" else str(surface[quantity].attrs.get("long_name", quantity))
+
+
+def error_at_lowest(surface: xr.Dataset, quantity: str) -> float:
+    """The standard error of the quantity where it is lowest, 0 where it is not known; the penalty has none."""
+    name = "nll_sem" if quantity in ("nll", "loss") else f"{quantity}_sem"
+    z = surface[quantity].values
+    if name not in surface or not np.isfinite(z).any():
+        return 0.0
+    error = float(
+        surface[name]
+        .transpose(*surface[quantity].dims)
+        .values.flat[int(np.nanargmin(np.where(np.isfinite(z), z, np.nan)))]
+    )
+    return error if np.isfinite(error) else 0.0
+
+
+def penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above: float = 0.0) -> list[str]:
+    """Of the loss, how much of the heights that are shown is its penalty."""
+    if quantity != "loss" or scale is None:
+        return []
+    note = in_heights(surface, scale.ceiling + above if scale.cut else np.inf)
+    apart = note and "measure" in surface and surface["measure"].attrs.get("of") != "loss"
+    return [f"{note}; measures are of the NLL" if apart else note] if note else []
+
+
+def of_the_loss(surface: xr.Dataset) -> str:
+    """A quantity of the loss, its penalty included where it has one."""
+    penalty = formula(surface.attrs.get("config", {}))
+    return f", with the penalty {penalty}" if penalty else ""
+
+
+def settings_line(surface: xr.Dataset) -> str:
+    done = surface["done"].values
+    config = surface.attrs.get("config", {})
+    normalize = config.get("plane", {}).get("normalize")
+    n = config.get("objective", {}).get("examples")
+    parts = [f"{normalize}-normalised" if normalize else "", f"{n} examples" if n else ""]
+    if "source" in config:
+        file = str(config["source"]["file"])
+        parts.append(f"from {file if len(file) <= 40 else file[:18] + '...' + file[-18:]}")
+    if not done.all():
+        parts.append(f"{done.sum()} of {done.size} points so far")
+    return ", ".join(p for p in parts if p)
+
+
+def packed(phrases: Sequence[str], width: int) -> list[str]:
+    """Phrases into lines of at most `width`, as many to a line as fit; of a longer one the rest is indented."""
+    lines: list[str] = []
+    for phrase in filter(None, phrases):
+        if lines and len(lines[-1]) + len(phrase) + 2 <= width:
+            lines[-1] += f"; {phrase}"
+        else:
+            lines += wrap(phrase, width, subsequent_indent="    ")
+    return lines

@@ -1,0 +1,124 @@
+"""How a picture is drawn and written: what a user chooses, and how it goes together with a matplotlib style."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt
+from pydantic import FiniteFloat
+
+from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.settings import Settings
+
+WIDTHS = {"single": 3.31, "double": 6.85}  # inches: 84 and 174 mm, which the columns of most journals take
+FORMATS: tuple[Literal["png", "pdf", "svg"], ...] = ("png", "pdf", "svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(Settings):
+    """How pictures are drawn and written.
+
+    Parameters
+    ----------
+    quantity
+        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+    format
+        png, pdf or svg; fonts are embedded.
+    dpi
+        Dots per inch; by default 150, and 300 for a width of its own.
+    width
+        single or double, a paper's column (84 mm) or page (174 mm), or inches; by default for a screen.
+    style
+        A matplotlib style: the name of one, or a file. Your matplotlibrc is obeyed in any case.
+    title
+        Instead of a picture's own title; "" for none.
+    xlabel, ylabel
+        Instead of its own.
+    limits
+        The range of colours, or of the heights of a curve, as 0,3.
+    mark_points
+        Mark every point of a surface's grid.
+    notes
+        Small lines on how the numbers came about; by default on pictures for a screen, and otherwise in the file's
+        description alone.
+    """
+
+    quantity: str = "nll"
+    format: Literal["png", "pdf", "svg"] = "png"
+    dpi: Annotated[int, Gt(0)] | None = None
+    width: Literal["single", "double"] | Annotated[FiniteFloat, Gt(0)] | None = None
+    style: str | None = None
+    title: str | None = None
+    xlabel: str | None = None
+    ylabel: str | None = None
+    limits: tuple[FiniteFloat, FiniteFloat] | None = None
+    mark_points: bool = False
+    notes: bool | None = None
+
+    def check(self) -> None:
+        """The limits must be a range."""
+        if self.limits is not None and self.limits[0] >= self.limits[1]:
+            raise UserError(f"limits={self.limits[0]:g},{self.limits[1]:g} must be the lower, then the higher")
+
+    @property
+    def inches(self) -> float | None:
+        """The width of the picture; None for that of a screen."""
+        return WIDTHS[self.width] if isinstance(self.width, str) else self.width
+
+
+LOOK = Look()
+
+
+def format_of(path: Path, look: Look = LOOK) -> Literal["png", "pdf", "svg"]:
+    """The format that a file's ending names. Raises UserError for none, and for another than was asked for."""
+    for known in FORMATS:
+        if path.suffix == f".{known}":
+            if look.format not in (known, LOOK.format):
+                raise UserError(f"--out {path} is no {look.format}; leave out --format, or name a .{look.format}")
+            return known
+    raise UserError(f"--out {path}: a picture is a .png, .pdf or .svg; or give a folder, without an ending")
+
+
+@contextmanager
+def styled(look: Look = LOOK) -> Iterator[None]:
+    """The matplotlib settings under which pictures are drawn and saved: the user's, then ours where they say nothing.
+
+    Raises UserError for a style that is none.
+    """
+    import matplotlib
+    from matplotlib import style
+
+    try:
+        context = style.context(look.style or [])
+        context.__enter__()
+    except OSError as e:
+        known = f"; {near_matches(str(look.style), style.available)}" if not Path(str(look.style)).exists() else ""
+        raise UserError(f"style={look.style!r} is no matplotlib style{known}") from e
+    try:
+        with matplotlib.rc_context(_ours(look)):
+            yield
+    finally:
+        context.__exit__(None, None, None)
+
+
+def _ours(look: Look) -> Any:
+    from matplotlib import rcParams, rcParamsDefault
+
+    held: Any = rcParams
+    shipped: Any = rcParamsDefault
+    wished: dict[str, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "landscape", "figure.dpi": 150,
+                              "savefig.dpi": 150}  # fmt: skip
+    inches = look.inches
+    if inches is not None:
+        wished |= {"savefig.dpi": 300, "font.size": 8, "axes.titlesize": "medium", "axes.linewidth": 0.6,
+                   "xtick.major.width": 0.6, "ytick.major.width": 0.6}  # fmt: skip
+    ours = {key: value for key, value in wished.items() if held[key] == shipped[key]}
+    if inches is not None:
+        ours["figure.figsize"] = (inches, 0.65 * inches)
+    if look.dpi is not None:
+        ours["savefig.dpi"] = look.dpi
+    return ours
