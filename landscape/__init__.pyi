@@ -4,12 +4,14 @@ from .analyses.connectivity import mode_connectivity as mode_connectivity
 from .analyses.density import Density as Density
 from .analyses.density import spectral_density as spectral_density
 from .analyses.estimates import Estimate as Estimate
+from .analyses.fourier import Fourier as Fourier
 from .analyses.robustness import Robustness as Robustness
 from .analyses.robustness import network_robustness as network_robustness
 from .analyses.series import Series as Series
 from .analyses.series import hessian_series as hessian_series
 from .analyses.sharpness import Sharpness as Sharpness
 from .analyses.sharpness import network_sharpness as network_sharpness
+from .analyses.similarity import Similarity as Similarity
 from .analyses.spectrum import Spectrum as Spectrum
 from .analyses.spectrum import hessian_spectrum as hessian_spectrum
 from .analyses.summaries import summarize as summarize
@@ -20,6 +22,7 @@ from .analyses.top import Top as Top
 from .analyses.top import hessian_top as hessian_top
 from .analyses.trace import Trace as Trace
 from .analyses.trace import hessian_trace as hessian_trace
+from .analyses.variance import Variance as Variance
 from .checkpoints.load import load_checkpoint as load_checkpoint
 from .checkpoints.read import save_checkpoint as save_checkpoint
 from .data.frozen import FrozenData as FrozenData

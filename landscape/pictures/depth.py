@@ -1,0 +1,72 @@
+"""What is known of each block of a network, over its depth: an axis of blocks, their types and stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from landscape.pictures.canvas import COLORS
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "stem": {"color": COLORS[6], "marker": "P"},
+    "convolution": {"color": COLORS[1], "marker": "s"},
+    "attention": {"color": COLORS[0], "marker": "o"},
+    "mlp": {"color": COLORS[2], "marker": "^"},
+    "pool": {"color": COLORS[3], "marker": "D"},
+    "module": {"color": COLORS[6], "marker": "o"},
+}
+
+
+def block_axis(ax: Axes, group: xr.Dataset, *, label: bool = True) -> None:
+    """Blocks by their number from 0 along x, stages apart by thin lines, with their numbers on top."""
+    stage = group["stage"].values
+    ax.set_xlim(-0.7, len(stage) - 0.3)
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    if label:
+        ax.set_xlabel("block, from the input on")
+    border_stages(ax, group, horizontal=False)
+    if len(set(stage)) > 2:
+        for s in sorted(set(stage) - {0}):
+            ax.annotate(f"stage {s}" if s == 1 else str(s), (float(np.flatnonzero(stage == s).mean()), 1),
+                        xycoords=("data", "axes fraction"), xytext=(0, -2), textcoords="offset points", ha="center",
+                        va="top", fontsize="x-small", color="0.35")  # fmt: skip
+
+
+def border_stages(ax: Axes, group: xr.Dataset, *, horizontal: bool, color: str = "0.8") -> None:
+    """A thin line between two stages."""
+    for border in np.flatnonzero(np.diff(group["stage"].values)) + 0.5:
+        (ax.axhline if horizontal else ax.axvline)(border, color=color, lw=0.8, zorder=0.5)
+
+
+def by_type(ax: Axes, group: xr.Dataset, values: np.ndarray, *, labels: bool = True, line: bool = True) -> None:
+    """Estimates with their intervals, values (block, bound), a marker and a colour for each type of block.
+
+    Where one is NaN there is no marker; where only its interval is, no bar.
+    """
+    blocks = np.arange(len(values))
+    if line:
+        known = np.isfinite(values[:, 0])
+        ax.plot(blocks[known], values[known, 0], color="0.7", lw=0.8, zorder=1)
+    types = group["block_type"].values
+    for which in LOOKS:
+        here = (types == which) & np.isfinite(values[:, 0])
+        if here.any():
+            value, low, high = values[here].T
+            look = LOOKS[which]
+            ax.errorbar(blocks[here], value, yerr=[value - low, high - value], fmt=look["marker"], color=look["color"],
+                        markersize=4.5, capsize=2, lw=1, label=which if labels else None)  # fmt: skip
+
+
+def legend_below(figure: Figure, ax: Axes) -> None:
+    """The legend of these axes under the whole figure, off the data."""
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+
+
+def images_of(group: xr.Dataset) -> str:
+    """Of how many images a group is."""
+    return f"{int(group['fold_images'].values[group['done'].values].sum())} images"

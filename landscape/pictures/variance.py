@@ -1,0 +1,32 @@
+"""The variance of feature maps over the depth of a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from landscape.pictures.canvas import new_figure, notes_above
+from landscape.pictures.depth import block_axis, by_type, images_of, legend_below
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """Of a `variance` group: the level after each block, and what each block adds to it."""
+    if "level" not in group or not group["done"].any():
+        return {}
+    figure, ax = new_figure(6.4, 4.8)
+    ax.remove()
+    top, below = figure.subplots(2, 1, sharex=True)
+    by_type(top, group, group["level"].values)
+    relative = group.attrs.get("config", {}).get("definition") != "park-kim"
+    top.set(ylabel="variance / mean square" if relative else "variance", ymargin=0.15)
+    block_axis(top, group, label=False)
+    by_type(below, group, group["step"].values, labels=False, line=False)
+    below.axhline(0, color="0.3", lw=0.8)
+    below.set(ylabel="step of the block", ymargin=0.15)
+    block_axis(below, group)
+    legend_below(figure, top)
+    notes_above(top, f"{prefix}variance of feature maps over positions", [f"95 % intervals over {images_of(group)}"])
+    if relative:
+        top.set_ylim(bottom=min(0, float(np.nanmin(group["level"].values))))
+    return {name: figure}
