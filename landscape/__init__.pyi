@@ -5,6 +5,8 @@ from .analyses.density import Density as Density
 from .analyses.density import spectral_density as spectral_density
 from .analyses.estimates import Estimate as Estimate
 from .analyses.fourier import Fourier as Fourier
+from .analyses.lesion import Lesion as Lesion
+from .analyses.lesion import network_lesions as network_lesions
 from .analyses.robustness import Robustness as Robustness
 from .analyses.robustness import network_robustness as network_robustness
 from .analyses.series import Series as Series

@@ -73,7 +73,7 @@ class Robustness(Analysis):
 
     perturbation: Literal["rings", "octaves", "corruptions"] = "rings"
     definition: Literal["equal-energy", "park-kim"] = "equal-energy"
-    rms: Annotated[float, Gt(0), Lt(1)] = 0.1
+    rms: Annotated[float, Gt(0), Lt(1)] = 0.05
     levels: tuple[Annotated[float, Gt(0), Lt(1)], ...] = LEVELS
     fall: Annotated[float, Gt(0), Lt(1)] = 0.1
     images: Annotated[int, Ge(1)] = 2000

@@ -1,0 +1,138 @@
+"""What a network loses without each of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+
+import numpy as np
+import xarray as xr
+from annotated_types import Ge
+
+from landscape.analyses import paired
+from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.eigenvalues import Patterns
+from landscape.analyses.estimates import Estimate
+from landscape.store.units import Index
+
+if TYPE_CHECKING:
+    from landscape.features.intervene import Lesions
+    from landscape.objective.objective import Objective
+
+
+class Ready(NamedTuple):
+    """The network with and without its blocks, and what each image gives with all of them."""
+
+    lesions: Lesions
+    whole: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion(Analysis):
+    """The change of accuracy and NLL when one block is removed, for each block in turn (Park & Kim 2022, fig. 10).
+
+    Of a residual block what it adds is left out: of a stage's first block the shortcut is left. A block without a skip
+    connection, whose output has the shape of its input, is replaced by the identity. On the test split, paired over its
+    images; nothing is trained again.
+
+    Example: landscape lesion vit.safetensors --data digits --out vit.h5
+
+    Parameters
+    ----------
+    modules
+        Names or patterns, such as layer1.*, of modules to replace by the identity; by default the network's blocks,
+        where they are known.
+    images
+        Of the test split; all where there are fewer.
+    """
+
+    name: ClassVar[str] = "lesion"
+    unit: ClassVar[str] = "block"
+
+    modules: Patterns | None = None
+    images: Annotated[int, Ge(1)] = 2000
+
+    @property
+    def examples(self) -> Examples:
+        """Of the test split, as they are."""
+        return Examples(split="test", transform="eval", exactly=self.images)
+
+    def context(self, objective: Objective) -> Mapping[str, Any]:
+        """The loss, without the penalty, which is no part of what is measured."""
+        loss = {k: v for k, v in objective.config().items() if k not in ("weight_decay", "penalty", "decay")}
+        return {"objective": loss}
+
+    def empty(self, objective: Objective) -> xr.Dataset:
+        """(block), and each by example."""
+        removable = self._lesions(objective).removable
+        return xr.Dataset(
+            paired.empty(["block"], [len(removable)], objective),
+            {
+                "block": [block.name for block in removable],
+                "block_type": ("block", [block.type for block in removable], {"long_name": "type of the block"}),
+                "stage": ("block", [block.stage for block in removable]),
+                "removal": ("block", [block.removal for block in removable], {"long_name": "what is left out"}),
+            },
+        )
+
+    def ready(self, objective: Objective) -> Ready:
+        """The losses and hits of the whole network, computed as those without a block are."""
+        lesions = self._lesions(objective)
+        return Ready(lesions, objective.unit_by_unit(lesions.outputs))
+
+    def compute(self, ready: Ready, unit: Index) -> Values:
+        """One pass without the block."""
+        lesions, whole = ready
+        (block,) = unit
+        return paired.values(whole, lesions.objective.unit_by_unit(lambda x: lesions.outputs(x, without=block)))
+
+    def finish(self, result: xr.Dataset) -> xr.Dataset:
+        """With the changes and their intervals."""
+        return paired.summarised(result)
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The changes by each block."""
+        if "nll_change" not in result:
+            return []
+        return [
+            estimate
+            for i, name in enumerate(result["block"].values)
+            if result["done"].values[i]
+            for estimate in paired.estimates(result, {"block": i}, f"without {name}")
+        ]
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """How many images there are."""
+        return [f"of {result.sizes['example']} images"]
+
+    def _lesions(self, objective: Objective) -> Lesions:
+        from landscape.features.intervene import Lesions
+
+        return Lesions(objective, self.modules)
+
+
+def network_lesions(objective: Objective, **settings: Any) -> xr.Dataset:
+    """What the network loses without each of its blocks: `Lesion(**settings)` of `objective`.
+
+    Parameters
+    ----------
+    objective
+        The network and its examples.
+    settings
+        Those of `Lesion` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`; the
+        unit is a block.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims (block): nll, accuracy (without the block), mcnemar (the p-value of no change of the accuracy), done;
+        (block, bound): nll_change, accuracy_change; (block, example): loss_change, hit_change; and by block its
+        block_type, stage, and removal, what is left out: its branch, or the block.
+
+    Raises
+    ------
+    UserError
+        Where the blocks are not known and no modules are named, or the network works without none of them.
+    """
+    return Lesion.called(objective, settings)
