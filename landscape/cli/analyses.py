@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from landscape.analyses.base import Analysis
 from landscape.catalogue import CATALOGUE, entry_of
 from landscape.cli.options import RunSettings, default_of, options_of, settled
+from landscape.runtime.visible import say
 from landscape.study.subject import SubjectSettings
 
 CHECKPOINT = Annotated[Path, Parameter(help="Weights: .safetensors, a torch file (.pt, .pth, ...) or a folder.")]
@@ -100,7 +101,7 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
             if len(analyses) == 1:
                 raise
             if shown:
-                print("no test split found: no test accuracy")
+                say("no test split found: no test accuracy")
             continue
         groups.append(found.group)
         paces[found.group] = time.monotonic() - began
@@ -108,10 +109,10 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
         return
     held = store.load(run.out)
     for name in groups:
-        print(describe(name, held[name]))
+        say(describe(name, held[name]))
         if not held[name].get("done", xr.DataArray(True)).all():
-            print(_left(name, held[name], paces[name]))
-    print(f"wrote {run.out}")
+            say(_left(name, held[name], paces[name]))
+    say(f"wrote {run.out}")
     for picture in draw_file(run.out):
-        print(f"wrote {picture}")
-    print(table({run.out.stem: held}))
+        say(f"wrote {picture}")
+    say(table({run.out.stem: held}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 from landscape.cli.options import default_of, options_of, settled
 from landscape.pictures.look import Look, format_of
 from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.visible import say
 
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
 
@@ -35,9 +35,9 @@ def show(*files: Path) -> None:
         raise UserError("show needs a file: a checkpoint or a results file")
     results = [file for file in files if not is_checkpoint(file)]
     if len(results) > 1:
-        print(table({name: store.load(file) for name, file in by_name(results).items()}))
+        say(table({name: store.load(file) for name, file in by_name(results).items()}))
     for file in files if len(results) < 2 else [file for file in files if file not in results]:
-        print(describe_file(file))
+        say(describe_file(file))
 
 
 def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet: Quiet = False, look: Any) -> None:
@@ -74,9 +74,9 @@ def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet
     folders = {name: out or file.parent for name, file in named.items()}
     for place in written(figures, single, folders, look=chosen):
         if not quiet:
-            print(f"wrote {place}")
+            say(f"wrote {place}")
     for line in cautions(groups, quantity=chosen.quantity) if len(files) > 1 else []:
-        print(line, file=sys.stderr)
+        say(line, error=True)
 
 
 plot.__annotations__ = {
@@ -118,7 +118,7 @@ def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: 
         raise UserError(f"{out} has another surface already; choose another place with --out")
     store.save(out, surface=imported)
     if not quiet:
-        print(f"wrote {out}\n{describe('surface', imported)}")
+        say(f"wrote {out}\n{describe('surface', imported)}")
 
 
 def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nll", quiet: Quiet = False) -> None:
@@ -147,4 +147,4 @@ def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nl
         raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
     export_surface(groups[group], out, quantity=quantity)
     if not quiet:
-        print(f"wrote {out}")
+        say(f"wrote {out}")

@@ -15,6 +15,7 @@ from landscape.cli.options import option
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import noted, take_over
+from landscape.runtime.visible import say
 
 BEFORE = {"quickstart": "landscape.cli.studies:quickstart", "analyze": "landscape.cli.studies:analyze"}
 AFTER = {  # and between the two one for each analysis
@@ -59,7 +60,7 @@ def status(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as e:
         return _stopped(getattr(e, "number", signal.SIGINT), asked)
     except (UserError, CycloptsError) as e:
-        print(f"landscape: {_in_words(str(e))}", file=sys.stderr)
+        say(f"landscape: {_in_words(str(e))}", error=True)
         return 2
     except RuntimeError:
         if (number := noted()) is None or processes.size() == 1:
@@ -73,7 +74,7 @@ def _stopped(number: int, asked: str) -> int:
     why = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     more = "; continue with the same command" if asked in CATALOGUE or asked in STORING else ""
     if processes.rank() == 0:
-        print(f"landscape: {why}{more}", file=sys.stderr)
+        say(f"landscape: {why}{more}", error=True)
     return 128 + number
 
 

@@ -20,6 +20,7 @@ from landscape.cli.analyses import CHECKPOINT, report
 from landscape.cli.options import RunSettings, default_of, options_of, settled
 from landscape.linalg.search import Which
 from landscape.runtime.settings import Settings
+from landscape.runtime.visible import say
 from landscape.study.subject import SubjectSettings
 
 USUAL_BUDGET = timedelta(minutes=10)
@@ -140,8 +141,9 @@ def quickstart(
     from landscape.runtime.devices import chosen_device
     from landscape.study.quickstart import quickstart as run_quickstart
 
-    def say(text: str) -> None:
+    def told(text: str) -> None:
         if not quiet:
-            print(text)
+            say(text)
 
-    print(run_quickstart(out, seed=seed, effort=effort, device=chosen_device(device), progress=not quiet, say=say))
+    device = chosen_device(device)
+    say(run_quickstart(out, seed=seed, effort=effort, device=device, progress=not quiet, say=told))

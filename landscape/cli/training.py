@@ -14,6 +14,7 @@ from annotated_types import Ge
 from landscape.cli.options import default_of, options_of, settled
 from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.settings import Settings
+from landscape.runtime.visible import say
 from landscape.training.recipe import Recipe
 from landscape.training.recipe import recipe as named_recipe
 
@@ -111,7 +112,7 @@ def train(*, what: Any, how: Any) -> None:
             if first:
                 state.unlink(missing_ok=True)
                 if not asked.quiet:
-                    print(f"{out} has this training, finished; nothing to do")
+                    say(f"{out} has this training, finished; nothing to do")
             return
 
         def keep(epoch: int, now: nn.Module) -> None:
@@ -135,7 +136,7 @@ def train(*, what: Any, how: Any) -> None:
         state.unlink(missing_ok=True)
     if not asked.quiet:
         loss = trained.metadata["training_loss"][-1]
-        print(f"wrote {out}: training loss {loss:.4g}, {_test_accuracy(asked, recipe.seed, device)}")
+        say(f"wrote {out}: training loss {loss:.4g}, {_test_accuracy(asked, recipe.seed, device)}")
 
 
 def _untrained(model: str, recipe: Recipe, of: Mapping[str, int], dropping: bool) -> tuple[nn.Module, str]:

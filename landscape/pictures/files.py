@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from landscape.pictures.canvas import notes_of
 from landscape.pictures.look import LOOK, Look, styled
 from landscape.runtime.errors import UserError
+from landscape.runtime.files import replacing
 
 UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 DESCRIPTION = {"png": "Description", "pdf": "Subject", "svg": "Description"}
@@ -36,7 +38,8 @@ def save_picture(figure: Figure, path: Path, *, look: Look = LOOK) -> None:
     described = {**UNDATED[look.format], DESCRIPTION[look.format]: notes_of(figure) or None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with styled(look):
-            figure.savefig(path, format=look.format, metadata=described, **exact)
+        with styled(look), replacing(path, f".{look.format}") as part, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # as of an emoji: drawn as a box
+            figure.savefig(part, format=look.format, metadata=described, **exact)
     except OSError as e:
         raise UserError(f"cannot write pictures into {path.parent}: {e.strerror or e}; choose another place") from e

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from landscape.pictures import generic
 from landscape.pictures.canvas import hide_notes, relabel
 from landscape.pictures.files import save_picture, save_pictures
 from landscape.pictures.look import LOOK, Look, styled
+from landscape.pictures.names import drawable, plain
 from landscape.runtime.errors import UserError, near_matches
 from landscape.store.comparable import caution, differences
 
@@ -42,7 +44,7 @@ def draw_group(group: xr.Dataset, name: str, label: str = "", *, look: Look = LO
     entry = entry_of(group, name)
     if entry is None:
         return {}
-    return _drawn(_picture(entry.picture).draw, look, group, name, f"{label}: " if label else "")
+    return _drawn(_picture(entry.picture).draw, look, drawable(group), name, f"{plain(label)}: " if label else "")
 
 
 def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) -> Axes:
@@ -78,7 +80,7 @@ def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) ->
         from matplotlib import pyplot
 
         ax = pyplot.figure(layout="constrained").add_subplot()
-    drawn: Axes = picture(group, ax, title=look.title, look=look)
+    drawn: Axes = picture(drawable(group), ax, title=look.title, look=look)
     if not look.notes:
         hide_notes(drawn)
     relabel(drawn, look)
@@ -111,7 +113,8 @@ def compare(files: Files, *, look: Look = LOOK) -> dict[str, Figure]:
         entry = entry_of(next(iter(groups.values())), name)
         together = None if entry is None else getattr(_picture(entry.picture), "compare", None)
         if together is not None:
-            figures |= _drawn(together, look, groups, name)
+            named = {plain(label): drawable(group) for label, group in groups.items()}
+            figures |= _drawn(together, look, named, name)
     return figures
 
 
@@ -151,9 +154,13 @@ def written(
         save_picture(figure, single, look=look)
         return [single]
     places: list[Path] = []
+    stems: dict[tuple[Path, str], str] = {}
     for (label, name), figure in figures.items():
         folder = folders.get(label, next(iter(folders.values())))
-        places += save_pictures({name: figure}, folder, re.sub(r"[/\\\s]+", "_", label.strip("/.")), look=look)
+        usual = re.sub(r"[/\\\s]+", "_", label.strip("/.")) or "_"
+        tried = chain([usual], (f"{usual}_{i}" for i in count(2)))  # two labels may make one name
+        stem = next(s for s in tried if stems.setdefault((folder, s), label) == label)
+        places += save_pictures({name: figure}, folder, stem, look=look)
     return places
 
 

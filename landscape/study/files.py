@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +13,18 @@ from landscape.runtime.errors import UserError
 
 
 def by_name(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names without the ending, or where these are not enough to tell them apart, by their paths."""
-    stems = [path.stem for path in paths]
+    """Files by their names without the ending, or where these are not enough to tell them apart, by their paths.
+
+    Raises UserError for a file that is given twice.
+    """
+    for path in paths:
+        if sum(os.path.realpath(path) == os.path.realpath(other) for other in paths) > 1:
+            raise UserError(f"{path} is given twice; give each file once")
+    ways = [[path.stem, str(path.with_suffix("")), str(path)] for path in paths]
+    alike = [Counter(way) for way in zip(*ways, strict=True)]
     return {
-        stem if stems.count(stem) == 1 else str(path.with_suffix("")): path
-        for stem, path in zip(stems, paths, strict=True)
+        next(name for name, names in zip(way, alike, strict=True) if names[name] == 1): path
+        for way, path in zip(ways, paths, strict=True)
     }
 
 
