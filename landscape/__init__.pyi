@@ -35,6 +35,11 @@ from .models import list_models as list_models
 from .objective.objective import Objective as Objective
 from .objective.task import Classification as Classification
 from .objective.task import Task as Task
+from .objective.tasks import GaussianRegression as GaussianRegression
+from .objective.tasks import MultiLabel as MultiLabel
+from .objective.tasks import NextToken as NextToken
+from .objective.tasks import Regression as Regression
+from .objective.tasks import Segmentation as Segmentation
 from .pictures.look import Look as Look
 from .planes.plane import Plane as Plane
 from .planes.random import random_plane as random_plane

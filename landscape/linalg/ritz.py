@@ -86,7 +86,8 @@ def refuse_asymmetric(asymmetry: float, norm: float, dtype: torch.dtype) -> None
         raise UserError(
             f"the operator is not symmetric: <u, A v> and <v, A u> differ by {asymmetry:.2g} where its largest "
             f"eigenvalue is about {norm:.2g}; a Hessian is not where a second derivative is wrong, as torch's of "
-            "weight_norm is, or the loss draws random numbers, as dropout that is always on: take that out"
+            "weight_norm is, where the loss draws random numbers, as dropout that is always on, or where weights in "
+            "float64 meet a part in float32: take that out"
         )
 
 

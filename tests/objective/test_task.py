@@ -8,11 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from helpers import unchanged
+from helpers import dense, in_full, unchanged
 from torch import nn
-from torch.func import functional_call, hessian, jacrev
+from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 import landscape as ls
 from landscape.curvature.jackknife import FoldedCurvature, gradient_norm
@@ -158,36 +157,6 @@ def tokens_of(objective):
         return functional_call(objective.model, theta, (), x)["logits"][y != -100]
 
     return outputs, lambda logits: F.cross_entropy(logits, y[y != -100])
-
-
-def in_full(H):
-    return torch.stack([H(row) for row in torch.eye(H.n, dtype=H.objective.dtype)])
-
-
-def dense(objective, outputs, loss):
-    """H, G and H - G in full: of theta -> loss(outputs(theta)), by torch.func."""
-    theta = {name: p.detach() for name, p in objective.model.named_parameters()}
-
-    def loss_of_vector(vector):
-        parts = vector.split([p.numel() for p in theta.values()])
-        named = {name: part.view(p.shape) for (name, p), part in zip(theta.items(), parts, strict=True)}
-        return loss(outputs(named))
-
-    H = hessian(loss_of_vector)(torch.cat([p.reshape(-1) for p in theta.values()]))
-    f, form = pytree.tree_flatten(outputs(theta))
-    sizes = [t.numel() for t in f]
-    at = torch.cat([t.reshape(-1) for t in f])
-
-    def loss_of_outputs(vector):
-        parts = [part.view(t.shape) for part, t in zip(vector.split(sizes), f, strict=True)]
-        return loss(pytree.tree_unflatten(parts, form))
-
-    def flat_outputs(theta):
-        return torch.cat([t.reshape(-1) for t in pytree.tree_leaves(outputs(theta))])
-
-    J = torch.cat([j.flatten(1) for j in jacrev(flat_outputs)(theta).values()], 1)
-    G = J.T @ hessian(loss_of_outputs)(at) @ J
-    return {"hessian": H, "ggn": G, "residual": H - G}
 
 
 def test_classification_is_cross_entropy_to_the_bit(mlp, points):
