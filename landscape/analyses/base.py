@@ -7,6 +7,7 @@ processes, its line in `show`, the columns of tables, and its picture. To add on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -104,7 +105,7 @@ class Held(dict[str, xr.Dataset]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(Settings):
+class Analysis(Settings, ABC):
     """The base of every analysis: a frozen dataclass whose fields are its settings.
 
     A subclass says of which units its result consists (`empty`), computes one (`compute`), and turns the finished ones
@@ -121,6 +122,11 @@ class Analysis(Settings):
     @property
     def variant(self) -> str:
         """What a results file tells this from the usual form by; "" for the usual form."""
+        return ""
+
+    @property
+    def division(self) -> str:
+        """How the result is divided, as its variant ends with it, where each part has a row of its own; "" if not."""
         return ""
 
     @property
@@ -146,8 +152,8 @@ class Analysis(Settings):
         return subject.objective(self.examples)
 
     def prepare_several(self, subjects: Mapping[str, Subject]) -> Any:
-        """The same for an analysis of several checkpoints at once, by label."""
-        raise NotImplementedError
+        """The same for an analysis of several checkpoints at once: by label, on the same examples."""
+        return {label: subject.objective(self.examples) for label, subject in subjects.items()}
 
     def group_for(self, objective: Any) -> str:
         """The name of its group in a results file, once it is known what it is of."""
@@ -157,20 +163,20 @@ class Analysis(Settings):
         """What beside the settings fixes the numbers, for the stored configuration."""
         return {"objective": objective.config()}
 
+    @abstractmethod
     def empty(self, objective: Any) -> xr.Dataset:
         """The result with nothing computed: `done` is False over its units."""
-        raise NotImplementedError
 
     def ready(self, objective: Any) -> Any:
         """What `compute` is given: made once, and only where a unit is left to compute; by default the objective."""
         return objective
 
+    @abstractmethod
     def compute(self, ready: Any, unit: Index) -> Values:
         """The values of one unit by the names of the result's variables, independent of the other units.
 
         One that stopped within it, since the budget was spent, says so by "done": False.
         """
-        raise NotImplementedError
 
     def compute_together(self, ready: Any, units: Sequence[Index]) -> Sequence[Values]:
         """The values of neighbouring units, where computing several at once is cheaper."""

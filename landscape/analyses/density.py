@@ -10,16 +10,13 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
-from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Kind
-from landscape.analyses.estimates import Estimate
+from landscape.analyses.base import Examples, Values
 from landscape.analyses.moments import (
     MOMENTS,
+    Probing,
     empty_folds,
     errors,
     errors_over_mini_batches,
-    moment_estimates,
-    moment_remarks,
     penalty_trace,
 )
 from landscape.runtime.errors import UserError
@@ -63,7 +60,7 @@ class Probed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Density(Analysis):
+class Density(Probing):
     """The spectral density of the Hessian, by stochastic Lanczos quadrature.
 
     Each probe has entries +-1 (Rademacher); its nodes and weights are kept raw, the weights summing to 1 (Ghorbani et
@@ -84,16 +81,9 @@ class Density(Analysis):
         How many mini-batches are visited.
     density_samples
         Frozen examples for the density; by default all, of 128 at most.
-    kind
-        hessian; ggn, its Gauss-Newton part; residual, the rest.
-    chunk_size
-        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
-    seed
-        Of the probes.
     """
 
     name: ClassVar[str] = "density"
-    unit: ClassVar[str] = "probe"
     unstored: ClassVar[tuple[str, ...]] = ("chunk_size", "density_samples")
 
     probes: Annotated[int, Ge(1)] = 10
@@ -101,19 +91,11 @@ class Density(Analysis):
     batch_size: Annotated[int, Ge(1)] | None = None
     batches: Annotated[int, Ge(1)] | None = None
     density_samples: Annotated[int, Ge(1)] | None = None
-    kind: Kind = "hessian"
-    chunk_size: Annotated[int, Ge(1)] | None = None
-    seed: Annotated[int, Ge(0)] = 0
 
     def check(self) -> None:
         """Every mini-batch needs a probe."""
         if self.batch_size is not None and self.probes < (self.batches or 1):
             raise UserError(f"probes={self.probes} cannot visit {self.batches} mini-batches; take as many or more")
-
-    @property
-    def variant(self) -> str:
-        """Each form of the curvature beside the others."""
-        return "" if self.kind == "hessian" else self.kind
 
     @property
     def examples(self) -> Examples:
@@ -193,14 +175,6 @@ class Density(Analysis):
             else:
                 found |= errors(name, estimates, result[f"{name}_without_fold"].values[done])
         return result.assign(found)
-
-    def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The trace and the squared Frobenius norm."""
-        return moment_estimates(result)
-
-    def remarks(self, result: xr.Dataset) -> list[str]:
-        """The sources of the errors."""
-        return moment_remarks(result)
 
 
 def spectral_density(objective: Objective, **settings: Any) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,25 +11,24 @@ import xarray as xr
 from annotated_types import Ge
 from pydantic import BeforeValidator
 
+from landscape.analyses.curved import Curved
 from landscape.linalg.search import Search
 from landscape.objective.penalty import in_curvature
 
 if TYPE_CHECKING:
+    from landscape.analyses.estimates import Estimate
     from landscape.linalg.ritz import RitzPairs
     from landscape.objective.objective import Objective
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
-Kind = Literal["hessian", "ggn", "residual"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eigenvalues(Search):
+class Eigenvalues(Search, Curved):
     """A search for eigenvalues: of which curvature, and of which parameters.
 
     Parameters
     ----------
-    kind
-        hessian; ggn, its Gauss-Newton part; residual, the rest.
     per
         layer or stage: the spectrum of each one's parameters by itself.
     parameters
@@ -38,15 +37,14 @@ class Eigenvalues(Search):
         Of the random starts.
     """
 
-    kind: Kind = "hessian"
     per: Literal["layer", "stage"] | None = None
     parameters: Patterns | None = None
     seed: Annotated[int, Ge(0)] = 0
 
     @property
-    def form(self) -> str:
-        """The curvature's name where it is not the Hessian."""
-        return "" if self.kind == "hessian" else self.kind
+    def division(self) -> str:
+        """By layer or stage, each of which has a row of its own in tables."""
+        return f"per_{self.per}" if self.per else ""
 
     def parts(self, objective: Objective) -> dict[str, list[str]]:
         """The names of the parameters of each part; all under "" without `per`."""
@@ -76,6 +74,13 @@ def empty_pairs(units: Mapping[str, Sequence[Any]], k: int) -> xr.Dataset:
         "done": (dims, np.zeros(shape, bool), {"long_name": "computed"}),
     }
     return xr.Dataset(variables, {**{dim: (dim, list(c)) for dim, c in units.items()}, "rank": np.arange(k)})
+
+
+def by_part(result: xr.Dataset, estimates: Callable[[xr.Dataset], list[Estimate]]) -> Mapping[str, list[Estimate]]:
+    """The estimates of each part of a divided result, or of the whole one under ""."""
+    if "part" not in result.dims:
+        return {"": estimates(result)}
+    return {str(part): estimates(result.sel(part=part)) for part in result["part"].values}
 
 
 def recorded(pairs: RitzPairs, k: int) -> dict[str, Any]:

@@ -6,11 +6,15 @@ probes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge
 
+from landscape.analyses.base import Analysis
+from landscape.analyses.curved import Curved
 from landscape.analyses.estimates import Estimate
 from landscape.objective.clusters import jackknife_sem, mean_and_sem, numbered, sem_within
 from landscape.objective.penalty import in_trace
@@ -68,27 +72,49 @@ def _named(name: str, total: float, over_probes: float, over_examples: float) ->
     return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": known}
 
 
-def moment_estimates(result: xr.Dataset) -> list[Estimate]:
-    """The trace and the squared Frobenius norm of a group, each with the standard error of both sources."""
-    return [
-        Estimate(
-            name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
-            sem=float(result.get(f"{name}_sem", np.nan)), n=int(result["done"].sum()), counts="probes",
-            how="standard error over probes and, by jackknife, over examples", column=False,
-        )
-        for name, text in MOMENTS.items()
-        if name in result
-    ]  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Probing(Curved, Analysis):
+    """Moments of the curvature from random probes.
 
+    Parameters
+    ----------
+    chunk_size
+        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+    seed
+        Of the probes.
+    """
 
-def moment_remarks(result: xr.Dataset) -> list[str]:
-    """How much of each error is over probes, and how much over examples; and the penalty in it."""
-    said = []
-    for name, text in MOMENTS.items():
-        sources = [
-            f"{float(result[f'{name}_sem_{source}']):.2g} over {source}"
-            for source in ("probes", "examples")
-            if float(result.get(f"{name}_sem_{source}", np.nan)) > 0
-        ]
-        said.append(f"error of the {text}: {', '.join(sources)}" if sources else "")
-    return [*filter(None, said), in_trace(result)]
+    unit: ClassVar[str] = "probe"
+    unstored: ClassVar[tuple[str, ...]] = ("chunk_size",)
+
+    chunk_size: Annotated[int, Ge(1)] | None = None
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def variant(self) -> str:
+        """Each form of the curvature beside the others."""
+        return self.form
+
+    def estimates(self, result: xr.Dataset) -> list[Estimate]:
+        """The trace and the squared Frobenius norm, each with the standard error of both sources."""
+        return [
+            Estimate(
+                name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
+                sem=float(result.get(f"{name}_sem", np.nan)), n=int(result["done"].sum()), counts="probes",
+                how="standard error over probes and, by jackknife, over examples", column=False,
+            )
+            for name, text in MOMENTS.items()
+            if name in result
+        ]  # fmt: skip
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """How much of each error is over probes, and how much over examples; and the penalty in it."""
+        said = []
+        for name, text in MOMENTS.items():
+            sources = [
+                f"{float(result[f'{name}_sem_{source}']):.2g} over {source}"
+                for source in ("probes", "examples")
+                if float(result.get(f"{name}_sem_{source}", np.nan)) > 0
+            ]
+            said.append(f"error of the {text}: {', '.join(sources)}" if sources else "")
+        return [*filter(None, said), in_trace(result)]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import xarray as xr
 
-from landscape.analyses.base import Subject
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.spectrum import Spectrum
 from landscape.analyses.summaries import ADDED, summarize
@@ -28,10 +27,6 @@ class Series(Spectrum):
 
     name: ClassVar[str] = "series"
     several: ClassVar[bool] = True
-
-    def prepare_several(self, subjects: Mapping[str, Subject]) -> dict[str, Objective]:
-        """The loss of each network on the same examples, by label."""
-        return {label: subject.objective(self.examples) for label, subject in subjects.items()}
 
     def run(self, objective: Any, *, stored: xr.Dataset | None = None, work: Work | None = None) -> xr.Dataset:
         """The spectra of objectives by label, along a leading dim checkpoint.

@@ -12,7 +12,7 @@ import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Eigenvalues, empty_pairs, pairs_remarks, recorded
+from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.summaries import ADDED, summarize, summary_estimates
 from landscape.runtime.errors import UserError
@@ -75,7 +75,7 @@ class Spectrum(Eigenvalues, Analysis):
     def variant(self) -> str:
         """Each form of the curvature, method and division beside the others, not in their place."""
         method = self.method if self.method != "lanczos" else ""
-        return "_".join(filter(None, (self.form, method, f"per_{self.per}" if self.per else "")))
+        return "_".join(filter(None, (self.form, method, self.division)))
 
     @property
     def examples(self) -> Examples:
@@ -121,6 +121,10 @@ class Spectrum(Eigenvalues, Analysis):
         from landscape.runtime.arithmetic import exact_arithmetic
 
         return exact_arithmetic()
+
+    def compute(self, ready: Objective, unit: Index) -> Values:
+        """One mini-batch of one part."""
+        return self.compute_together(ready, [unit])[0]
 
     def compute_together(self, objective: Objective, units: Sequence[Index]) -> list[Values]:
         """The eigenpairs of some mini-batches of one part."""
@@ -169,9 +173,13 @@ class Spectrum(Eigenvalues, Analysis):
         result = result.drop_vars(ADDED, errors="ignore")
         return result.assign(summarize(result))
 
+    def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
+        """Those of each layer or stage, where it is divided."""
+        return by_part(result, self.estimates)
+
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The NLL of the mini-batches, the extremes, NEP and APE; of a division by layer or stage see its picture."""
-        return [] if self.per else summary_estimates(result)
+        """The NLL of the mini-batches, the extremes, NEP and APE; none of all parts together."""
+        return [] if "part" in result.dims else summary_estimates(result)
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What did not converge."""

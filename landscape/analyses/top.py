@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
+import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Eigenvalues, empty_pairs, pairs_remarks, recorded
+from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.store.units import Index, Work
 
@@ -56,7 +57,7 @@ class Top(Eigenvalues, Analysis):
     @property
     def variant(self) -> str:
         """Each form of the curvature and division beside the others."""
-        return "_".join(filter(None, (self.form, f"per_{self.per}" if self.per else "")))
+        return "_".join(filter(None, (self.form, self.division)))
 
     @property
     def examples(self) -> Examples:
@@ -89,18 +90,29 @@ class Top(Eigenvalues, Analysis):
         )
         return recorded(pairs, self.k)
 
+    def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
+        """Those of each layer or stage, where it is divided."""
+        return by_part(result, self.estimates)
+
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The largest and the smallest eigenvalue that were found, each with its residual as its bound."""
-        if self.per or not result["done"].all():
+        """The largest and the smallest eigenvalue that were found, each with its residual as its bound; of a search
+        that is not finished those so far.
+        """
+        if "part" in result.dims or not np.isfinite(result["eigenvalue"]).any():
             return []
         e, r = result["eigenvalue"].values, result["residual"].values
         found = []
-        for name, i in (("largest of the whole data", e.argmax()), ("smallest of the whole data", e.argmin())):
-            note = "" if result["converged"].values[i] else "not converged"
+        for name, i in (
+            ("largest of the whole data", np.nanargmax(e)),
+            ("smallest of the whole data", np.nanargmin(e)),
+        ):
+            reservations = ("" if result["done"] else "the search is not finished",
+                            "" if result["converged"].values[i] else "not converged")  # fmt: skip
             found.append(
                 Estimate(
                     name=name, value=float(e[i]), low=float(e[i] - r[i]), high=float(e[i] + r[i]), confidence=1.0,
-                    how="residual: a true eigenvalue of these examples lies within", note=note, column=False,
+                    how="residual: a true eigenvalue of these examples lies within",
+                    note=", ".join(filter(None, reservations)), column=bool(self.per),
                 )
             )  # fmt: skip
         return found

@@ -10,10 +10,8 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
-from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Kind
-from landscape.analyses.estimates import Estimate
-from landscape.analyses.moments import MOMENTS, empty_folds, errors, moment_estimates, moment_remarks, penalty_trace
+from landscape.analyses.base import Examples, Values
+from landscape.analyses.moments import MOMENTS, Probing, empty_folds, errors, penalty_trace
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index
@@ -36,7 +34,7 @@ class Sketch(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(Analysis):
+class Trace(Probing):
     """Trace and Frobenius norm of the Hessian on the whole frozen data, with errors over probes and over examples.
 
     Example: landscape trace vit.safetensors --data digits --out vit.h5
@@ -50,28 +48,12 @@ class Trace(Analysis):
         finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and ||H Q||_F^2 exactly, and probes
         estimate what is left (Meyer et al., arXiv:2010.09649, alg. 1): far less variance where few eigenvalues carry
         the trace. Of a network's outliers that is so; where the spectrum is flat, Hutchinson's more probes win.
-    kind
-        hessian; ggn, its Gauss-Newton part; residual, the rest.
-    chunk_size
-        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
-    seed
-        Of the probes.
     """
 
     name: ClassVar[str] = "trace"
-    unit: ClassVar[str] = "probe"
-    unstored: ClassVar[tuple[str, ...]] = ("chunk_size",)
 
     products: Annotated[int, Ge(1)] = 60
     estimator: Literal["hutchinson", "hutch++"] = "hutch++"
-    kind: Kind = "hessian"
-    chunk_size: Annotated[int, Ge(1)] | None = None
-    seed: Annotated[int, Ge(0)] = 0
-
-    @property
-    def variant(self) -> str:
-        """Each form of the curvature beside the others."""
-        return "" if self.kind == "hessian" else self.kind
 
     @property
     def examples(self) -> Examples:
@@ -160,14 +142,6 @@ class Trace(Analysis):
             found[name] = float(estimates.mean()) if done.any() else np.nan
             found |= errors(name, estimates, result[f"{name}_without_fold"].values[done])
         return result.assign(found)
-
-    def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The trace and the squared Frobenius norm."""
-        return moment_estimates(result)
-
-    def remarks(self, result: xr.Dataset) -> list[str]:
-        """The sources of the errors."""
-        return moment_remarks(result)
 
 
 def hessian_trace(objective: Objective, **settings: Any) -> xr.Dataset:

@@ -13,6 +13,8 @@ from landscape.analyses.estimates import Estimate
 from landscape.catalogue import CATALOGUE, settings_of
 from landscape.objective.clusters import LEAST_UNITS
 
+MOST_ROWS = 8  # that one line on a group has room for
+
 
 def provenance(group: xr.Dataset) -> dict[str, Any]:
     """Where the network of a group came from; empty where the group does not say."""
@@ -33,9 +35,11 @@ def describe(name: str, group: xr.Dataset) -> str:
     if "done" in group:
         done = group["done"].values
         parts.append(f"{done.sum()} of {done.size} done")
-    for label, estimates in settings.rows(group).items():
+    rows = settings.rows(group)
+    for label, estimates in rows.items() if len(rows) <= MOST_ROWS else ():
         said = ", ".join(f"{e.symbol or e.name} {e}" for e in estimates)
         parts.append(f"{label}: {said}" if label and said else said)
+    parts.append(f"{len(rows)} rows, as a table has them" if len(rows) > MOST_ROWS else "")
     parts += settings.remarks(group)
     return f"{name}: " + "; ".join(p for p in parts if p)
 
@@ -97,15 +101,16 @@ def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterable[Row]:
     parameters = next((p for g in groups.values() if (p := provenance(g).get("parameters"))), None)
     size = f"{parameters:,}" if parameters else "-"
     rows: dict[str, dict[str, Estimate]] = {"": {}}
+    of_parts: set[str] = set()
     order = list(CATALOGUE)
     known = {group: s for group, data in groups.items() if (s := settings_of(data, group)) is not None}
     for group, settings in sorted(known.items(), key=lambda item: order.index(item[1].name)):
+        kept = group.removesuffix(settings.division) if settings.division else group
+        variant = kept.removeprefix(settings.name).strip("_").replace("_", " ")
         for label, estimates in settings.rows(groups[group]).items():
-            prefix = (
-                f"{group.removeprefix(settings.name).strip('_').replace('_', ' ')} " if group != settings.name else ""
-            )
+            of_parts |= {label} if settings.division else set()
             cells = rows.setdefault(label, {})
-            cells |= {prefix + e.name: e for e in estimates if e.column}
+            cells |= {f"{variant} {e.name}".strip(): e for e in estimates if e.column}
     for label, cells in rows.items():
         if cells or (not label and len(rows) == 1):
-            yield f"{name}: {label}" if label else name, size, cells
+            yield f"{name}: {label}" if label else name, "-" if label in of_parts else size, cells
