@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import xarray as xr
 
+from landscape.analyses.eigenvalues import by_part
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.spectrum import Spectrum
 from landscape.analyses.summaries import ADDED, summarize
@@ -62,7 +63,11 @@ class Series(Spectrum):
         """Those of the spectrum of each checkpoint."""
         if "checkpoint" not in result.coords:
             return {}
-        return {str(label): self.estimates(result.sel(checkpoint=label)) for label in result["checkpoint"].values}
+        return {
+            f"{label}: {part}" if part else str(label): estimates
+            for label in result["checkpoint"].values
+            for part, estimates in by_part(result.sel(checkpoint=label), self.estimates).items()
+        }
 
 
 def _taken(series: xr.Dataset | None, label: str) -> xr.Dataset:

@@ -8,7 +8,7 @@ import xarray as xr
 import landscape as ls
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.study import drawing as draw
-from landscape.study.words import describe
+from landscape.study.words import describe, table
 
 matplotlib.use("Agg")
 
@@ -48,3 +48,26 @@ def test_a_regression_has_no_accuracy_to_tell():
     assert describe("test", test).endswith("test accuracy -; of 20 examples")
     all_right = test.assign(accuracy=1.0, accuracy_sem=0.0)
     assert describe("test", all_right).endswith("test accuracy 100.0%; of 20 examples")
+
+
+def test_parts_have_rows_of_their_own_in_tables(mlp, points):
+    """Those of a spectrum and of a whole-data search side by side, under the columns that a whole network has."""
+    objective = ls.Objective(mlp, points)
+    groups = {
+        "spectrum": ls.hessian_spectrum(objective, batch_size=3, k=2),
+        "spectrum_per_layer": ls.hessian_spectrum(objective, batch_size=3, k=2, per="layer"),
+        "top_ggn_per_layer": ls.hessian_top(objective, k=2, per="layer", kind="ggn"),
+    }
+    heading, whole, *parts = table({"net": groups}).split("\n")
+    assert [line.split()[:2] for line in parts if line.startswith("net: ")] == [["net:", "0"], ["net:", "3"]]
+    assert heading.count("  largest  ") == 1
+    assert "ggn largest of the whole data" in heading
+    assert whole.startswith("net ")
+    for row, part in enumerate(("0", "3")):
+        summary = groups["spectrum_per_layer"]["summary"].sel(part=part, statistic="largest").values
+        e = groups["top_ggn_per_layer"]["eigenvalue"].sel(part=part).values
+        assert f"{summary[0]:.3g} [" in parts[row]
+        assert f"{e.max():.3g} [" in parts[row]
+    described = describe("top_ggn_per_layer", groups["top_ggn_per_layer"])
+    assert "0: largest of the whole data" in described
+    assert "3: largest of the whole data" in described
