@@ -7,6 +7,7 @@ from .analyses.estimates import Estimate as Estimate
 from .analyses.fourier import Fourier as Fourier
 from .analyses.lesion import Lesion as Lesion
 from .analyses.lesion import network_lesions as network_lesions
+from .analyses.placement import Placement as Placement
 from .analyses.robustness import Robustness as Robustness
 from .analyses.robustness import network_robustness as network_robustness
 from .analyses.series import Series as Series

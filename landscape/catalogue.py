@@ -43,6 +43,7 @@ class Entry:
 CATALOGUE: dict[str, Entry] = {
     "test": Entry("landscape.analyses.test:Test", "landscape.pictures.reliability"),
     "robustness": Entry("landscape.analyses.robustness:Robustness", "landscape.pictures.robustness"),
+    "placement": Entry("landscape.analyses.placement:Placement", "landscape.pictures.placement"),
     "lesion": Entry("landscape.analyses.lesion:Lesion", "landscape.pictures.lesion"),
     "surface": Entry("landscape.analyses.surface:Surface", "landscape.pictures.surfaces"),
     "spectrum": Entry("landscape.analyses.spectrum:Spectrum", "landscape.pictures.spectra"),

@@ -1,0 +1,53 @@
+"""In which order attention may replace convolutions, by each kind of evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from landscape.analyses.placement import in_order
+from landscape.pictures.canvas import COLORS, MARKERS, new_figure, note_above
+
+
+def plot_placement(placement: xr.Dataset, ax: Axes) -> None:
+    """The place of each block in every order, with intervals over images; the blocks in the order of all evidence."""
+    names = in_order(placement, "together")
+    shown = placement.sel(block=names)
+    orders, count = [str(o) for o in placement["order"].values], len(names)
+    for i, order in enumerate(orders):
+        estimate, low, high = 1 + (count - 1) * shown["rank"].sel(order=order).values.T
+        y = np.arange(count) + (i - (len(orders) - 1) / 2) * 0.15
+        look: dict[str, Any] = {
+            "fmt": MARKERS[i],
+            "color": COLORS[i] if order != "study" else "0.35",
+            "markersize": 4.5,
+        }
+        if order == "study":
+            ax.errorbar(estimate, y, markerfacecolor="white", label="study's rule", **look)
+            continue
+        bars = np.maximum([estimate - low, high - estimate], 0)
+        ax.errorbar(estimate, y, xerr=bars, capsize=2, lw=1.1, label=order, **look)
+    for border in range(count - 1):
+        ax.axhline(border + 0.5, color="0.9", lw=0.6)
+    ax.set_yticks(range(count), names, fontsize="small" if count <= 20 else "xx-small")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="place in the order, the first to replace at 1", ylim=(count - 0.5, -0.5), xlim=(0.5, count + 0.5))
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+    """The picture of a `placement` group."""
+    if "rank" not in group:
+        return {}
+    figure, ax = new_figure(5.4, max(3.2, 1.8 + 0.36 * group.sizes["block"]))
+    ax.set_title(f"{prefix}which convolution first\n")
+    plot_placement(group, ax)
+    value, low, high = group["concordance"].values
+    agreement = f"agreement of the evidence: W = {value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else ""
+    note_above(ax, "\n".join(filter(None, [agreement, "bars: 95 % over images"])))
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=3)
+    return {name: figure}
