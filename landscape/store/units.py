@@ -69,7 +69,8 @@ class Work:
     save_every
         Seconds; by default SAVE_EVERY.
     budget
-        Seconds after which no further unit is begun; None for no bound. At least one unit is computed.
+        Seconds after which no further unit is begun; None for no bound. At least one unit is computed, or of a unit
+        that keeps its state aside a part: a search for eigenvalues stops between two products.
     progress
         Whether a progress bar is shown.
     """

@@ -39,3 +39,18 @@ def test_a_surface_cut_short_is_a_coarser_one(mlp, points):
     found, truth = (s["measure"].sel(quantity="positive_curvature", bound="estimate").values for s in (part, coarse))
     np.testing.assert_allclose(found, truth)
     assert ls.evaluate_surface(objective, plane, partial=part, **settings).identical(whole)
+
+
+def test_a_search_cut_short_has_the_pairs_so_far(mlp, points):
+    objective, settings = ls.Objective(mlp, points), {"k": 3, "tol": 1e-3}
+    whole = ls.hessian_top(objective, **settings)
+    part = ls.hessian_top(objective, budget=0.0, **settings)
+    assert not part["done"]
+    assert not part["complete"]
+    assert int(part["products"]) == 1
+    assert np.isfinite(part["eigenvalue"]).values.tolist() == [True, False, False]
+    largest, smallest = ls.Top(**settings).estimates(part)
+    assert largest.note == "the search is not finished, not converged"
+    assert largest.value == smallest.value == float(part["eigenvalue"][0])
+    assert ls.Top(**settings).estimates(whole)[0].note == ""
+    assert ls.hessian_top(objective, partial=part, **settings).identical(whole)
