@@ -25,6 +25,8 @@ from .analyses.top import Top as Top
 from .analyses.top import hessian_top as hessian_top
 from .analyses.trace import Trace as Trace
 from .analyses.trace import hessian_trace as hessian_trace
+from .analyses.trajectory import Trajectory as Trajectory
+from .analyses.trajectory import training_trajectory as training_trajectory
 from .analyses.variance import Variance as Variance
 from .checkpoints.load import load_checkpoint as load_checkpoint
 from .checkpoints.read import save_checkpoint as save_checkpoint

@@ -52,6 +52,7 @@ CATALOGUE: dict[str, Entry] = {
     "trace": Entry("landscape.analyses.trace:Trace", "landscape.pictures.trace"),
     "sharpness": Entry("landscape.analyses.sharpness:Sharpness", "landscape.pictures.sharpness"),
     "connectivity": Entry("landscape.analyses.connectivity:Connectivity", "landscape.pictures.connectivity"),
+    "trajectory": Entry("landscape.analyses.trajectory:Trajectory", "landscape.pictures.trajectory"),
     "fourier": Entry("landscape.analyses.fourier:Fourier", "landscape.pictures.fourier"),
     "variance": Entry("landscape.analyses.variance:Variance", "landscape.pictures.variance"),
     "similarity": Entry("landscape.analyses.similarity:Similarity", "landscape.pictures.similarity"),

@@ -87,6 +87,27 @@ def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: S
                 t.copy_(theta[name])
 
 
+@contextmanager
+def replaced(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block, `model` has the parameters and buffers of `state`; after it its own, to the bit.
+
+    In place: hand in a private copy. Raises ValueError for a state of other names or shapes.
+    """
+    tensors = model.state_dict()
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in state.items()}:
+        raise ValueError("the state is of another network")
+    own = {name: t.detach().clone() for name, t in tensors.items()}
+    try:
+        with torch.no_grad():
+            for name, t in tensors.items():
+                t.copy_(state[name])
+        yield
+    finally:
+        with torch.no_grad():
+            for name, t in tensors.items():
+                t.copy_(own[name])
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes, in order."""
     digest = hashlib.sha256()

@@ -35,7 +35,7 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Ax
     Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order. A point is
     hollow where some of the checkpoint's eigenvalues have not converged.
     """
-    series, what = _by_number(series)
+    series, what = by_number(series)
     names = [str(name) for name in series["checkpoint"].values]
     at = series["number"].values if what is not None else np.arange(len(names))
     statistics = statistics_of(series)
@@ -80,7 +80,7 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     found = differences(series)
     unsure: list[np.ndarray] = []
     for i, (name, one) in enumerate(series.items()):
-        one, _ = _by_number(one)
+        one, _ = by_number(one)
         label = filled_lines([name, *distinctions(found, name)], 32)
         statistics = statistics_of(one)
         assert statistics is not None
@@ -115,7 +115,7 @@ def _hollow_note(hollow: np.ndarray) -> str:
     return "hollow: with eigenvalues that have not converged" if hollow.any() else ""
 
 
-def _by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
+def by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
     """A series in the order of the one number in which its checkpoints' names differ, as the coordinate `number`, and
     what stands before it; as it is, and None, where they do not differ in one number alone.
     """

@@ -32,6 +32,7 @@ QUICK = {
     "density": ("--probes", 4, "--steps", 5, "--density-samples", 64),
     "trace": ("--products", 16, "--samples", 64),
     "connectivity": ("--samples", 64, "--points", 3, "--steps", 3, "--batch-size", 16),
+    "trajectory": ("--samples", 48, "--max-products", 20),
     "placement": ("--images", 48),
     "sharpness": ("--batches", 3, "--batch-size", 16, "--radii", 3, "--steps", 3, "--directions", 2),
 }
