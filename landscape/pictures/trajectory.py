@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.penalty import in_curvature
 from landscape.pictures.axes import log_axis, name_ticks, symlog
-from landscape.pictures.canvas import COLORS, MARKERS, note_above, style
+from landscape.pictures.canvas import COLORS, MARKERS, fitted, note_above, style
 from landscape.pictures.series import by_number
 
 
@@ -73,7 +73,7 @@ def plot_along(trajectory: xr.Dataset, ax: Axes, variable: str, *, i: int = 0, l
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The picture of a `trajectory` group: the path, the loss and the curvature along it."""
-    figure = Figure(figsize=(13.2, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=fitted(13.2, 4.2), layout="constrained")
     polar: Any = figure.add_subplot(1, 3, 1, projection="polar")
     plot_polar(group, polar, title=f"{prefix}path of the training")
     loss, curvature = figure.add_subplot(1, 3, 2), figure.add_subplot(1, 3, 3)
@@ -97,7 +97,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll
 
 def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
     """The paths of several trainings, each around its own end."""
-    figure = Figure(figsize=(6.4, 5.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=fitted(6.4, 5.0), layout="constrained")
     ax: Any = figure.add_subplot(projection="polar")
     for i, (label, group) in enumerate(groups.items()):
         plot_polar(group, ax, color=False, i=i, label=label, title="Paths of trainings, each around its own end")
