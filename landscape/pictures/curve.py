@@ -18,13 +18,7 @@ from landscape.surfaces.topology import describe_minima
 
 
 def plot_curve(
-    surface: xr.Dataset,
-    ax: Axes,
-    *,
-    title: str | None = None,
-    look: Look = LOOK,
-    name: str | None = None,
-    i: int = 0,
+    surface: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK, name: str | None = None, i: int = 0
 ) -> Axes:
     """A `surface` group of one dimension: the quantity along the line with a band of one standard error over examples,
     the accuracy (right) where it is known, and diverged points on the upper edge.
@@ -71,15 +65,7 @@ def plot_curve(
         ax.axvline(0, color="0.6", lw=0.8, zorder=0)
     handles, labels = ax.get_legend_handles_labels()
     if quantity != "accuracy" and "accuracy" in surface and surface["accuracy"].notnull().any():
-        right = ax.twinx()
-        accuracy = 100 * surface["accuracy"].values
-        right.plot(x, accuracy, **style(i + 1), lw=1.2, label="accuracy (right)")
-        if "accuracy_sem" in surface:
-            error = 100 * surface["accuracy_sem"].values
-            right.fill_between(
-                x, accuracy - error, accuracy + error, color=style(i + 1)["color"], alpha=0.2, linewidth=0
-            )
-        right.set(ylabel="accuracy (%)", ylim=(0, 104))
+        right = _accuracy_beside(surface, ax, style(i + 1))
         handles, labels = (a + b for a, b in zip((handles, labels), right.get_legend_handles_labels(), strict=True))
     if len(labels) > 1:
         ax.legend(
@@ -89,3 +75,14 @@ def plot_curve(
         ax, packed([settings_line(surface), *below, *describe_measures(surface), *describe_minima(surface)], room(ax))
     )
     return ax
+
+
+def _accuracy_beside(surface: xr.Dataset, ax: Axes, drawn: dict[str, Any]) -> Axes:
+    right = ax.twinx()
+    x, accuracy = surface["x"].values, 100 * surface["accuracy"].values
+    right.plot(x, accuracy, **drawn, lw=1.2, label="accuracy (right)")
+    if "accuracy_sem" in surface:
+        error = 100 * surface["accuracy_sem"].values
+        right.fill_between(x, accuracy - error, accuracy + error, color=drawn["color"], alpha=0.2, linewidth=0)
+    right.set(ylabel="accuracy (%)", ylim=(0, 104))
+    return right

@@ -43,7 +43,7 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    sweep(path)
     part = path.with_name(f".{path.name[:100]}.{_here()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}")
     try:
         yield part
@@ -57,7 +57,7 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
             part.unlink()
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Remove the parts of `path` whose process is gone, or which nothing was written to for a day."""
     for part in path.parent.glob(f".{_escaped(path.name[:100])}.*.part*"):
         machine, _, rest = part.name.removeprefix(f".{path.name[:100]}.").partition("-")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from landscape.runtime.files import replacing, say_once
+from landscape.runtime.files import replacing, say_once, sweep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,10 @@ class Aside:
 
     def kept(self) -> Mapping[str, np.ndarray] | None:
         """The state that is there, read array by array; None for none, with a word where it is not to be used."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            return None
+        sweep(self.path)  # a kill within a write leaves a part, perhaps of gigabytes
+        if not self.path.exists():
             return None
         try:
             _check(self.path)

@@ -58,6 +58,7 @@ def test_killed_it_gives_the_same(whole, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "passed over" not in done.stderr
     assert not files(again)
+    assert not [path.name for path in tmp_path.iterdir() if ".part" in path.name], "no half-written state is left"
     same(out, again)
     if name == "top":
         assert products() <= int(ls.load(out)["top"]["products"]) - 6, "those before the kill are not made again"
