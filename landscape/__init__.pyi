@@ -3,6 +3,7 @@ from .analyses.connectivity import Connectivity as Connectivity
 from .analyses.connectivity import mode_connectivity as mode_connectivity
 from .analyses.density import Density as Density
 from .analyses.density import spectral_density as spectral_density
+from .analyses.dynamics import Dynamics as Dynamics
 from .analyses.estimates import Estimate as Estimate
 from .analyses.fourier import Fourier as Fourier
 from .analyses.lesion import Lesion as Lesion

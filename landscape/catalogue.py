@@ -56,6 +56,7 @@ CATALOGUE: dict[str, Entry] = {
     "fourier": Entry("landscape.analyses.fourier:Fourier", "landscape.pictures.fourier"),
     "variance": Entry("landscape.analyses.variance:Variance", "landscape.pictures.variance"),
     "similarity": Entry("landscape.analyses.similarity:Similarity", "landscape.pictures.similarity"),
+    "dynamics": Entry("landscape.analyses.dynamics:Dynamics", "landscape.pictures.dynamics"),
     "series": Entry("landscape.analyses.series:Series", "landscape.pictures.series"),
 }
 

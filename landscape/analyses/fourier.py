@@ -269,7 +269,10 @@ def _of_study(result: xr.Dataset) -> list[Estimate | None]:
                     counts="folds of the images", how=f"jackknife over {folds} folds of the images")  # fmt: skip
     step = Means(*(np.diff(part, axis=-1, prepend=np.nan) for part in level))
     same = result["same_size"].values.astype(bool)
-    return [last, *(of_type(result, step, which, f"its step over {which}", among=same) for which in types(result))]
+    return [
+        last,
+        *(of_type(result, step, which, f"step of ln amplitude over {which}", among=same) for which in types(result)),
+    ]
 
 
 def _present(found: Sequence[Estimate | None]) -> list[Estimate]:

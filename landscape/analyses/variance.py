@@ -95,7 +95,7 @@ class Variance(Blockwise):
         last = Estimate(name=f"{self._text} at the end", value=value, low=low, high=high, n=folds,
                         counts="folds of the images", how=f"jackknife over {folds} folds of the images")  # fmt: skip
         step = steps(result, here)
-        each = [of_type(result, step, which, f"its step over {which}") for which in types(result)]
+        each = [of_type(result, step, which, f"step of the variance over {which}") for which in types(result)]
         return [last, *(e for e in each if e is not None)]
 
     def remarks(self, result: xr.Dataset) -> list[str]:
@@ -104,7 +104,7 @@ class Variance(Blockwise):
         step = over_folds(steps(result, levels(result, self.definition))) if result["done"].any() else None
         for estimate in self.estimates(result)[1:]:
             assert step is not None
-            which = estimate.name.removeprefix("its step over ")
+            which = estimate.name.removeprefix("step of the variance over ")
             here = step[(result["block_type"].values == which) & np.isfinite(step[:, 0])]
             lower, higher = int((here[:, 2] < 0).sum()), int((here[:, 1] > 0).sum())
             said.append(f"{which}: {verdict(estimate, 'lowers it', 'raises it')} "

@@ -17,7 +17,11 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import noted, take_over
 from landscape.runtime.visible import say
 
-BEFORE = {"quickstart": "landscape.cli.studies:quickstart", "analyze": "landscape.cli.studies:analyze"}
+BEFORE = {
+    "quickstart": "landscape.cli.studies:quickstart",
+    "analyze": "landscape.cli.studies:analyze",
+    "inspect": "landscape.cli.inspect:inspect",
+}
 AFTER = {  # and between the two one for each analysis
     "train": "landscape.cli.training:train",
     "plot": "landscape.cli.files:plot",
@@ -26,7 +30,7 @@ AFTER = {  # and between the two one for each analysis
     "export": "landscape.cli.files:export",
 }
 
-STORING = ("quickstart", "analyze", "train")  # and every analysis: what they have computed is kept
+STORING = ("quickstart", "analyze", "inspect", "train")  # and every analysis: what they have computed is kept
 
 
 def application(asked: str = "") -> App:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from landscape.pictures.canvas import COLORS
+from landscape.pictures.canvas import COLORS, MARKERS
 
-LOOKS: dict[str, dict[str, Any]] = {
-    "stem": {"color": COLORS[6], "marker": "P"},
-    "convolution": {"color": COLORS[1], "marker": "s"},
-    "attention": {"color": COLORS[0], "marker": "o"},
-    "mlp": {"color": COLORS[2], "marker": "^"},
-    "pool": {"color": COLORS[3], "marker": "D"},
-    "module": {"color": COLORS[6], "marker": "o"},
-}
+TYPES = ("convolution", "attention", "mlp", "pool", "module", "stem")  # each of a marker and a colour of its own
 
 
 def block_axis(ax: Axes, group: xr.Dataset, *, label: bool = True) -> None:
@@ -53,12 +44,11 @@ def by_type(ax: Axes, group: xr.Dataset, values: np.ndarray, *, labels: bool = T
         known = np.isfinite(values[:, 0])
         ax.plot(blocks[known], values[known, 0], color="0.7", lw=0.8, zorder=1)
     types = group["block_type"].values
-    for which in LOOKS:
+    for i, which in enumerate(TYPES):
         here = (types == which) & np.isfinite(values[:, 0])
         if here.any():
             value, low, high = values[here].T
-            look = LOOKS[which]
-            ax.errorbar(blocks[here], value, yerr=[value - low, high - value], fmt=look["marker"], color=look["color"],
+            ax.errorbar(blocks[here], value, yerr=[value - low, high - value], fmt=MARKERS[i], color=COLORS[i],
                         markersize=4.5, capsize=2, lw=1, label=which if labels else None)  # fmt: skip
 
 

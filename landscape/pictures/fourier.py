@@ -14,14 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from landscape.analyses.fourier import PATHS, SEEN
 from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import MARKERS, new_figure, notes_above, style
-from landscape.pictures.depth import LOOKS, block_axis, by_type, images_of, legend_below
+from landscape.pictures.depth import TYPES, block_axis, by_type, images_of, legend_below
+from landscape.pictures.look import LOOK, Look
 
 WORDS = {"skip": "with skip", "branch": "branch alone"}
 LET = {"matrix": "matrices alone", "projected": "with value and output", "skip": "and with skip"}
 DEPTH = matplotlib.colormaps["cividis"]  # of even lightness, for every eye and in grey
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """Of a `fourier` group: tilt, power and transfer, and what attention passes; or the study's relative amplitudes."""
     if "tilt" not in group or not group["done"].any():
         return {}
@@ -70,7 +71,7 @@ def powers(group: xr.Dataset, prefix: str) -> Figure:
 def transfers(group: xr.Dataset, prefix: str) -> Figure:
     """The transfer of each block by frequency: a row for its skip connection or its branch, a column for each type."""
     known = np.isfinite(group["transfer"].transpose("block", ...).values).any(axis=(1, 2, 3))
-    types = [t for t in LOOKS if (known & (group["block_type"].values == t)).any()]
+    types = [t for t in TYPES if (known & (group["block_type"].values == t)).any()]
     paths = [p for p in PATHS if np.isfinite(group["transfer"].sel(path=p)).any()]
     figure = new_figure(2.0 + 2.6 * len(types), 4.6)[0]
     figure.clear()

@@ -9,9 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.pictures.canvas import new_figure, notes_above
 from landscape.pictures.depth import border_stages
+from landscape.pictures.look import LOOK, Look
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """Of a `similarity` group."""
     if "cka" not in group or not group["done"].any():
         return {}

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from landscape.pictures.canvas import new_figure, notes_above
 from landscape.pictures.depth import block_axis, by_type, images_of, legend_below
+from landscape.pictures.look import LOOK, Look
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
     """Of a `variance` group: the level after each block, and what each block adds to it."""
     if "level" not in group or not group["done"].any():
         return {}

@@ -28,6 +28,7 @@ QUICK = {
     "fourier": ("--images", 40),
     "variance": ("--images", 40),
     "similarity": ("--images", 40, "--batch-size", 8),
+    "dynamics": ("--images", 20, "--what", "variance"),
     "series": ("--batches", 3),
     "density": ("--probes", 4, "--steps", 5, "--density-samples", 64),
     "trace": ("--products", 16, "--samples", 64),

@@ -86,7 +86,9 @@ def test_the_studys_number_of_a_network_is_its_notebooks():
     np.testing.assert_allclose(found, expected, atol=1e-4)
     estimates = {e.name: e for e in analysis.estimates(result)}
     np.testing.assert_allclose(estimates["relative log amplitude at the end"].value, expected[-1], atol=1e-4)
-    np.testing.assert_allclose(estimates["its step over attention"].value, np.diff(expected)[::2].mean(), atol=1e-4)
+    np.testing.assert_allclose(
+        estimates["step of ln amplitude over attention"].value, np.diff(expected)[::2].mean(), atol=1e-4
+    )
     assert analysis.group == "fourier_park_kim"
 
 

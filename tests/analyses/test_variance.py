@@ -50,8 +50,10 @@ def test_levels_and_steps_are_those_of_the_formula(definition):
             expected.append(float(over if definition == "park-kim" else over * 15 / 16 / latent.square().mean()))
     np.testing.assert_allclose(result["level"].sel(bound="estimate"), expected, rtol=1e-4)
     estimates = {e.name: e for e in analysis.estimates(result)}
-    np.testing.assert_allclose(estimates["its step over mlp"].value, np.diff(expected)[1::2].mean(), rtol=1e-3)
-    assert estimates["its step over mlp"].counts == "blocks and folds of the images"
+    np.testing.assert_allclose(
+        estimates["step of the variance over mlp"].value, np.diff(expected)[1::2].mean(), rtol=1e-3
+    )
+    assert estimates["step of the variance over mlp"].counts == "blocks and folds of the images"
     said = " ".join(analysis.remarks(result))
     assert "of 8 blocks lower it beyond doubt" in said
     assert draw_group(result, "variance").keys() == {"variance"}
