@@ -20,6 +20,7 @@ from landscape.analyses.moments import (
     penalty_trace,
 )
 from landscape.runtime.errors import UserError
+from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Density(Probing):
         """(probe, node), and the moments of each probe."""
         has = self._operators(objective)
         nodes, probes, batches = ("probe", "node"), self.probes, len(has.minibatches)
+        refuse_beyond_memory(16 * probes * self.steps, f"{probes} `probes` of {self.steps} `steps`")
         nothing = np.full((probes, self.steps), np.nan)
         batch = np.arange(probes) % batches if batches else np.full(probes, -1)
         return xr.Dataset(

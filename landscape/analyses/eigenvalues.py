@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator
 from landscape.analyses.curved import Curved
 from landscape.linalg.search import Search
 from landscape.objective.penalty import in_curvature
+from landscape.runtime.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
     from landscape.analyses.estimates import Estimate
@@ -64,6 +66,7 @@ class Eigenvalues(Search, Curved):
 def empty_pairs(units: Mapping[str, Sequence[Any]], k: int) -> xr.Dataset:
     """The variables of k eigenpairs at each of the units, nothing computed; units by dimension, such as part, batch."""
     shape = tuple(len(c) for c in units.values())
+    refuse_beyond_memory(17 * k * math.prod(shape), f"{k} eigenvalues (`k`) of {math.prod(shape)} searches")
     dims, pairs = tuple(units), (*units, "rank")
     variables: dict[str, Any] = {
         "eigenvalue": (pairs, np.full((*shape, k), np.nan), {"long_name": "Hessian eigenvalue"}),

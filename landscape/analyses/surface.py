@@ -21,6 +21,7 @@ from landscape.analyses.planes import Directions
 from landscape.linalg.search import Search
 from landscape.objective.clusters import LEAST_UNITS, standard_error
 from landscape.runtime.errors import UserError
+from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
 from landscape.surfaces.grid import along, coarse_to_fine, grid, per_axis, ranges_of, strides
 from landscape.surfaces.measures import measure
@@ -213,6 +214,8 @@ class Surface(Directions, Analysis):
         plane, folds = objective.plane, objective.objective.folds
         if plane.dims not in (1, 2):
             raise UserError(f"a surface needs 1 or 2 directions, the plane has {plane.dims}")
+        count = math.prod(per_axis(self.points, plane.dims))
+        refuse_beyond_memory(8 * count * (folds + 12), f"a surface of {count} `points`")
         axes, names = self._axes(plane), ("x", "y")[: plane.dims]
         dims, shape = names[::-1], tuple(len(axis) for axis in reversed(axes))
         variables: dict[str, Any] = {

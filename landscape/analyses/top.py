@@ -13,6 +13,7 @@ from annotated_types import Ge
 from landscape.analyses.base import Analysis, Examples, Values
 from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
+from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class Top(Eigenvalues, Analysis):
         part = list(self.parts(objective).values())[unit[0] if self.per else 0]
         H = Curvature(objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
         search = self.within(H.n)
+        least = (2 * search.k + 6) * H.n * H.zeros().element_size()
+        if H.objective.device.type == "cpu":
+            refuse_beyond_memory(least, f"a basis for {search.k} eigenvectors (`k`) of {H.n} parameters")
         held = self.max_basis or max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
         start = start_vector(H.gradient(), self.seed, 0)
         pairs = eigenpairs(

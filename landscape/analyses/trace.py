@@ -14,6 +14,7 @@ from landscape.analyses.base import Examples, Values
 from landscape.analyses.moments import MOMENTS, Probing, empty_folds, errors, penalty_trace
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.runtime.errors import UserError
+from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Trace(Probing):
             raise UserError(
                 f"products={self.products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
             )
+        held = 2 * self._rank(H.n) * H.n * H.zeros().element_size()
+        refuse_beyond_memory(held, f"a sketch of {self._rank(H.n)} vectors, a third of `products`,")
         variables: dict[str, Any] = {
             f"{name}_estimate": ("probe", np.full(probes, np.nan), {"long_name": f"{text}, by one probe"})
             for name, text in MOMENTS.items()

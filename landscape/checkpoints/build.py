@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from landscape.models import create_model, list_models, resolve
-from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.errors import UserError, a_few, near_matches
 
 Build = Callable[..., nn.Module]
 
@@ -31,10 +31,10 @@ def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tu
     Parameters
     ----------
     model
-        A name of `list_models` or "timm:NAME", either with settings of its own as in "vit_ti(local=3)";
-        "path/to/file.py:function"; or a function.
+        A name of `list_models`, "timm:NAME", or "path/to/file.py:function", each with settings of its own as in
+        "vit_ti(local=3)"; or a function.
     settings
-        More of them.
+        More of them, for a name.
 
     Raises
     ------
@@ -65,7 +65,9 @@ def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tu
 
 def split_settings(model: str) -> tuple[str, dict[str, Any]]:
     """ "vit_ti(local=3)" -> "vit_ti", {"local": 3}: Python literals by keyword. Raises UserError for anything else."""
-    name, parenthesis, _ = model.partition("(")
+    file, code, rest = model.rpartition(".py:")
+    name, parenthesis, _ = rest.partition("(")
+    name = file + code + name
     if not parenthesis:
         return model, {}
     try:
@@ -104,7 +106,8 @@ def _from_timm(name: str, own: Mapping[str, Any]) -> Build:
 
 
 def _from_file(model: str) -> Build:
-    file, _, function = model.rpartition(":")
+    spelled, own = split_settings(model)
+    file, _, function = spelled.rpartition(":")
     path = Path(file)
     if not path.is_file():
         raise UserError(f"no such file: {file} (of model {model})")
@@ -114,30 +117,53 @@ def _from_file(model: str) -> Build:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(path.resolve().parent))
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for good: what is beside the file may be imported later, when the network runs
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as e:
-        raise UserError(f"{file} cannot be imported: {type(e).__name__}: {e}") from e
+    except (Exception, SystemExit) as e:
+        raise UserError(f"{file} cannot be imported: {_own_words(e)}") from e
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
     if not callable(getattr(module, function, None)):
         known = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module_name]
         raise UserError(f"{file} has no function {function!r}; {near_matches(function, known)}")
-    return _from_function(getattr(module, function))
+    return _from_function(getattr(module, function), own)
 
 
-def _from_function(function: Build) -> Build:
+def _own_words(e: BaseException) -> str:
+    """What other people's code raised, in its own words."""
+    kind = "sys.exit" if isinstance(e, SystemExit) else type(e).__name__
+    return f"{kind}: {e}" if str(e) else kind
+
+
+def _from_function(function: Build, own: Mapping[str, Any] | None = None) -> Build:
+    own = own or {}
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     takes = {p.name for p in parameters}
 
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    if unknown := [k for k in own if not takes_all and k not in takes]:
+        raise UserError(f"{name} takes no {a_few(unknown)}; {near_matches(unknown[0], takes)}")
+
+    def taken(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {**{k: v for k, v in _given(arguments).items() if takes_all or k in takes}, **own}
+
     def build(**arguments: Any) -> nn.Module:
-        network = function(**{k: v for k, v in _given(arguments).items() if takes_all or k in takes})
+        try:
+            network = function(**taken(arguments))
+        except UserError:
+            raise
+        except (Exception, SystemExit) as e:
+            raise UserError(f"{name} fails: {_own_words(e)}") from e
         if not isinstance(network, nn.Module):
-            raise UserError(f"{function.__qualname__} gave a {type(network).__name__}, not a torch.nn.Module")
+            raise UserError(f"{name} gave a {type(network).__name__}, not a torch.nn.Module")
         return network
 
+    build.taken, build.shapes = taken, {}  # type: ignore[attr-defined]
     return build
 
 
@@ -154,8 +180,12 @@ class _Uninitialised(TorchFunctionMode):
 
 def shapes_of(build: Build, arguments: Mapping[str, Any]) -> Shapes | None:
     """The shape of every entry of the network's state dict, made without memory; None where it refuses `arguments`."""
-    try:
-        with torch.device("meta"), _Uninitialised():
-            return {k: tuple(t.shape) for k, t in build(**arguments).state_dict().items()}
-    except Exception:  # whatever a network's own code raises without real memory or for a size that it does not take
-        return None
+    known: dict[str, Shapes | None] = getattr(build, "shapes", {})  # other people's functions are not called in vain
+    key = repr(sorted(build.taken(arguments).items())) if hasattr(build, "taken") else ""
+    if key not in known:
+        try:
+            with torch.device("meta"), _Uninitialised():
+                known[key] = {k: tuple(t.shape) for k, t in build(**arguments).state_dict().items()}
+        except Exception:  # whatever a network's code raises without real memory or for a size that it does not take
+            known[key] = None
+    return known[key]

@@ -66,6 +66,13 @@ def status(arguments: Sequence[str]) -> int:
     except (UserError, CycloptsError) as e:
         say(f"landscape: {_in_words(str(e))}", error=True)
         return 2
+    except OSError as e:
+        named = " ".join(map(str, filter(None, (e.filename, e.filename2)))) or "a file"
+        say(f"landscape: {named[:200]} cannot be read or written: {e.strerror or e}", error=True)
+        return 2
+    except MemoryError as e:
+        say(f"landscape: the memory does not suffice ({e}); ask for less at once", error=True)
+        return 2
     except RuntimeError:
         if (number := noted()) is None or processes.size() == 1:
             raise

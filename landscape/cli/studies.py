@@ -7,8 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
-from cyclopts import Parameter
+from annotated_types import Ge, Gt, Le
 from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis
@@ -113,17 +112,9 @@ analyze.__annotations__ = {
 analyze.__kwdefaults__ = {name: default_of(analyze, name) for name in ("own", "subject")}
 
 
-def quickstart(
-    *,
-    out: Path = Path("quickstart"),
-    seed: Annotated[int, Ge(0)] = 0,
-    effort: float = 1.0,
-    device: str | None = None,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"))] = False,
-) -> None:
-    """Train a ResNet, a ViT and an AlterNet on embedded digits, analyse all three, and compare them in one table.
-
-    Example: landscape quickstart --out quickstart
+@dataclass(frozen=True, kw_only=True)
+class Quickstart(Settings):
+    """Where the quickstart goes, and how far.
 
     Parameters
     ----------
@@ -138,12 +129,35 @@ def quickstart(
     quiet
         No progress bars.
     """
+
+    out: Path = Path("quickstart")
+    seed: Annotated[int, Ge(0)] = 0
+    effort: Annotated[float, Gt(0), Le(100)] = 1.0
+    device: str | None = None
+    quiet: bool = False
+
+
+def quickstart(*, own: Any) -> None:
+    """Train a ResNet, a ViT and an AlterNet on embedded digits, analyse all three, and compare them in one table.
+
+    Example: landscape quickstart --out quickstart
+    """
     from landscape.runtime.devices import chosen_device
     from landscape.study.quickstart import quickstart as run_quickstart
 
+    asked = settled(Quickstart, own)
+
     def told(text: str) -> None:
-        if not quiet:
+        if not asked.quiet:
             say(text)
 
-    device = chosen_device(device)
-    say(run_quickstart(out, seed=seed, effort=effort, device=device, progress=not quiet, say=told))
+    device = chosen_device(asked.device)
+    say(
+        run_quickstart(
+            asked.out, seed=asked.seed, effort=asked.effort, device=device, progress=not asked.quiet, say=told
+        )
+    )
+
+
+quickstart.__annotations__ = {"own": options_of(Quickstart), "return": None}
+quickstart.__kwdefaults__ = {"own": default_of(quickstart, "own")}

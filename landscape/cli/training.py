@@ -93,7 +93,7 @@ def train(*, what: Any, how: Any) -> None:
 
     asked = settled(Training, what)
     out, model = asked.out, asked.model
-    stated = None if ".py:" in model else split_settings(model)[1].get("drop_path_rate")
+    stated = split_settings(model)[1].get("drop_path_rate")
     override = {f.name: getattr(how, f.name) for f in fields(Recipe)}
     if override["drop_path"] is None:
         override["drop_path"] = stated

@@ -26,6 +26,7 @@ from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import input_settings, make_transform
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import ignored, stop_if_interrupted
+from landscape.runtime.memory import refuse_beyond_memory
 from landscape.runtime.random import seeded
 from landscape.runtime.settings import Settings
 
@@ -140,10 +141,10 @@ class DataSettings(Settings):
     samples: int | None = None
     at_most: int | None = None
     fraction: float = 1.0
-    fraction_seed: int = 0
+    fraction_seed: Annotated[int, Ge(0)] = 0
     transform: Literal["train", "eval"] = "train"
     batch_size: Annotated[int, Ge(1)] = 256
-    seed: int | None = 0
+    seed: Annotated[int, Ge(0)] | None = 0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     image_size: Annotated[int, Ge(1)] | None = None
@@ -197,6 +198,12 @@ def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings
             f"ask for 1 to {len(source)}"
         )
     inputs = input_settings(source, asked.image_size, asked.in_channels, asked.mean, asked.std)
+    count = min(len(source), asked.samples or asked.at_most or len(source))
+    soft = (asked.num_classes or source.num_classes) if asked.mixes or asked.smoothing else 1
+    refuse_beyond_memory(
+        8 * count * (inputs.in_channels * inputs.image_size**2 + soft),
+        f"{count} images of {inputs.image_size} x {inputs.image_size} (`samples`, `image_size`)",
+    )
     transformation = make_transform(
         inputs, training=asked.transform == "train", mirror=source.mirror, auto_augment=asked.auto_augment
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
 from landscape.runtime.errors import UserError, near_matches
@@ -49,8 +49,8 @@ class Look(Settings):
 
     quantity: str = "nll"
     format: Literal["png", "pdf", "svg"] = "png"
-    dpi: Annotated[int, Gt(0)] | None = None
-    width: Literal["single", "double"] | Annotated[FiniteFloat, Gt(0)] | None = None
+    dpi: Annotated[int, Ge(10), Le(2400)] | None = None
+    width: Literal["single", "double"] | Annotated[FiniteFloat, Ge(0.5), Le(100)] | None = None
     style: str | None = None
     title: str | None = None
     xlabel: str | None = None
@@ -60,7 +60,9 @@ class Look(Settings):
     notes: bool | None = None
 
     def check(self) -> None:
-        """The limits must be a range."""
+        """The limits must be a range, and a picture no larger than what is drawn on takes."""
+        if (side := (self.inches or WIDTHS["double"]) * (self.dpi or 150)) > 20_000:
+            raise UserError(f"width={self.width} at dpi={self.dpi} are {side:.0f} pixels; there can be 20000")
         if self.limits is not None and self.limits[0] >= self.limits[1]:
             raise UserError(f"limits={self.limits[0]:g},{self.limits[1]:g} must be the lower, then the higher")
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, Self, get_type_hints
 
 from landscape.runtime.errors import UserError, near_matches
+
+MOST = 1_000_000  # of anything that is counted, and not there already
+WIDE = 2**63 - 1
+FAR = 1e12  # of any number
+THERE = ("samples", "images", "at_most", "batch_size", "chunk_size", "seed")  # what these are of sets their bound
+LONGEST = 4096, 255  # bytes of a path, and of a name in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +24,10 @@ class Settings:
     """The base of every choice of several numbers and words: `@dataclass(frozen=True, kw_only=True)`.
 
     A field's annotation is its rule, as pydantic reads it: `Annotated[int, Ge(1)]`, `Literal["LM", "LA"]`,
-    `tuple[float, float] | None`. What several fields must fulfil together goes into `check`. The "Parameters" of a
-    subclass's docstring are at once its documentation and the help of the options made from it.
+    `tuple[float, float] | None`. Beside it, numbers are within FAR, counts at most MOST (those of examples, and seeds,
+    what 64 bits hold), and names no longer than a file system takes. What several fields must fulfil together goes into
+    `check`. The "Parameters" of a subclass's docstring are at once its documentation and the help of the options made
+    from it.
 
     Raises
     ------
@@ -29,7 +40,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Check every field, and keep it as its annotation has it: a list as a tuple, 1 as a float."""
         for name, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
-            object.__setattr__(self, name, _validated(adapter, name, getattr(self, name)))
+            value = _validated(adapter, name, getattr(self, name))
+            _refuse_absurd(name, value)
+            object.__setattr__(self, name, value)
         self.check()
 
     def check(self) -> None:
@@ -96,3 +109,29 @@ def _rule(error: Any) -> str:
         case "finite_number":
             return "must be a finite number"
     return str(error["msg"]).replace("Input should be", "must be")
+
+
+def _refuse_absurd(name: str, value: Any) -> None:
+    """Raise UserError for a number or a name that nothing can be meant by, whatever it is of."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            _refuse_absurd(name, part)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        most = WIDE if any(part in name for part in THERE) else MOST
+        if abs(value) > most:
+            raise UserError(f"{name}={value} must be at most {most}")
+    elif isinstance(value, float) and not abs(value) <= FAR:
+        most = f"between {-FAR:g} and {FAR:g}" if math.isfinite(value) else "a finite number"
+        raise UserError(f"{name}={value} must be {most}")
+    elif isinstance(value, (str, Path)):
+        _refuse_unnamable(name, value)
+
+
+def _refuse_unnamable(name: str, value: str | Path) -> None:
+    whole, each = LONGEST
+    length = len(os.fsencode(value))
+    parts = value.parts if isinstance(value, Path) else ()
+    longest = max((len(os.fsencode(part)) for part in parts), default=0)
+    if length > whole or longest > each or "\0" in str(value):
+        said = f"{name}={str(value)[:20]!r}... has {length} bytes"
+        raise UserError(f"{said}; a name has at most {each}, and a path {whole}, none of them 0")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 
 from landscape.analyses.base import Analysis, Examples
 from landscape.runtime.errors import UserError
@@ -16,7 +18,7 @@ from landscape.runtime.settings import Settings
 from landscape.study.files import by_name, checkpoints_in
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from landscape.data.frozen import FrozenData
     from landscape.objective.objective import Objective
@@ -82,7 +84,7 @@ class SubjectSettings(Settings):
     auto_augment: str | None = None
     mixup: Annotated[float, Ge(0)] | None = None
     cutmix: Annotated[float, Ge(0)] | None = None
-    smoothing: Annotated[float, Ge(0)] | None = None
+    smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
     root: str | None = None
     eval_batch_size: Annotated[int, Ge(1)] = 256
     seed: Annotated[int, Ge(0)] = 0
@@ -243,11 +245,20 @@ class Subject:
     def _state(self, path: Path) -> Mapping[str, Tensor]:
         from landscape.checkpoints.load import load_checkpoint
 
-        origin = self.provenance
-        return load_checkpoint(
-            path, self.settings.model or origin["model"], num_classes=origin["num_classes"],
-            image_size=origin["image_size"], in_channels=origin["in_channels"],
-        )[0].state_dict()  # fmt: skip
+        return load_checkpoint(path, self._made_again)[0].state_dict()
+
+    @cached_property
+    def _made_again(self) -> Callable[[], nn.Module]:
+        """Makes the network anew, without its code: a copy, and where only shapes are asked for one without numbers."""
+        import torch
+
+        shapes = copy.deepcopy(self.model).to("meta")
+
+        def made() -> nn.Module:
+            return copy.deepcopy(shapes if torch.empty(0).is_meta else self.model)
+
+        made.__qualname__ = str(self.provenance["model"])
+        return made
 
 
 class LazyStates(Mapping[str, Mapping[str, "Tensor"]]):

@@ -1,0 +1,155 @@
+"""Whatever is asked for on the command line ends well, or in one line: every option of every command, in this process.
+
+    LANDSCAPE_ARGUMENTS=all python -m pytest -n 0 tests/cli/test_arguments.py
+
+asks for every value of every option; otherwise a part of them, another one every day.
+"""
+
+import datetime
+import os
+import random
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from helpers import invoke, refused
+
+import landscape as ls
+from landscape.analyses.spectrum import Spectrum
+from landscape.analyses.top import Top
+from landscape.catalogue import CATALOGUE
+from landscape.cli.options import RunSettings, option
+from landscape.cli.studies import Quickstart
+from landscape.cli.training import Training
+from landscape.pictures.look import Look
+from landscape.runtime.errors import UserError
+from landscape.runtime.memory import free_memory, in_words, refuse_beyond_memory
+from landscape.study.subject import SubjectSettings
+from landscape.training.recipe import Recipe
+
+NUMBERS = ["-1", "0", "1", "1000000000", "1" + 30 * "0", "-9223372036854775809", "18446744073709551616", "nan", "inf",
+           "-inf", "1e-308", "1e308", "", "1,nan", "0,0", ",", "0x10", "1.5"]  # fmt: skip
+WORDS = ["", " ", "x" * 300, "x" * 5000, "../" * 200, "a\nb", "$$", "\x1b[31m", "-", "*", "none", "{}", "ü" * 200]
+FEW = {"surface": ("--points", 3, "--rays", 0), "spectrum": ("--batches", 2, "--top", 1), "top": ("--top", 1),
+       "density": ("--probes", 2, "--steps", 3), "trace": ("--products", 16), "series": ("--batches", 2, "--top", 1),
+       "sharpness": ("--batches", 1, "--radii", 2, "--steps", 1, "--directions", 1),
+       "fourier": ("--images", 32), "variance": ("--images", 32), "similarity": ("--images", 32),
+       "lesion": ("--images", 32), "robustness": ("--images", 32),
+       "connectivity": ("--points", 3, "--steps", 2)}  # fmt: skip
+
+
+def asked_for(cls, skipped=()):
+    """(option, value) of all fields."""
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        if f.init and f.name not in skipped and hints[f.name] is not bool:
+            numeric = any(part in str(hints[f.name]) for part in ("int", "float", "timedelta"))
+            for value in NUMBERS + WORDS[:3] if numeric else WORDS + NUMBERS[:3]:
+                yield option(f.name), value
+
+
+def cases():
+    for name, entry in CATALOGUE.items():
+        for asked in (*asked_for(entry.settings), *asked_for(SubjectSettings), *asked_for(RunSettings)):
+            yield name, asked
+    for asked in (*asked_for(Recipe), *asked_for(Training)):
+        yield "train", asked
+    for asked in asked_for(Look):
+        yield "plot", asked
+    for asked in asked_for(Quickstart, skipped=("out",)):
+        yield "quickstart", asked
+    for asked in (("--weight-decay", n) for n in NUMBERS):
+        yield "import", asked
+    for name in ("show", "plot", "export", "import", "analyze", "train", "nonsense", *CATALOGUE):
+        for word in WORDS:
+            yield name, (word,)
+
+
+ALL = list(dict.fromkeys(cases()))
+CHOSEN = ALL if os.environ.get("LANDSCAPE_ARGUMENTS") else random.Random(str(datetime.date.today())).sample(ALL, 40)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of its own, with a checkpoint that is quick to analyse, and a results file."""
+    folder, before = tmp_path_factory.mktemp("arguments"), Path.cwd()
+    os.chdir(folder)
+    network = ls.create_model("resnet8", 10, 8, 1, widths=(4, 4, 4))
+    named = {"model": "resnet8(widths=(4, 4, 4))", "data": "digits", "num_classes": 10}
+    ls.save_checkpoint("w.safetensors", network, named)
+    ls.save_checkpoint("v.safetensors", ls.create_model("resnet8", 10, 8, 1, widths=(4, 4, 4)), named)
+    assert invoke("test", "w.safetensors", "--out", "r.h5", "--quiet").returncode == 0
+    yield folder
+    os.chdir(before)
+
+
+def command(name, asked):
+    """The command with what is asked for, small where that does not say otherwise."""
+    if name in CATALOGUE and asked[0].startswith("--"):
+        checkpoints = ["w.safetensors", "v.safetensors"][: 2 if CATALOGUE[name].settings.several else 1]
+        small = list(FEW.get(name, ()))
+        if name in ("top", "trace", "surface", "spectrum", "series"):
+            small += ["--samples", 64]
+        if name == "density":
+            small += ["--density-samples", 32]
+        small = [x for i in range(0, len(small), 2) if small[i] != asked[0] for x in small[i : i + 2]]
+        out = [] if asked[0] == "--out" else ["--out", "x.h5"]
+        return [name, *checkpoints, *out, "--budget", "2s", "--quiet", *small, *asked]
+    if name == "train":
+        given = {"--model": "resnet8(widths=(4, 4, 4))", "--data": "digits", "--out": "t.safetensors", "--epochs": "1",
+                 "--fraction": "0.02"}  # fmt: skip
+        given.pop(asked[0], None)
+        return [name, *(x for item in given.items() for x in item), "--overwrite", "--quiet", *asked]
+    if name == "quickstart":
+        return [name, "--device", "nowhere", "--out", "q", *asked] if asked[0] != "--device" else [name, *asked]
+    if name == "plot" and asked[0].startswith("--"):
+        return [name, "r.h5", "--quiet", *asked]
+    if name == "import" and asked[0].startswith("--"):
+        Path("s.csv").write_text("x,y,nll\n0,0,1\n1,0,2\n0,1,2\n1,1,3\n")
+        return [name, "s.csv", "--out", "i.h5", "--quiet", *asked]
+    return [name, *asked]
+
+
+@pytest.mark.parametrize(("name", "asked"), CHOSEN, ids=lambda v: repr(v)[:60])
+def test_it_ends_well_or_in_one_line(place, name, asked):
+    Path("x.h5").unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = invoke(*command(name, asked))
+    if result.returncode:
+        refused(result)
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("cls", [*(e.settings for e in CATALOGUE.values()), SubjectSettings, Recipe, Look, Quickstart])
+def test_every_setting_checks_itself_where_it_is_made(cls):
+    """Numbers that nothing can be meant by are refused by the class, whoever makes it."""
+    for f in fields(cls):
+        for value in (float("nan"), float("inf"), 10**30, -(10**30), "x" * 5000):
+            with pytest.raises(UserError, match=f.name):
+                cls(**{f.name: value})
+
+
+def test_memory_is_worked_out_before_it_is_asked_for(mlp, points, monkeypatch):
+    assert in_words(7_500_000_000) == "6.98 GiB"
+    assert in_words(100) == "100 bytes"
+    free = free_memory()
+    assert free is None or 0 < free < 1 << 50
+    refuse_beyond_memory(1, "a byte")
+    monkeypatch.setattr("landscape.runtime.memory.free_memory", lambda: 1000)
+    with pytest.raises(UserError, match=r"eigenvalues .* would need 16\.6 KiB; 1e\+03 bytes are free|would need"):
+        ls.hessian_top(ls.Objective(mlp, points), k=60)
+    with pytest.raises(UserError, match="`points` would need"):
+        ls.evaluate_surface(ls.Objective(mlp, points), ls.random_plane(mlp), points=100)
+    with pytest.raises(UserError, match="images of 8 x 8"):
+        ls.load_data("digits")
+
+
+def test_counts_of_a_set_have_its_bound_and_others_a_million():
+    assert Spectrum(batch_size=10**9, seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(UserError, match="seed=9223372036854775808 must be at most 9223372036854775807"):
+        Spectrum(seed=2**63)
+    with pytest.raises(UserError, match="k=1000001 must be at most 1000000"):
+        Top(k=1_000_001)
