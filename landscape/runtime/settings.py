@@ -121,8 +121,8 @@ def _refuse_absurd(name: str, value: Any) -> None:
         if abs(value) > most:
             raise UserError(f"{name}={value} must be at most {most}")
     elif isinstance(value, float) and not abs(value) <= FAR:
-        most = f"between {-FAR:g} and {FAR:g}" if math.isfinite(value) else "a finite number"
-        raise UserError(f"{name}={value} must be {most}")
+        allowed = f"between {-FAR:g} and {FAR:g}" if math.isfinite(value) else "a finite number"
+        raise UserError(f"{name}={value} must be {allowed}")
     elif isinstance(value, (str, Path)):
         _refuse_unnamable(name, value)
 
