@@ -66,8 +66,7 @@ class Blockwise(Looked, Analysis):
 
     def context(self, objective: Objective) -> Mapping[str, Any]:
         """The loss, without the penalty, which features do not have."""
-        loss = {k: v for k, v in objective.config().items() if k not in ("weight_decay", "penalty", "decay")}
-        return {"objective": loss}
+        return {"objective": objective.config(penalised=False)}
 
     def ready(self, objective: Objective) -> Capture:
         """The blocks."""

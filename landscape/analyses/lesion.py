@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from landscape.analyses import paired
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.eigenvalues import Patterns
+from landscape.analyses.blockwise import Looked
 from landscape.analyses.estimates import Estimate
 from landscape.store.units import Index
 
@@ -29,7 +29,7 @@ class Ready(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesion(Analysis):
+class Lesion(Looked, Analysis):
     """The change of accuracy and NLL when one block is removed, for each block in turn (Park & Kim 2022, fig. 10).
 
     Of a residual block what it adds is left out: of a stage's first block the shortcut is left. A block without a skip
@@ -40,17 +40,16 @@ class Lesion(Analysis):
 
     Parameters
     ----------
+    images
+        Of the test split, as they are; all where there are fewer.
     modules
         Names or patterns, such as layer1.*, of modules to replace by the identity; by default the network's blocks,
         where they are known.
-    images
-        Of the test split; all where there are fewer.
     """
 
     name: ClassVar[str] = "lesion"
     unit: ClassVar[str] = "block"
 
-    modules: Patterns | None = None
     images: Annotated[int, Ge(1)] = 2000
 
     @property
@@ -60,8 +59,7 @@ class Lesion(Analysis):
 
     def context(self, objective: Objective) -> Mapping[str, Any]:
         """The loss, without the penalty, which is no part of what is measured."""
-        loss = {k: v for k, v in objective.config().items() if k not in ("weight_decay", "penalty", "decay")}
-        return {"objective": loss}
+        return {"objective": objective.config(penalised=False)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(block), and each by example."""

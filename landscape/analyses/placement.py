@@ -11,13 +11,13 @@ import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses import orders
-from landscape.analyses.base import Analysis, Examples, Held, Subject
+from landscape.analyses.base import Analysis, Examples, Held, Subject, Values
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.fourier import PATHS, Fourier
 from landscape.analyses.lesion import Lesion
 from landscape.analyses.similarity import Similarity
 from landscape.runtime.errors import UserError
-from landscape.store.units import Work
+from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
@@ -90,12 +90,10 @@ class Placement(Analysis):
 
     def context(self, sources: Sources) -> Mapping[str, Any]:
         """The loss, without the penalty; and of which images each kind of evidence is, where the file had it."""
-        left_out = ("weight_decay", "penalty", "decay")
-        loss = {k: v for k, v in sources.objective.config().items() if k not in left_out}
         own = {"images", "definition", "modules"}
         used = {kind: {k: v for k, v in group.attrs["config"].items() if k in own}
                 for kind, group in sources.held.items()}  # fmt: skip
-        return {"objective": loss, "stored": used}
+        return {"objective": sources.objective.config(penalised=False), "stored": used}
 
     def empty(self, sources: Sources) -> xr.Dataset:
         """(evidence, block, bound), of the blocks of convolutions. Raises UserError for fewer than two."""
@@ -126,18 +124,22 @@ class Placement(Analysis):
             },
         )
 
+    def compute(self, sources: Sources, unit: Index) -> Values:
+        """One kind of evidence (block, bound), of the file's group or of one that is computed."""
+        kind = list(EVIDENCE)[unit[0]]
+        group = sources.held.get(kind)
+        if group is None:
+            group = sources.analyses[kind].run(sources.prepared[kind])
+        return {"value": _EVIDENCE_OF[kind](group, self.empty(sources)["block"].values)}
+
     def fill(self, sources: Sources, result: xr.Dataset, work: Work) -> xr.Dataset:
-        """One kind of evidence after another: each shares its own units among the processes."""
+        """One kind of evidence after another, on every process: each shares its own units among them."""
         from landscape.runtime import processes
 
-        for i, kind in enumerate(EVIDENCE):
+        for i in range(len(EVIDENCE)):
             if result["done"].values[i] or (i and work.spent):
                 continue
-            analysis = sources.analyses[kind]
-            group = sources.held.get(kind)
-            if group is None:
-                group = analysis.run(sources.prepared[kind], work=Work(progress=work.progress))
-            result["value"][{"evidence": i}] = _EVIDENCE_OF[kind](group, result["block"].values)
+            result["value"][{"evidence": i}] = self.compute(sources, (i,))["value"]
             result["done"][{"evidence": i}] = True
             if work.save is not None and processes.rank() == 0:
                 work.save(result)

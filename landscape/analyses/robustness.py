@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -97,6 +97,10 @@ class Robustness(Analysis):
     def examples(self) -> Examples:
         """Of the test split, as they are."""
         return Examples(split="test", transform="eval", exactly=self.images)
+
+    def context(self, objective: Objective) -> Mapping[str, Any]:
+        """The loss, without the penalty, which is no part of what is measured."""
+        return {"objective": objective.config(penalised=False)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(frequency), (frequency, level) or (corruption, severity), and each by example."""

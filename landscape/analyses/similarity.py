@@ -79,8 +79,7 @@ class Similarity(Looked, Analysis):
 
     def context(self, objective: Mapping[str, Objective]) -> Mapping[str, Any]:
         """The losses, without penalties; of one network as of any analysis."""
-        left_out = ("weight_decay", "penalty", "decay")
-        each = {label: {k: v for k, v in one.config().items() if k not in left_out} for label, one in objective.items()}
+        each = {label: one.config(penalised=False) for label, one in objective.items()}
         return {"objective": next(iter(each.values()))} if len(each) == 1 else {"each": each}
 
     def empty(self, objective: Mapping[str, Objective]) -> xr.Dataset:

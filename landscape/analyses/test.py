@@ -71,8 +71,7 @@ class Test(Analysis):
 
     def context(self, objective: Objective) -> dict[str, Any]:
         """The loss, without the penalty, which is no part of what is measured."""
-        loss = {k: v for k, v in objective.config().items() if k not in ("weight_decay", "penalty", "decay")}
-        return {"objective": loss}
+        return {"objective": objective.config(penalised=False)}
 
     @property
     def examples(self) -> Examples:

@@ -527,15 +527,21 @@ class Objective:
         """The cluster of each unit, integers (units,): units of one are not independent."""
         return self._unit_cluster
 
-    def config(self) -> dict[str, Any]:
-        """What fixes the numbers: loss, penalty, data and weights, the last two by content."""
+    def config(self, *, penalised: bool = True) -> dict[str, Any]:
+        """What fixes the numbers: loss, penalty, data and weights, the last two by content.
+
+        penalised: False for numbers in which no penalty has a part.
+        """
+        penalty = {
+            "weight_decay": self.weight_decay,
+            "penalty": self.penalty_form,
+            "decay": "all" if self.penalty_form == "norm-sum" else self.decay,
+        }
         given = self._given_clusters
         clusters = {} if given is None else {"clusters_sha256": fingerprint({"clusters": torch.tensor(self.clusters)})}
         return {
             **self.task.config(),
-            "weight_decay": self.weight_decay,
-            "penalty": self.penalty_form,
-            "decay": "all" if self.penalty_form == "norm-sum" else self.decay,
+            **(penalty if penalised else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "examples": self.examples,
             "data": self.data_config,

@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landscape.pictures.canvas import COLORS, MARKERS, caution_over, note_above
+from landscape.pictures.canvas import COLORS, MARKERS, caution_over, fitted, head, own_title
+from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences
 
 TYPES = ("convolution", "attention", "mlp", "pool", "module")
@@ -20,41 +21,59 @@ def plot_lesion(lesion: xr.Dataset, accuracy: Axes, nll: Axes) -> None:
     """The change of accuracy in points, and of the NLL, with intervals over images, by block in order; dotted between
     stages. The types of blocks are told by colour and marker.
     """
-    types, stage = lesion["block_type"].values, lesion["stage"].values
-    at = np.arange(lesion.sizes["block"])
-    known = [name for name in TYPES if name in types]
-    for ax, name, scale in ((accuracy, "accuracy_change", 100), (nll, "nll_change", 1)):
-        estimate, low, high = (scale * lesion[name]).values.T
-        bars = np.maximum([estimate - low, high - estimate], 0)
-        for kind in known:
-            here, look = types == kind, TYPES.index(kind)
-            ax.errorbar(at[here], estimate[here], yerr=bars[:, here], fmt=MARKERS[look], color=COLORS[look],
-                        markersize=4.5, capsize=2, lw=1.2, label=kind)  # fmt: skip
-        ax.axhline(0, color="0.3", lw=0.8)
-        for border in np.flatnonzero(np.diff(stage)):
-            ax.axvline(border + 0.5, color="0.6", lw=0.8, ls=":")
-        ax.set_xlim(-0.6, len(at) - 0.4)
+    _plot_change(100 * lesion["accuracy_change"], accuracy)
+    _plot_change(lesion["nll_change"], nll)
     accuracy.set_ylabel("change of accuracy\n(points)")
     nll.set_ylabel("change of NLL")
-    if (np.nan_to_num(lesion["nll_change"].values) > 0).all() and np.nanmax(lesion["nll_change"]) > 30 * np.nanmin(
-        lesion["nll_change"].sel(bound="estimate")
-    ):
-        nll.set_yscale("log")
+    _name_blocks(lesion, nll)
+
+
+def _plot_change(change: xr.DataArray, ax: Axes) -> None:
+    """A change (block, bound)."""
+    types, at = change["block_type"].values, np.arange(change.sizes["block"])
+    estimate, low, high = change.values.T
+    bars = np.maximum([estimate - low, high - estimate], 0)
+    for i, kind in enumerate(TYPES):
+        if (here := types == kind).any():
+            ax.errorbar(at[here], estimate[here], yerr=bars[:, here], fmt=MARKERS[i], color=COLORS[i], markersize=4.5,
+                        capsize=2, lw=1.2, label=kind)  # fmt: skip
+    ax.axhline(0, color="0.3", lw=0.8)
+    for border in np.flatnonzero(np.diff(change["stage"].values)):
+        ax.axvline(border + 0.5, color="0.6", lw=0.8, ls=":")
+    ax.set_xlim(-0.6, len(at) - 0.4)
+
+
+def _name_blocks(lesion: xr.Dataset, ax: Axes) -> None:
     names = [str(name).removesuffix(".attn").removesuffix(".mlp") for name in lesion["block"].values]
-    nll.set_xticks(at, names, rotation=90, fontsize="small" if len(at) <= 16 else "xx-small")
-    nll.set_xlabel("block that is removed")
+    ax.set_xticks(range(len(names)), names, rotation=90, fontsize="small" if len(names) <= 16 else "xx-small")
+    ax.set_xlabel("block that is removed")
+
+
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
+    """The change of the accuracy, or where the task has none of the NLL, on axes.
+
+    Raises UserError for a group of which nothing is done.
+    """
+    if "nll_change" not in group:
+        raise UserError("no block of this lesion is done; continue it, and draw it then")
+    of_accuracy = bool(np.isfinite(group["accuracy_change"]).any())
+    _plot_change(100 * group["accuracy_change"] if of_accuracy else group["nll_change"], ax)
+    ax.set_ylabel("change of accuracy (points)" if of_accuracy else "change of NLL")
+    _name_blocks(group, ax)
+    ax.legend(frameon=False, fontsize="small")
+    head(ax, own_title(title, "without one block"), [f"{group.sizes['example']} images"])
+    return ax
 
 
 def _figure(lesions: Mapping[str, xr.Dataset], title: str) -> Figure:
     widest = max(lesion.sizes["block"] for lesion in lesions.values())
     width = min(max(4.6, 0.24 * widest + 1.6), 9.0)
-    figure = Figure(figsize=(width * len(lesions), 4.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=fitted(width * len(lesions), 4.8), layout="constrained")
     axes = figure.subplots(2, len(lesions), sharex="col", sharey="row", squeeze=False)
     handles: dict[str, Any] = {}
     for (name, lesion), column in zip(lesions.items(), axes.T, strict=True):
         plot_lesion(lesion, *column)
-        column[0].set_title(f"{title or f'{name}: '}without one block\n")
-        note_above(column[0], f"{lesion.sizes['example']} images")
+        head(column[0], f"{title or f'{name}: '}without one block", [f"{lesion.sizes['example']} images"])
         found, labels = column[0].get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     if len(handles) > 1:
@@ -63,12 +82,12 @@ def _figure(lesions: Mapping[str, xr.Dataset], title: str) -> Figure:
     return figure
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
     """The picture of a `lesion` group."""
     return {name: _figure({name: group}, prefix)} if "nll_change" in group else {}
 
 
-def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(groups: Mapping[str, xr.Dataset], name: str) -> dict[str, Figure]:
     """Several networks side by side, on the same scales."""
     finished = {label: group for label, group in groups.items() if "nll_change" in group}
     if len(finished) < 2:

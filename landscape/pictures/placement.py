@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.analyses.placement import in_order
-from landscape.pictures.canvas import COLORS, MARKERS, new_figure, note_above
+from landscape.pictures.canvas import COLORS, MARKERS, head, new_figure, own_title
+from landscape.runtime.errors import UserError
 
 
 def plot_placement(placement: xr.Dataset, ax: Axes) -> None:
@@ -39,15 +40,29 @@ def plot_placement(placement: xr.Dataset, ax: Axes) -> None:
     ax.set(xlabel="place in the order, the first to replace at 1", ylim=(count - 0.5, -0.5), xlim=(0.5, count + 0.5))
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def _notes(placement: xr.Dataset) -> list[str]:
+    value, low, high = placement["concordance"].values
+    interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+    agreement = f"agreement of the evidence: W = {value:.2f}{interval}" if np.isfinite(value) else ""
+    return [agreement, "bars: 95 % over images"]
+
+
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
+    """The picture of a `placement` group on axes. Raises UserError for one of which nothing is done."""
+    if "rank" not in group:
+        raise UserError("no evidence of this placement is done; continue it, and draw it then")
+    plot_placement(group, ax)
+    ax.legend(frameon=False, fontsize="small")
+    head(ax, own_title(title, "which convolution first"), _notes(group))
+    return ax
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
     """The picture of a `placement` group."""
     if "rank" not in group:
         return {}
     figure, ax = new_figure(5.4, max(3.2, 1.8 + 0.36 * group.sizes["block"]))
-    ax.set_title(f"{prefix}which convolution first\n")
     plot_placement(group, ax)
-    value, low, high = group["concordance"].values
-    agreement = f"agreement of the evidence: W = {value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(value) else ""
-    note_above(ax, "\n".join(filter(None, [agreement, "bars: 95 % over images"])))
+    head(ax, f"{prefix}which convolution first", _notes(group))
     figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=3)
     return {name: figure}

@@ -9,11 +9,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landscape.pictures.canvas import MARKERS, caution_over, note_above, style
+from landscape.pictures.canvas import MARKERS, caution_over, fitted, head, own_title, style
+from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences
 
 
-def plot_reliability(tests: Mapping[str, xr.Dataset], diagram: Axes, histogram: Axes) -> None:
+def plot_reliability(tests: Mapping[str, xr.Dataset], diagram: Axes, histogram: Axes | None = None) -> None:
     """Accuracy by confidence over bins of about equal mass, with intervals of the accuracies; the diagonal is perfect
     calibration. Beneath, the share of examples by confidence.
     """
@@ -29,32 +30,51 @@ def plot_reliability(tests: Mapping[str, xr.Dataset], diagram: Axes, histogram: 
         bars = np.maximum([accuracy - low, high - accuracy], 0)
         diagram.errorbar(x, accuracy, yerr=bars, **style(i), marker=MARKERS[i % len(MARKERS)], markersize=4, capsize=2,
                          lw=1.2, label=label)  # fmt: skip
-        confidence = 100 * test["confidence"].values
-        share = 100 * np.histogram(confidence, edges)[0] / len(confidence)
-        histogram.stairs(share, edges, **style(i), fill=len(tests) == 1, alpha=0.6 if len(tests) == 1 else 1)
+        if histogram is not None:
+            confidence = 100 * test["confidence"].values
+            share = 100 * np.histogram(confidence, edges)[0] / len(confidence)
+            histogram.stairs(share, edges, **style(i), fill=len(tests) == 1, alpha=0.6 if len(tests) == 1 else 1)
     diagram.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(-2, 102))
-    histogram.set(xlabel="confidence (%)", ylabel="share of\nexamples (%)", ylim=(0, None))
+    (histogram or diagram).set_xlabel("confidence (%)")
+    if histogram is not None:
+        histogram.set(ylabel="share of\nexamples (%)", ylim=(0, None))
+
+
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
+    """The reliability diagram alone, on axes.
+
+    Raises UserError for a group of no classification, or of before there was one.
+    """
+    if "bin_accuracy" not in group:
+        raise UserError("this test has no confidences to draw: of no classification, or made before they were kept")
+    plot_reliability({"": group}, ax)
+    ax.legend(frameon=False, fontsize="small")
+    head(ax, own_title(title, "reliability"), [_note(group)])
+    return ax
+
+
+def _note(group: xr.Dataset) -> str:
+    return f"{int(group['examples'])} examples in {group.sizes['bin']} bins of about equal mass"
 
 
 def _figure() -> tuple[Figure, Axes, Axes]:
-    figure = Figure(figsize=(4.6, 5.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=fitted(4.6, 5.0), layout="constrained")
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     return figure, diagram, histogram
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
     """The reliability diagram; none of a group that is no classification, or was made before there was one."""
     if "bin_accuracy" not in group:
         return {}
     figure, diagram, histogram = _figure()
-    diagram.set_title(f"{prefix}reliability\n")
     plot_reliability({name: group}, diagram, histogram)
     figure.legend(loc="outside lower center", frameon=False, fontsize="small")
-    note_above(diagram, f"{int(group['examples'])} examples in {group.sizes['bin']} bins of about equal mass")
+    head(diagram, f"{prefix}reliability", [_note(group)])
     return {f"{name}_reliability": figure}
 
 
-def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(groups: Mapping[str, xr.Dataset], name: str) -> dict[str, Figure]:
     """The reliability diagrams of several results files in one."""
     tests = {label: group for label, group in groups.items() if "bin_accuracy" in group}
     if len(tests) < 2:

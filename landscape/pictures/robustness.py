@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from landscape.pictures.axes import log_axis
-from landscape.pictures.canvas import MARKERS, caution_over, new_figure, new_row, note_above, style
+from landscape.pictures.canvas import MARKERS, caution_over, head, new_figure, new_row, own_title, style
+from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences
 
 Groups = Mapping[str, xr.Dataset]
@@ -23,15 +24,19 @@ DIFFERENT = {
 
 def plot_rings(groups: Groups, accuracy: Axes, nll: Axes) -> None:
     """The change of accuracy in points, and of the NLL, under noise in each ring, with intervals over images."""
-    for ax, name, scale, label in (
-        (accuracy, "accuracy_change", 100, "change of accuracy (points)"),
-        (nll, "nll_change", 1, "change of NLL"),
-    ):
-        for i, (network, group) in enumerate(groups.items()):
-            beside = 0.012 * (i - (len(groups) - 1) / 2)
-            _bars(ax, group["frequency"].values + beside, scale * group[name].values, i, network)
-        ax.axhline(0, color="0.3", lw=0.8)
-        ax.set(xlabel=r"frequency ($\pi$ rad/pixel)", ylabel=label, xlim=(0, 1))
+    _plot_ring_changes({network: 100 * group["accuracy_change"] for network, group in groups.items()}, accuracy)
+    _plot_ring_changes({network: group["nll_change"] for network, group in groups.items()}, nll)
+    accuracy.set_ylabel("change of accuracy (points)")
+    nll.set_ylabel("change of NLL")
+
+
+def _plot_ring_changes(changes: Mapping[str, xr.DataArray], ax: Axes) -> None:
+    """Changes (frequency, bound) of several networks."""
+    for i, (network, change) in enumerate(changes.items()):
+        beside = 0.012 * (i - (len(changes) - 1) / 2)
+        _bars(ax, change["frequency"].values + beside, change.values, i, network)
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.set(xlabel=r"frequency ($\pi$ rad/pixel)", xlim=(0, 1))
 
 
 def plot_octaves(groups: Groups, ax: Axes) -> None:
@@ -83,43 +88,64 @@ def _kind(group: xr.Dataset) -> str:
     return str(group.attrs.get("config", {}).get("perturbation", "rings"))
 
 
-def _drawn(groups: Groups, title: str) -> Figure:
+def _words(groups: Groups) -> tuple[str, list[str]]:
+    """What all of them are of, as title and small lines."""
     group = next(iter(groups.values()))
     config = group.attrs.get("config", {})
     kind, images = _kind(group), f"{group.sizes['example']} images"
     if kind == "rings":
-        figure, axes = new_row(7.4, 3.5, columns=2)
-        plot_rings(groups, *axes)
         what = DIFFERENT[config.get("definition", "equal-energy")].format(rms=config.get("rms", np.nan))
-        axes[0].set_title(f"{title}noise by frequency\n")
-        note_above(axes[0], f"{images}; {what}")
-    elif kind == "octaves":
-        figure, ax = new_figure(5.2, 3.8)
-        ax.set_title(f"{title}noise threshold by octave\n")
-        plot_octaves(groups, ax)
+        return "noise by frequency", [f"{images}; {what}"]
+    if kind == "octaves":
         lines = [f"{images}; noise by which the accuracy falls by {100 * config.get('fall', 0.1):g} points"]
         if any(np.isinf(g["threshold"].values[:, ::2]).any() for g in groups.values()):
             lines.append("triangle, or bar to the top: beyond the highest level")
-        note_above(ax, "\n".join(lines))
+        return "noise threshold by octave", lines
+    return "common corruptions", [f"{images}; strokes: severities 1 to 5, marker: their mean"]
+
+
+def _drawn(groups: Groups, prefix: str) -> Figure:
+    kind = _kind(next(iter(groups.values())))
+    title, lines = _words(groups)
+    if kind == "rings":
+        figure, axes = new_row(7.4, 3.5, columns=2)
+        plot_rings(groups, *axes)
+        head(axes[0], f"{prefix}{title}", lines)
     else:
-        figure, ax = new_figure(5.6, 5.2)
-        ax.set_title(f"{title}common corruptions\n")
-        plot_corruptions(groups, ax)
-        note_above(ax, f"{images}; strokes: severities 1 to 5, marker: their mean")
+        figure, ax = new_figure(*((5.2, 3.8) if kind == "octaves" else (5.6, 5.2)))
+        (plot_octaves if kind == "octaves" else plot_corruptions)(groups, ax)
+        head(ax, f"{prefix}{title}", lines)
     if len(groups) > 1:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize="small", ncols=3)
     return figure
 
 
-def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
+def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
+    """The picture of a `robustness` group on axes: of rings the change of the accuracy.
+
+    Raises UserError for a group of which nothing is done.
+    """
+    if "nll_change" not in group:
+        raise UserError("no perturbation of this robustness is done; continue it, and draw it then")
+    own, lines = _words({"": group})
+    if _kind(group) == "rings":
+        _plot_ring_changes({"": 100 * group["accuracy_change"]}, ax)
+        ax.set_ylabel("change of accuracy (points)")
+    else:
+        (plot_octaves if _kind(group) == "octaves" else plot_corruptions)({"": group}, ax)
+    head(ax, own_title(title, own), lines)
+    return ax
+
+
+def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
     """The picture of a `robustness` group."""
     if "nll_change" not in group:
         return {}
     return {name: _drawn({prefix.removesuffix(": ") or name: group}, prefix)}
 
 
-def compare(groups: Groups, name: str, *, quantity: str = "nll") -> dict[str, Figure]:
+def compare(groups: Groups, name: str) -> dict[str, Figure]:
     """Several networks under the same perturbations, in one picture."""
     finished = {label: group for label, group in groups.items() if "nll_change" in group}
     if len(finished) < 2:
