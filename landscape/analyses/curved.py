@@ -26,3 +26,10 @@ class Curved(Settings):
     def form(self) -> str:
         """Its name where it is not the Hessian, for what a results file tells each form by."""
         return "" if self.kind == "hessian" else self.kind
+
+    @property
+    def title(self) -> str:
+        """It in words."""
+        from landscape.curvature.forms import form_of
+
+        return form_of(self.kind).title

@@ -131,7 +131,7 @@ class Density(Probing):
         batch = np.arange(probes) % batches if batches else np.full(probes, -1)
         return xr.Dataset(
             {
-                "node": (nodes, nothing, {"long_name": "Hessian eigenvalue (Ritz value)"}),
+                "node": (nodes, nothing, {"long_name": f"{self.title} eigenvalue (Ritz value)"}),
                 "weight": (nodes, nothing.copy(), {"long_name": "share of the spectral mass"}),
                 "batch": (("probe",), batch, {"long_name": "mini-batch, -1 for the whole data"}),
                 "done": (("probe",), np.zeros(probes, bool), {"long_name": "computed"}),

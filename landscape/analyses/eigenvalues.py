@@ -63,13 +63,16 @@ class Eigenvalues(Search, Curved):
         return {name: p.numel() for name, p in chosen(objective.model, self.parameters).items()}
 
 
-def empty_pairs(units: Mapping[str, Sequence[Any]], k: int) -> xr.Dataset:
-    """The variables of k eigenpairs at each of the units, nothing computed; units by dimension, such as part, batch."""
+def empty_pairs(units: Mapping[str, Sequence[Any]], k: int, title: str) -> xr.Dataset:
+    """The variables of k eigenpairs at each of the units, nothing computed.
+
+    units: by dimension, such as part and batch. title: what the eigenvalues are of, such as "Hessian".
+    """
     shape = tuple(len(c) for c in units.values())
     refuse_beyond_memory(17 * k * math.prod(shape), f"{k} eigenvalues (`k`) of {math.prod(shape)} searches")
     dims, pairs = tuple(units), (*units, "rank")
     variables: dict[str, Any] = {
-        "eigenvalue": (pairs, np.full((*shape, k), np.nan), {"long_name": "Hessian eigenvalue"}),
+        "eigenvalue": (pairs, np.full((*shape, k), np.nan), {"long_name": f"{title} eigenvalue"}),
         "residual": (pairs, np.full((*shape, k), np.nan), {"long_name": "||H u - eigenvalue u||"}),
         "converged": (pairs, np.zeros((*shape, k), bool), {"long_name": "residual within tolerance"}),
         "complete": (dims, np.zeros(shape, bool), {"long_name": "no other Ritz pair could be a wanted one"}),

@@ -89,7 +89,7 @@ class Spectrum(Eigenvalues, Analysis):
     def empty(self, objective: Objective) -> xr.Dataset:
         """(batch, rank), or with `per` (part, batch, rank)."""
         parts = {"part": list(self.parts(objective))} if self.per else {}
-        result = empty_pairs({**parts, "batch": range(len(self._minibatches(objective)))}, self.k)
+        result = empty_pairs({**parts, "batch": range(len(self._minibatches(objective)))}, self.k, self.title)
         nll = np.full(result["done"].shape, np.nan)
         result["nll"] = (result["done"].dims, nll, {"long_name": "mean negative log-likelihood"})
         if self.ggn_part:

@@ -67,7 +67,7 @@ class Top(Eigenvalues, Analysis):
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(rank), or with `per` (part, rank)."""
-        return empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k)
+        return empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k, self.title)
 
     def fill(self, objective: Objective, result: xr.Dataset, work: Work) -> xr.Dataset:
         """A search keeps its state aside, and stops between two products where the budget is spent."""

@@ -1,6 +1,7 @@
 """Hessian products against the Hessian in full, another library, and closed forms."""
 
 import gc
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 import landscape as ls
+from landscape.analyses.curved import Kind
+from landscape.curvature.forms import FORMS
 from landscape.curvature.lockstep import MiniBatchCurvatures
 from landscape.curvature.operators import Curvature
 from landscape.linalg.eigenpairs import eigenpairs, eigenpairs_in_lockstep
 from landscape.linalg.quadrature import quadrature
 from landscape.linalg.search import Search
 from landscape.objective.parameters import displaced, parts_of, unflatten
+from landscape.pictures.canvas import variant_of
 from landscape.runtime.arithmetic import exact_arithmetic
+from landscape.store import comparable
 
 
 def in_full(H):
@@ -429,3 +434,13 @@ def test_a_true_eigenvalue_of_a_resnet20_lies_within_each_residual(resnet20, cif
     distance = np.abs(truth.values[truth.converged][:, None] - found.values).min(axis=0)
     assert (distance <= found.residuals).all()
     assert (distance > 10 * torch.finfo(torch.float32).eps * found.values).any()  # products round the spectrum itself
+
+
+def test_a_form_is_told_by_one_name_and_one_title(objective):
+    """Settings, operators, stored results and pictures name the same forms."""
+    assert list(FORMS) == list(comparable.KINDS) == list(get_args(Kind)) == KINDS
+    for kind, form in FORMS.items():
+        assert form.name == kind
+        found = ls.hessian_top(objective, k=1, kind=kind)
+        assert found["eigenvalue"].attrs["long_name"] == f"{form.title} eigenvalue"
+        assert variant_of(found) == form.title
