@@ -260,11 +260,12 @@ def _looked_again(A: Operators, start: Tensor, pairs: RitzPairs, search: Search,
 def _verified(A: Operators, pairs: RitzPairs, tol: float, stages: Stages) -> RitzPairs:
     """The pairs with the lengths of A u - value u for residuals, a product each."""
     assert pairs.vectors is not None
-    for row in range(len(stages.lengths), len(pairs.values)):
+    k = len(pairs.values)
+    for row in range(len(stages.lengths), k):
         u, value = pairs.vectors[row], float(pairs.values[row])
         remainder = A.rows(u[None, None], [0])[0, 0] - value * u
         stages.measured(float(torch.linalg.vector_norm(remainder, dtype=torch.float64)), pairs)
-    residuals = floored(np.array(stages.lengths), pairs.values, pairs.rounding, pairs.vectors.dtype)
+    residuals = floored(np.array(stages.lengths[:k]), pairs.values, pairs.rounding, pairs.vectors.dtype)
     return replace(
         pairs,
         residuals=residuals,

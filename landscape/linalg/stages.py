@@ -128,24 +128,30 @@ class Stages:
 
     def _step(self, one: Steps) -> None:
         try:
-            stop_if_asked()
             one.step()
         except BaseException:
-            if self.keeper is not None and one.sound:
-                self.keeper.keep(self._state(one.state()))
+            if one.sound:
+                self._keep(one.state())
             raise
         if not one.ended:
             self._between(one.state, lambda: self._so_far(one))
 
     def _between(self, state: Callable[[], State], pairs: Callable[[], RitzPairs]) -> None:
         """Two products: here the state is kept, and the search stops where it is asked to."""
-        if self.keeper is None:
-            return
-        stop = self.keeper.stop()
-        if stop or self.keeper.due():
-            self.keeper.keep(self._state(state()))
+        try:
+            stop_if_asked()
+        except BaseException:
+            self._keep(state())
+            raise
+        stop = self.keeper is not None and self.keeper.stop()
+        if stop or (self.keeper is not None and self.keeper.due()):
+            self._keep(state())
         if stop:
             raise Paused(pairs())
+
+    def _keep(self, under_way: State) -> None:
+        if self.keeper is not None:
+            self.keeper.keep(self._state(under_way))
 
     def _so_far(self, one: Steps) -> RitzPairs:
         pairs = one.so_far()
