@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import xarray as xr
@@ -254,6 +254,12 @@ class Analysis(Settings, ABC):
         stored = given.pop("partial", None)
         work = Work(**{f.name: given.pop(f.name) for f in fields(Work) if f.name in given})
         return cls.asked(given).run(objective, stored=stored, work=work)
+
+    @classmethod
+    def among(cls, keywords: Mapping[str, Any]) -> Self:
+        """The settings among the keyword arguments of `called`."""
+        of_run = {"partial", *(f.name for f in fields(Work))}
+        return cls.asked({name: value for name, value in keywords.items() if name not in of_run})
 
     def visit(self, objective: Any, result: xr.Dataset, work: Work, only: np.ndarray | None = None) -> None:
         """Compute the units that are not done, or those of them in `only`, and write them into `result`."""

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis, Examples, Subject, Values
+from landscape.analyses.bending import PASSING, Pair, bent
 from landscape.analyses.estimates import Estimate
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index, Work
@@ -22,40 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from landscape.objective.objective import Objective
-    from landscape.planes.plane import Plane
 
 PATHS = {"straight": "straight", "aligned": "straight, after alignment", "curved": "curved"}
 USUAL_EXAMPLES = 2000
-CHUNK = 20  # steps of the bend between two times of storing
-PASSING = ("bend_first", "bend_second")  # what the training of a bend needs, and nothing else
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two networks of one architecture, and the loss on whose private copy the first one is.
-
-    Parameters
-    ----------
-    objective
-        The loss.
-    states
-        The second network's weights, by path: as they are, permuted to the first's, and those that the curve ends at.
-    labels
-        What the two are called.
-    control
-        The curve's control point, from the first network, once it is known.
-    """
-
-    objective: Objective
-    states: Mapping[str, Mapping[str, Tensor]]
-    labels: tuple[str, str]
-    control: Mapping[str, Tensor] | None = None
-
-    def line(self, path: str) -> Plane:
-        """The straight line to the end of a path."""
-        from landscape.planes.spanned import line_to
-
-        return line_to(self.objective.model, self.states[path], self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +110,7 @@ class Connectivity(Analysis):
         """(path, t), the folds that are evaluated besides; and the bend."""
         from landscape.objective.parameters import trainable
 
-        paths, folds = list(objective.states), int(self._held(objective.objective).sum())
+        paths, folds = list(objective.states), int(self.held(objective.objective).sum())
         shape = (len(paths), self.points)
         n = sum(p.numel() for p in trainable(objective.objective.model).values())
         text = "negative log-likelihood"
@@ -160,7 +130,7 @@ class Connectivity(Analysis):
         coordinates = {"path": paths, "t": np.linspace(0, 1, self.points)}
         return xr.Dataset(variables, coordinates)
 
-    def _held(self, objective: Objective) -> np.ndarray:
+    def held(self, objective: Objective) -> np.ndarray:
         """Which folds the losses are of: those that the bend is not trained on."""
         if not self.steps:
             return np.ones(objective.folds, bool)
@@ -187,43 +157,10 @@ class Connectivity(Analysis):
         if not self.steps or result["done"].values.all() or work.spent:
             return result
         result = result.copy(deep=True)
-        bent = self._bent(objective, result, work)
-        if bent is not None:
-            self.visit(bent, result, work, curved)
+        control = bent(objective, self, result, work)
+        if control is not None:
+            self.visit(replace(objective, control=control), result, work, curved)
         return result
-
-    def _bent(self, objective: Pair, result: xr.Dataset, work: Work) -> Pair | None:
-        """With the control point, once it is trained; None where the budget ends before."""
-        import torch
-
-        from landscape.objective.parameters import flatten, trainable, unflatten
-        from landscape.planes.curves import Bend, trained_bend
-        from landscape.runtime import processes
-
-        loss, ends = objective.objective, objective.line("curved")
-        parameters = trainable(loss.model)
-        like = next(iter(parameters.values()))
-        bend = Bend.straight(flatten({name: ends.directions[0][name].to(like) for name in parameters}))
-        if result["bend_steps"] > 0:
-            control, first, second = (torch.as_tensor(result[name].values).to(like) for name in ("bend", *PASSING))
-            bend = Bend(control, first, second, int(result["bend_steps"]))
-        mine = np.flatnonzero(~self._held(loss)[loss.fold])
-        while bend.steps < self.steps:
-            until = min(bend.steps + CHUNK, self.steps)
-            if processes.rank() == 0:
-                bend = trained_bend(
-                    loss, ends, bend, mine, until, steps=self.steps, lr=self.lr, batch_size=self.batch_size,
-                    seed=self.seed, batch_statistics=self.batchnorm == "recalibrated",
-                )  # fmt: skip
-            bend = processes.from_first(bend)
-            for name, t in zip(("bend", *PASSING), (bend.control, bend.first, bend.second), strict=True):
-                result[name].values[:] = t.cpu().numpy()
-            result["bend_steps"] = result["bend_steps"].copy(data=bend.steps)
-            if work.spent and bend.steps < self.steps:
-                return None
-            if work.save is not None and processes.rank() == 0:
-                work.save(result)
-        return replace(objective, control=unflatten(bend.control, parameters))
 
     def compute(self, ready: Pair, unit: Index) -> Values:
         """The losses at one point of one path."""
@@ -237,7 +174,7 @@ class Connectivity(Analysis):
             plane, at = curved_plane(plane, ready.control), place(t)  # type: ignore[assignment]
         loss = ready.objective
         found = Slice(loss, plane, self.batchnorm).evaluate(at)
-        held = self._held(loss)
+        held = self.held(loss)
         each, units = np.array(found.nll_fold), np.bincount(loss.fold, weights=loss.units_of_example)
         other = ~held if (~held).any() else held
         return {
@@ -317,5 +254,4 @@ def mode_connectivity(objective: Objective, other: nn.Module, **settings: Any) -
     UserError
         For a network of another architecture, or one that cannot be aligned.
     """
-    asked = {k: v for k, v in settings.items() if k not in ("partial", "save", "save_every", "budget", "progress")}
-    return Connectivity.called(Connectivity.asked(asked).between(objective, other), settings)
+    return Connectivity.called(Connectivity.among(settings).between(objective, other), settings)

@@ -21,9 +21,6 @@ from landscape.objective.penalty import in_curvature
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from landscape.curvature.scaled import Ascent, ScaledLoss
     from landscape.objective.objective import Objective
     from landscape.objective.rescaling import Rescaling
 
@@ -158,12 +155,15 @@ class Sharpness(Analysis):
             "done": (each[:2], np.zeros(units, bool), {"long_name": "computed"}),
             "weights": n,
         }
-        radii = np.geomspace(self.radius / 10, max(math.sqrt(n), self.radius), self.radii)
         return xr.Dataset(
             variables,
             {"network": list(networks), "batch": range(units[1]), "scale": list(SCALES), "along": list(ALONG),
-             "radius": radii},
+             "radius": self.distances(n)},
         )  # fmt: skip
+
+    def distances(self, n: int) -> np.ndarray:
+        """The radii of the profiles of a network of n weights."""
+        return np.geomspace(self.radius / 10, max(math.sqrt(n), self.radius), self.radii)
 
     def side_by_side(self, objective: Ready) -> int:
         """Threads."""
@@ -183,6 +183,7 @@ class Sharpness(Analysis):
 
     def compute(self, ready: Ready, unit: Index) -> Values:
         """Every measure of one mini-batch, in both scales."""
+        from landscape.analyses.rises import measured
         from landscape.curvature.scaled import ScaledLoss
 
         here = ready.objective.in_this_thread()
@@ -190,54 +191,8 @@ class Sharpness(Analysis):
         rescaled = ready.rescaling if network else None
         with nullcontext() if rescaled is None else rescaled.applied(here.model):
             losses = [ScaledLoss(here, self._minibatches(here)[batch], scale) for scale in SCALES]
-            found = [self._measured(f, batch) for f in losses]
+            found = [measured(f, self, batch) for f in losses]
             return {"loss": losses[0].at_0, **{name: np.array([one[name] for one in found]) for name in found[0]}}
-
-    def _measured(self, f: ScaledLoss, batch: int) -> dict[str, Any]:
-        """The draws are of the mini-batch: those of the rescaled network are the same."""
-        import torch
-
-        from landscape.curvature.scaled import critical_step, highest
-        from landscape.linalg.eigenpairs import eigenpairs
-        from landscape.linalg.operators import Rows
-        from landscape.linalg.search import Search
-        from landscape.runtime.random import gaussian, rademacher
-
-        many = range(self.directions)
-        zero = torch.zeros_like(f.c)
-        start = gaussian(zero, self.seed, batch, 0)
-        search = Search(k=1, which="LA", tol=self.tol, max_products=self.max_products)
-        top = eigenpairs(Rows(f.product), start, search, vectors=True)
-        probes = [rademacher(zero, self.seed, batch, 2, i) for i in many]
-        trace = float(np.mean([float(torch.dot(z.double(), f.product(z).double())) for z in probes]))
-        gradient = f.with_gradient(zero)[1]
-        v = start if top.vectors is None or not torch.isfinite(top.vectors).all() else top.vectors[0]
-        starts = [v, -v] if not gradient.any() else [gradient, v, -v]
-        worst = highest(f, self.radius, starts, self.steps)
-        noise = [gaussian(zero, self.seed, batch, 1, i) for i in many]
-        return {
-            "average": float(np.mean([f.value(self.spread * z) for z in noise])) - f.at_0,
-            "worst": worst.rise,
-            "angle": worst.angle,
-            "critical": 2 / critical_step(f),
-            "eigenvalue": top.values[0],
-            "residual": top.residuals[0],
-            "converged": top.converged[0],
-            "trace": trace,
-            "profile": self._profile(f, noise, worst, v if torch.dot(v, gradient) >= 0 else -v),
-        }
-
-    def _profile(self, f: ScaledLoss, noise: list[Tensor], worst: Ascent, hessian: Tensor) -> np.ndarray:
-        """The loss (along, radius): the mean over random directions, the worst one's, and the top eigenvector's."""
-        import torch
-
-        radii = np.geomspace(self.radius / 10, max(math.sqrt(len(f.c)), self.radius), self.radii)
-        lines = [noise, [worst.u], [hessian]]
-        return np.array([
-            [np.mean([f.value(float(r) * u / torch.linalg.vector_norm(u).clamp_min(1e-30)) for u in line])
-             for r in radii]
-            for line in lines
-        ])  # fmt: skip
 
     def _minibatches(self, objective: Objective) -> list[Any]:
         return objective.minibatches(self.batch_size, self.batches)
@@ -310,5 +265,4 @@ def network_sharpness(objective: Objective, **settings: Any) -> xr.Dataset:
     UserError
         As `Objective.minibatches` does.
     """
-    asked = {k: v for k, v in settings.items() if k not in ("partial", "save", "save_every", "budget", "progress")}
-    return Sharpness.called(Sharpness.asked(asked).of_loss(objective), settings)
+    return Sharpness.called(Sharpness.among(settings).of_loss(objective), settings)

@@ -262,5 +262,4 @@ def training_trajectory(
     UserError
         For states of other networks.
     """
-    asked = {k: v for k, v in settings.items() if k not in ("partial", "save", "save_every", "budget", "progress")}
-    return Trajectory.called(Trajectory.asked(asked).of_states(objective, states), settings)
+    return Trajectory.called(Trajectory.among(settings).of_states(objective, states), settings)

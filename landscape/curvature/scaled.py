@@ -13,6 +13,7 @@ from landscape.curvature.operators import Curvature
 from landscape.objective.nests import Batch
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import displaced, flatten, trainable, unflatten
+from landscape.runtime.threads import stop_if_asked
 
 SCALES = ("common", "elementwise")
 RATIO = 1.01  # of the two steps that a critical one is left between
@@ -68,6 +69,7 @@ class ScaledLoss:
         return self.c * self._hessian(self.c * v)
 
     def _loss(self) -> Tensor:
+        stop_if_asked()
         loss = self.objective.nll_sum(*self.batch) / self.units
         return loss + self.objective.penalty_of(dict(self.objective.model.named_parameters()))
 

@@ -17,6 +17,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.parameters import Direction, displaced, trainable, unflatten
 from landscape.planes.plane import Plane
 from landscape.runtime.arithmetic import true_float32
+from landscape.runtime.threads import stop_if_asked
 
 MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as Kingma & Ba (2015) have them
 
@@ -80,6 +81,7 @@ def trained_bend(
     control, first, second = bend.control.clone(), bend.first.clone(), bend.second.clone()
     with true_float32(), _batch_statistics(objective) if batch_statistics else nullcontext():
         for k in range(bend.steps, until):
+            stop_if_asked()
             rng = np.random.default_rng([seed, k])
             t = float(rng.uniform())
             chosen = np.sort(rng.choice(examples, min(batch_size, len(examples)), replace=False))
