@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import xarray as xr
@@ -54,6 +54,14 @@ class Examples:
     exactly: int | None = None
     split: Literal["train", "test"] = "train"
     transform: Literal["train", "eval"] | None = None
+
+
+class Kept(NamedTuple):
+    """What units are computed of, who keeps the state of one under way, and what it is a state of."""
+
+    objective: Objective
+    work: Work
+    config: Mapping[str, Any]
 
 
 class Subject(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
-from landscape.analyses.base import Examples, Values
+from landscape.analyses.base import Examples, Kept, Values
 from landscape.analyses.moments import (
     MOMENTS,
     Probing,
@@ -21,7 +21,7 @@ from landscape.analyses.moments import (
 )
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
-from landscape.store.units import Index
+from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
     import torch
@@ -29,32 +29,37 @@ if TYPE_CHECKING:
     from landscape.curvature.jackknife import FoldedCurvature, Moments
     from landscape.curvature.operators import Curvature
     from landscape.objective.objective import Objective
+    from landscape.store.aside import Aside
 
 USUAL_EXAMPLES = 128
 
 
 class Operators(NamedTuple):
-    """What a probe is multiplied with: the whole, and by folds of the examples; or mini-batches in turn."""
+    """What a probe is multiplied with: the whole, and by folds of the examples; or mini-batches in turn. And who keeps
+    the state of a probe under way.
+    """
 
     whole: Curvature
     folded: FoldedCurvature | None
     minibatches: list[tuple[torch.Tensor, torch.Tensor]]
     objective: Objective
+    keeper: Callable[[Index], Aside] | None = None
 
 
 @dataclass
 class Probed:
-    """The operator of one probe; where there are folds, its first product, with the probe itself to unit length, is
-    made by them, and leaves the probe's moments.
+    """The operator of one probe; where there are folds, its product with the probe itself, to unit length, is made by
+    them, and leaves the probe's moments.
     """
 
     whole: Curvature
     folded: FoldedCurvature | None
+    probe: torch.Tensor
     moments: Moments | None = None
 
     def rows(self, X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
         """As `landscape.linalg.operators.Operators` has it."""
-        if self.folded is None or self.moments is not None:
+        if self.folded is None or not self.probe.equal(X):
             return self.whole.rows(X, members)
         Hv, self.moments = self.folded.with_moments(X[0, 0])
         return Hv[None, None]
@@ -141,14 +146,21 @@ class Density(Probing):
             {"probe": np.arange(probes)},
         )
 
-    def ready(self, objective: Objective) -> Operators:
+    def fill(self, objective: Objective, result: xr.Dataset, work: Work) -> xr.Dataset:
+        """A probe keeps its state beside the results file, and stops between two products where the budget is spent."""
+        self.visit(Kept(objective, work, result.attrs["config"]), result, work)
+        return result
+
+    def ready(self, kept: Kept) -> Operators:
         """The operators, which keep their graphs from probe to probe."""
-        return self._operators(objective)
+        objective, work, config = kept
+        keeper = (lambda unit: work.aside(config, unit)) if work.keeps_aside else None
+        return self._operators(objective)._replace(keeper=keeper)
 
     def compute(self, ready: Operators, unit: Index) -> Values:
         """Nodes and weights of one probe; of the whole data also its moments without each fold."""
         from landscape.curvature.operators import Curvature
-        from landscape.linalg.quadrature import quadrature
+        from landscape.linalg.quadrature import quadrature, unit_start
         from landscape.runtime.random import rademacher
 
         (i,) = unit
@@ -156,9 +168,14 @@ class Density(Probing):
         if ready.minibatches:
             x, y = ready.minibatches[i % len(ready.minibatches)]
             H = Curvature(ready.objective, x, y, kind=self.kind, chunk_size=self.chunk_size)
-        probed = Probed(H, folded)
-        node, weight = quadrature(probed, rademacher(H.zeros(), self.seed, i), self.steps)
-        values: dict[str, Any] = {"node": node, "weight": weight}
+        probe = rademacher(H.zeros(), self.seed, i)
+        probed = Probed(H, folded, unit_start(H, probe))
+        found = quadrature(probed, probe, self.steps, None if ready.keeper is None else ready.keeper(unit))
+        if found is None:
+            return {"done": False}
+        values: dict[str, Any] = dict(zip(("node", "weight"), found, strict=True))
+        if folded is not None and probed.moments is None:  # that product was made before an interruption
+            probed.rows(unit_start(H, probe), [0])
         if probed.moments is not None:
             values["trace_without_fold"] = H.n * probed.moments.first_without
             values["frobenius_squared_without_fold"] = H.n * probed.moments.second_without

@@ -52,6 +52,8 @@ def errors(name: str, estimates: np.ndarray, without: np.ndarray) -> dict[str, f
     the jackknife of one probe and of the mean says how much that is.
     """
     probes = len(estimates)
+    if not probes:
+        return _named(name, np.nan, np.nan, np.nan)
     over_probes = sem_within(estimates, np.zeros(probes, np.int64))
     of_mean, of_one = (float(np.mean(jackknife_sem(r) ** 2)) for r in (without.mean(axis=0), without.T))
     over_examples = float(np.sqrt(np.maximum(of_mean - (of_one - of_mean) / max(probes - 1, 1), 0)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
-from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.base import Analysis, Examples, Kept, Values
 from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.runtime.memory import refuse_beyond_memory
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 USUAL_EXAMPLES = 256
 BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
-
-
-class Kept(NamedTuple):
-    """What is searched, who keeps the state of a search, and what it is a state of."""
-
-    objective: Objective
-    work: Work
-    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
     usual s^2 / N. NaN for fewer than LEAST_UNITS clusters.
     """
     values = np.asarray(values, float)
+    if not len(values):
+        return np.nan, np.nan
     with np.errstate(invalid="ignore", over="ignore"):
         mean = float(values.mean())
         apart = np.bincount(clusters, weights=values - mean)

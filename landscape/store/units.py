@@ -102,6 +102,11 @@ class Work:
         other._file = (path, group)
         return other
 
+    @property
+    def keeps_aside(self) -> bool:
+        """Whether there is a results file beside which the state of a unit can be kept."""
+        return self._file is not None
+
     def aside(self, config: Mapping[str, Any], unit: Index) -> Aside:
         """Where the state of a unit of this configuration is kept while it is under way, and asks whether to stop."""
         path = None if self._file is None else beside(*self._file, unit)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import landscape as ls
+from landscape.store.units import Work
 
 ASKED = {
     "spectrum": (ls.hessian_spectrum, {"k": 2, "batch_size": 4, "workers": 1}),
@@ -54,3 +55,17 @@ def test_a_search_cut_short_has_the_pairs_so_far(mlp, points):
     assert largest.value == smallest.value == float(part["eigenvalue"][0])
     assert ls.Top(**settings).estimates(whole)[0].note == ""
     assert ls.hessian_top(objective, partial=part, **settings).identical(whole)
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_a_density_stops_within_a_probe_and_continues_from_its_state(mlp, points, tmp_path, batch_size):
+    objective, density = ls.Objective(mlp, points), ls.Density(probes=2, steps=4, batch_size=batch_size)
+    part, products = None, 0
+    while part is None or not part["done"].all():
+        work = Work(budget=0.0).into(tmp_path / "a.h5", "density")
+        part = density.run(objective, stored=part, work=work)
+        work.stored(part)
+        products += 1
+    assert products == 8, "one at a time, of two probes"
+    assert part.identical(density.run(objective))
+    assert not list(tmp_path.iterdir())
