@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from landscape.analyses.blockwise import Blockwise, Means, empty_blocks, means, of_type, over_folds, types, verdict
+from landscape.analyses.blockwise import Blockwise, Means, empty_blocks, of_type, over_folds, types, verdict
 from landscape.analyses.estimates import Estimate
+from landscape.analyses.transfer import PATHS, gain, relative, tilt, transfer
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
     from landscape.features.capture import Capture
     from landscape.objective.objective import Objective
 
-HALF = 0.5  # of pi: what is above is high
-PATHS = ("skip", "branch")
 SEEN = ("matrix", "projected", "skip")
 TEXTS = {
     "power": "power of the stream by frequency, |F|^2 / positions",
@@ -183,67 +182,6 @@ def _nothing(capture: Capture) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         "attention_before": {"seen": 3, "part": 2}, "attention_after": {"seen": 3, "part": 2},
     }  # fmt: skip
     return {name: (tuple(dims), np.full((len(places), *dims.values()), np.nan)) for name, dims in sizes.items()}
-
-
-def transfer(result: xr.Dataset) -> Means:
-    """Power out over power in (path, block, ring), of blocks that keep the size of the map; NaN elsewhere."""
-    stream, branch = means(result, "power"), means(result, "power_branch")
-    same = result["same_size"].values.astype(bool)
-
-    def ratio(out: np.ndarray, power: np.ndarray) -> np.ndarray:
-        before = np.roll(power, 1, axis=-2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(same[:, None], out / before, np.nan)
-
-    return Means(
-        np.stack([ratio(stream.whole, stream.whole), ratio(branch.whole, stream.whole)]),
-        np.stack([ratio(stream.without, stream.without), ratio(branch.without, stream.without)], axis=1),
-    )
-
-
-def tilt(result: xr.Dataset) -> Means:
-    """The mean of ln transfer over rings above pi / 2 less that over rings up to it (path, block)."""
-    side = np.minimum(result["height"].values, result["width"].values)
-    number = 1 + np.arange(result.sizes["ring"])
-
-    def of(found: np.ndarray) -> np.ndarray:
-        out = np.full(found.shape[:-1], np.nan)
-        for block, there in enumerate(result["coefficients"].values > 0):
-            low = there & (2 * number <= HALF * side[block])
-            high = there & ~low
-            if low.any() and high.any():
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    t = np.log(found[..., block, :])
-                    out[..., block] = t[..., high].mean(axis=-1) - t[..., low].mean(axis=-1)
-        return out
-
-    return Means(*(of(part) for part in transfer(result)))
-
-
-def gain(result: xr.Dataset) -> Means:
-    """Power after over power before (block, seen, part)."""
-    before, after = means(result, "attention_before"), means(result, "attention_after")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Means(*(b / a for a, b in zip(before, after, strict=True)))
-
-
-def relative(result: xr.Dataset) -> Means:
-    """ln amplitude at the highest frequency less that at zero (direction, block): the end of the diagonal, as the study
-    has it, and the ring about pi over all directions.
-    """
-    diagonal, around, zero = (means(result, name) for name in ("log_diagonal", "log_amplitude", "log_zero"))
-    last = np.array([np.flatnonzero(~np.isnan(row))[-1] if (~np.isnan(row)).any() else 0 for row in diagonal.whole])
-    frequency = result["frequency"].values
-    at_pi = np.array(
-        [np.nanargmin(np.abs(f - 1)) if np.isfinite(f).any() else 0 for f in frequency]
-    )  # nearest to the highest along an axis
-    block = np.arange(len(last))
-
-    def of(d: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
-        end = np.where(last > 0, d[..., block, last] - d[..., block, 0], np.nan)  # a side of 1 or 2 has none
-        return np.stack([end, a[..., block, at_pi] - z], axis=-2)
-
-    return Means(of(diagonal.whole, around.whole, zero.whole), of(diagonal.without, around.without, zero.without))
 
 
 def _let_through(seen: dict[str, np.ndarray], features: Any) -> dict[str, np.ndarray]:

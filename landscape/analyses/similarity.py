@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
+from landscape.analyses.alignment import LEAST_IMAGES, alignment, averaged, hsic
 from landscape.analyses.base import Analysis, Examples, Subject
 from landscape.analyses.blockwise import Looked, Means, over_folds
 from landscape.analyses.estimates import Estimate
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 FOLDS = 20  # of the images, that are left out in turn
-LEAST_IMAGES = 4  # of which the unbiased estimator can be made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +151,15 @@ class Similarity(Looked, Analysis):
         """CKA (block, block) of the mini-batches that are done, and without each fold of their images."""
         gram, done = result["gram"].transpose("block", "batch", "image", "other").values, result["done"].values
         if self.definition == "park-kim":
-            return _averaged(gram[:, done], np.flatnonzero(done) * result.sizes["image"])
+            return averaged(gram[:, done], np.flatnonzero(done) * result.sizes["image"])
         blocks, batches, size, count = gram.shape
         present = np.flatnonzero(np.repeat(done, size)[:count])
         whole = gram.reshape(blocks, batches * size, count)[:, present][:, :, present]
         upper = np.triu(np.ones((len(present),) * 2, bool))
         whole = np.where(upper & ~np.isnan(whole), whole, whole.transpose(0, 2, 1))
         fold = np.arange(len(present)) % max(1, min(FOLDS, len(present)))
-        rest = [_cka(hsic(whole[:, fold != f][:, :, fold != f])) for f in range(int(fold.max(initial=-1)) + 1)]
-        return Means(_cka(hsic(whole)), np.array(rest))
+        rest = [alignment(hsic(whole[:, fold != f][:, :, fold != f])) for f in range(int(fold.max(initial=-1)) + 1)]
+        return Means(alignment(hsic(whole)), np.array(rest))
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         """Those of every network, one after another."""
@@ -203,44 +203,6 @@ class Similarity(Looked, Analysis):
         from landscape.features.capture import Capture
 
         return {label: Capture(one, self.modules) for label, one in objective.items()}
-
-
-def hsic(gram: np.ndarray) -> np.ndarray:
-    """HSIC_1 of all pairs of Gram matrices, gram (blocks, n, n) to (blocks, blocks).
-
-    With K~, L~ the matrices with zeros on their diagonals (Song et al. 2012, eq. 5): [tr(K~ L~)
-    + (1^T K~ 1) (1^T L~ 1) / ((n - 1) (n - 2)) - 2 / (n - 2) 1^T K~ L~ 1] / (n (n - 3)), which is unbiased for every
-    n. NaN for fewer than 4 images.
-    """
-    blocks, n = gram.shape[:2]
-    if n < LEAST_IMAGES:
-        return np.full((blocks, blocks), np.nan)
-    bare = gram.copy()
-    bare[:, np.arange(n), np.arange(n)] = 0
-    rows = bare.sum(axis=2)
-    flat, total = bare.reshape(blocks, -1), rows.sum(axis=1)
-    return (flat @ flat.T + np.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T) / (n * (n - 3))
-
-
-def _averaged(gram: np.ndarray, starts: np.ndarray) -> Means:
-    """CKA of HSIC averaged over mini-batches, gram (block, batch, image, other), of all and without each."""
-    each = []
-    for i, start in enumerate(starts):
-        here = gram[:, i, :, start : start + gram.shape[2]]
-        size = here.shape[2]  # the last mini-batch may be short
-        each.append(hsic(here[:, :size]))
-    h = np.array(each).reshape(len(each), len(gram), len(gram))
-    if not len(h):
-        return Means(np.full((len(gram), len(gram)), np.nan), h)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rest = [_cka(part) for part in (h.sum(axis=0) - h) / (len(h) - 1)]
-    return Means(_cka(h.mean(axis=0)), np.array(rest))
-
-
-def _cka(h: np.ndarray) -> np.ndarray:
-    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)); NaN where a block's own is not above 0, as of constant features."""
-    own = np.where(np.diagonal(h) > 0, np.diagonal(h), np.nan)
-    return h / np.sqrt(np.outer(own, own))
 
 
 def _mean_of(cka: Means, name: str, a: np.ndarray, b: np.ndarray) -> Estimate:

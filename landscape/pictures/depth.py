@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.pictures.canvas import COLORS, MARKERS
 
-TYPES = ("convolution", "attention", "mlp", "pool", "module", "stem")  # each of a marker and a colour of its own
+TYPES = {"convolution": 0, "attention": 1, "mlp": 2, "pool": 3, "module": 4, "stem": 6}  # marker and colour of each
 
 
 def block_axis(ax: Axes, group: xr.Dataset, *, label: bool = True) -> None:
@@ -44,7 +44,7 @@ def by_type(ax: Axes, group: xr.Dataset, values: np.ndarray, *, labels: bool = T
         known = np.isfinite(values[:, 0])
         ax.plot(blocks[known], values[known, 0], color="0.7", lw=0.8, zorder=1)
     types = group["block_type"].values
-    for i, which in enumerate(TYPES):
+    for which, i in TYPES.items():
         here = (types == which) & np.isfinite(values[:, 0])
         if here.any():
             value, low, high = values[here].T

@@ -7,11 +7,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from landscape.analyses.fourier import PATHS, SEEN
+from landscape.analyses.fourier import SEEN
+from landscape.analyses.transfer import PATHS
 from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import MARKERS, new_figure, notes_above, style
 from landscape.pictures.depth import TYPES, block_axis, by_type, images_of, legend_below
@@ -19,7 +20,7 @@ from landscape.pictures.look import LOOK, Look
 
 WORDS = {"skip": "with skip", "branch": "branch alone"}
 LET = {"matrix": "matrices alone", "projected": "with value and output", "skip": "and with skip"}
-DEPTH = matplotlib.colormaps["cividis"]  # of even lightness, for every eye and in grey
+DEPTH = ListedColormap(matplotlib.colormaps["cividis"](np.linspace(0, 0.85, 256)))  # for every eye; none too light
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:

@@ -39,5 +39,5 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
     averaged = group.attrs.get("config", {}).get("definition") == "park-kim"
     images = int(np.repeat(group["done"].values, group.sizes["image"])[: group.sizes["other"]].sum())
     how = f"averaged over {int(group['done'].sum())} mini-batches" if averaged else f"of {images} images"
-    notes_above(ax, f"{prefix}similarity of the blocks' features", [f"unbiased linear CKA {how}; lines between stages"])
+    notes_above(ax, f"{prefix}similarity of blocks", [f"unbiased linear CKA {how}; lines between stages"])
     return {name: figure}

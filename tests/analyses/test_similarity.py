@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import landscape as ls
+from landscape.analyses.alignment import hsic
 from landscape.analyses.blockwise import over_folds
-from landscape.analyses.similarity import Similarity, hsic
+from landscape.analyses.similarity import Similarity
 from landscape.features.capture import Capture
 from landscape.store.units import Work
 from landscape.study.drawing import draw_group
