@@ -14,6 +14,8 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+MOST_LOCAL = 8192  # patches under local attention, whose mask has the square of it
+
 SIZES: dict[str, dict[str, Any]] = {
     "vit_xs": {"embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0},
     "vit_ti": {"embed_dim": 192, "depth": 12, "num_heads": 3},
@@ -90,8 +92,10 @@ def local_window(grid: tuple[int, int], local: int, prefix: int) -> Tensor:
     no patch to it: it would carry what lies outside the window. A window that covers the map restricts nothing.
     """
     rows, columns = grid
+    if rows * columns > MOST_LOCAL:
+        raise ValueError(f"local={local} of {rows * columns} patches: its mask is for {MOST_LOCAL} at most")
     axes = (torch.arange(n, device="cpu") for n in (rows, columns))  # even where the network is made without memory
-    at = torch.cartesian_prod(*axes)
+    at = torch.cartesian_prod(*axes).to(torch.int16)
     step = at[None, :] - at[:, None]
     inside = ((step >= -(local // 2)) & (step <= (local - 1) // 2)).all(-1)
     window = torch.ones(prefix + len(at), prefix + len(at), dtype=torch.bool, device="cpu")

@@ -223,6 +223,12 @@ class Analysis(Settings, ABC):
         """The estimates by what they are of, where a result is of several things, such as checkpoints; "" for all."""
         return {"": self.estimates(result)}
 
+    def check_result(self, result: xr.Dataset) -> None:
+        """Raise UserError where a result cannot be one of this analysis: values out of the range that they have.
+
+        Asked of each group that is read, whoever wrote it, as are `rows` and `remarks`, which may raise what they will.
+        """
+
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What a reader of the numbers must know, in words: what did not converge, diverged, or is approximate."""
         return []

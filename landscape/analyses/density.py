@@ -181,6 +181,13 @@ class Density(Probing):
             values["frobenius_squared_without_fold"] = H.n * probed.moments.second_without
         return values
 
+    def check_result(self, result: xr.Dataset) -> None:
+        """Each probe's weights are shares, and sum to 1."""
+        weight = result["weight"].transpose("probe", "node").values[result["done"].values]
+        known = weight[~np.isnan(weight).any(axis=1)]
+        if (known < -1e-6).any() or not np.allclose(known.sum(axis=1), 1, rtol=0, atol=1e-3):
+            raise UserError("its weights are not shares that sum to 1 for each probe")
+
     def finish(self, result: xr.Dataset) -> xr.Dataset:
         """With the first two moments, and what they are of the whole spectrum."""
         n, done = result.attrs["config"]["parameters"], result["done"].values

@@ -363,6 +363,15 @@ class Surface(Directions, Analysis):
             ),
         ]  # fmt: skip
 
+    def check_result(self, result: xr.Dataset) -> None:
+        """The NLL and what is done over the grid, along coordinates that increase."""
+        dims = result["nll"].dims
+        if dims not in (("y", "x"), ("x",)) or result.get("done", result["nll"]).dims != dims:
+            raise UserError(f"its nll is over {', '.join(map(str, dims))}, not over x, or over y and x")
+        for axis in dims:
+            if not (np.diff(result[axis].values) > 0).all():
+                raise UserError(f"its coordinate {axis} does not increase")
+
     def remarks(self, result: xr.Dataset) -> list[str]:
         """The centre and the lowest point, what diverged or was filled in, and the measures."""
         return remarks(result)

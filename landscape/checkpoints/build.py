@@ -75,7 +75,7 @@ def split_settings(model: str) -> tuple[str, dict[str, Any]]:
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("settings go by keyword")
         return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as e:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise UserError(f"{model!r} is no network with settings; write it as in 'vit_ti(local=3, depth=6)'") from e
 
 

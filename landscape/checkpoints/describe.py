@@ -11,6 +11,8 @@ from landscape.checkpoints.recognise import ARGUMENTS, Fit, best_reading, closes
 from landscape.checkpoints.stated import stated, stated_network
 from landscape.runtime.errors import UserError, a_few
 
+LONGEST = 1000  # characters that are shown of what a file says of one thing
+
 
 def describe_checkpoint(path: Path) -> str:
     checkpoint = read_checkpoint(path)
@@ -35,7 +37,7 @@ def _hint(key: str, value: Any) -> str:
 def _describe_fits(checkpoint: Checkpoint) -> str:
     fits = fitting(checkpoint.state)
     try:
-        named = stated_network(checkpoint.metadata, "the file")
+        named = stated_network(checkpoint.metadata, "the file", len(checkpoint.state))
         asked = {k: stated(checkpoint.metadata, k, "the file") for k in ARGUMENTS}
     except UserError as e:
         return f"{_describe_closest(checkpoint, fits)}; {e}"
@@ -59,4 +61,5 @@ def _describe_closest(checkpoint: Checkpoint, fits: list[Fit]) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, list) and len(value) > 6:
         return f"{value[0]} ... {value[-1]} ({len(value)} entries)"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"

@@ -11,6 +11,7 @@ import timm
 from landscape.models.vit import SIZES
 from landscape.runtime.errors import UserError, a_few
 
+LONGEST = 16 << 20  # bytes of a description: an index names each tensor of the largest of networks
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -60,8 +61,8 @@ def stated_by(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError):
+        held = json.loads(path.read_text()) if path.stat().st_size <= LONGEST else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
 

@@ -67,7 +67,7 @@ def load_checkpoint(
     metadata = checkpoint.metadata
     settings: dict[str, Any] = {}
     if model is None or (model == metadata.get("model") and ".py:" not in str(model)):
-        named, settings = stated_network(metadata, path) or (None, {})
+        named, settings = stated_network(metadata, path, len(checkpoint.state)) or (None, {})
         model = model if model is not None else named
     if model is None:
         model = _recognised(checkpoint, path).model

@@ -8,7 +8,9 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,13 @@ SETTINGS = re.compile(
     r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
     r"functools|types|torch\.optim)\."
 )
+
+
+STAND_INS = 64  # kinds of such objects in one file: each takes another pass
+
+
+# What a file's parts may unpack to: torch and safetensors pack none, so that more than the file is a bomb, or damage.
+UNPACKED = 64 << 20
 
 
 # What the toolkit reads from a file beside the weights: one of another type is another project's, and means another
@@ -176,6 +185,7 @@ def _spellings(state: State) -> tuple[tuple[str, State], ...]:
 
 def _read_torch(path: Path) -> Any:
     damaged = f"{path} is no torch checkpoint, or is damaged or cut short"
+    _refuse_bomb(path)
     stand_ins: list[Any] = []
     try:
         while True:
@@ -188,7 +198,14 @@ def _read_torch(path: Path) -> Any:
                 known = [name for _, name in stand_ins]
                 if asked is None or asked[1] in known or not SETTINGS.match(asked[1]):
                     raise
+                if len(known) == STAND_INS:
+                    raise UserError(
+                        f"{path} has objects of more than {STAND_INS} kinds beside its weights; "
+                        "save model.state_dict() alone"
+                    ) from e
                 stand_ins.append((type(asked[1].rpartition(".")[2], (Inert,), {}), asked[1]))
+    except UserError:
+        raise
     except pickle.UnpicklingError as e:
         text = str(e)
         if "GLOBAL" not in text and "Unsupported" not in text:
@@ -202,13 +219,24 @@ def _read_torch(path: Path) -> Any:
         raise UserError(damaged) from e
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Raises UserError for a file whose parts are packed, and unpack to far more than there is of it."""
+    total = 0
+    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # then torch says what it is
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                total = sum(part.file_size for part in archive.infolist())
+    if total > max(UNPACKED, 2 * path.stat().st_size):
+        raise UserError(f"{path} unpacks to {total:,} bytes, far more than it has; do not trust it")
+
+
 def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as f:
             state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  (not a dict)
             text = (f.metadata() or {}).get(METADATA_KEY, "{}")
         metadata = json.loads(text)
-    except (SafetensorError, OSError, ValueError) as e:
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is no safetensors file, or is damaged: {e}") from e
     return state, metadata if isinstance(metadata, dict) else {}
 

@@ -117,6 +117,9 @@ SETTINGS: dict[str, Rule] = {
 }  # fmt: skip
 
 
+LAYERS = ("depth", "depths", "blocks", "layers", "stages")  # what they count has a tensor each, or more
+
+
 def stated(metadata: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:
     """What the metadata of the checkpoint at `path` has under `name`, None where it has nothing.
 
@@ -129,8 +132,12 @@ def stated(metadata: Mapping[str, Any], name: str, path: str | os.PathLike[str])
     raise UserError(f"{path} states {name}={_short(value)}, which must be {RULES[name].words}; {mend}")
 
 
-def stated_network(metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+def stated_network(
+    metadata: Mapping[str, Any], path: str | os.PathLike[str], tensors: int
+) -> tuple[str, dict[str, Any]] | None:
     """The network that the metadata names, and more settings of it; None where it names none.
+
+    tensors: how many the file has: a network of more layers is not made to be compared with them.
 
     Raises UserError for one that is not of `landscape.models` or timm, and for settings that SETTINGS does not have.
     """
@@ -153,12 +160,20 @@ def stated_network(metadata: Mapping[str, Any], path: str | os.PathLike[str]) ->
                 f"{path} states {_short(key)}={_short(value)} of its network, which no file may; "
                 "give the network and its settings with `model`, as in 'vit_ti(depth=6)'"
             )
-        if value is not None and not SETTINGS[key].holds(value):
+        holds = value is None or SETTINGS[key].holds(value)
+        if not holds or (key in LAYERS and _layers(value) > max(tensors, 1)):
+            must = f"have {tensors} tensors, as the file" if holds else f"be {SETTINGS[key].words}"
             raise UserError(
-                f"{path} states {key}={_short(value)} of its network, which must be {SETTINGS[key].words}; "
+                f"{path} states {key}={_short(value)} of its network, which must {must}; "
                 "give the network and its settings with `model`, as in 'vit_ti(depth=6)'"
             )
     return spelled + (f"({', '.join(f'{k}={v!r}' for k, v in own.items())})" if own else ""), more
+
+
+def _layers(value: Any) -> int:
+    if isinstance(value, (list, tuple)):
+        return sum(map(_layers, value))
+    return len(value) if isinstance(value, str) else int(value or 0)
 
 
 def _without_pretrained(settings: Mapping[str, Any]) -> dict[str, Any]:

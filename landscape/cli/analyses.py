@@ -69,11 +69,11 @@ def _left(name: str, group: xr.Dataset, seconds: float) -> str:
 
 def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: SubjectSettings, run: RunSettings) -> None:
     """Carry out analyses one after another, say what was found, draw it, and say what was written."""
-    from landscape import store
     from landscape.data.sources import MissingSplit
     from landscape.runtime import processes
     from landscape.study.drawing import draw_file
     from landscape.study.files import by_name, in_order
+    from landscape.study.reading import load
     from landscape.study.run import run as carry_out
     from landscape.study.run import run_several
     from landscape.study.subject import Subject
@@ -107,7 +107,7 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
         paces[found.group] = time.monotonic() - began
     if not shown:
         return
-    held = store.load(run.out)
+    held = load(run.out)
     for name in groups:
         say(describe(name, held[name]))
         if not held[name].get("done", xr.DataArray(True)).all():

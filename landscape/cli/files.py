@@ -26,16 +26,16 @@ def show(*files: Path) -> None:
     files
         Checkpoints or results files.
     """
-    from landscape import store
     from landscape.checkpoints.names import is_checkpoint
     from landscape.study.files import by_name
+    from landscape.study.reading import load
     from landscape.study.words import describe_file, table
 
     if not files:
         raise UserError("show needs a file: a checkpoint or a results file")
     results = [file for file in files if not is_checkpoint(file)]
     if len(results) > 1:
-        say(table({name: store.load(file) for name, file in by_name(results).items()}))
+        say(table({name: load(file) for name, file in by_name(results).items()}))
     for file in files if len(results) < 2 else [file for file in files if file not in results]:
         say(describe_file(file))
 
@@ -58,9 +58,9 @@ def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet
     look
         How they are drawn.
     """
-    from landscape import store
     from landscape.study.drawing import cautions, pictures_of, written
     from landscape.study.files import labelled
+    from landscape.study.reading import load
 
     if not files:
         raise UserError("plot needs a results file")
@@ -69,7 +69,7 @@ def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet
     if out is not None and not out.is_dir() and out.suffix:
         single = out
         chosen = replace(chosen, format=format_of(out, chosen))
-    groups = {name: store.load(file) for name, file in named.items()}
+    groups = {name: load(file) for name, file in named.items()}
     figures = pictures_of(groups, picture, single=single is not None, look=chosen)
     folders = {name: out or file.parent for name, file in named.items()}
     for place in written(figures, single, folders, look=chosen):
@@ -107,13 +107,14 @@ def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: 
         No report.
     """
     from landscape import store
+    from landscape.study.reading import stored as stored_group
     from landscape.study.words import describe
     from landscape.surfaces.imports import import_surface
     from landscape.surfaces.measures import measure
 
     imported = import_surface(file, weight_decay=weight_decay)
     imported = imported.merge(measure(imported), combine_attrs="override")
-    stored = store.stored(out, "surface")
+    stored = stored_group(out, "surface")
     if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
         raise UserError(f"{out} has another surface already; choose another place with --out")
     store.save(out, surface=imported)
@@ -139,10 +140,12 @@ def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nl
     quiet
         No report.
     """
-    from landscape import store
+    from landscape.study.reading import contents
     from landscape.surfaces.exports import export_surface
 
-    groups = store.load(file)
+    groups, bad = (found := contents(file)).groups, found.bad
+    if group in bad:
+        raise UserError(f"{file}: its {group} cannot be exported: {bad[group]}")
     if group not in groups:
         raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
     export_surface(groups[group], out, quantity=quantity)

@@ -3,6 +3,6 @@
 Nothing here knows what an analysis computes, nor how it is drawn.
 """
 
-from landscape.store.file import load, save, stored
+from landscape.store.file import load, save
 
-__all__ = ["load", "save", "stored"]
+__all__ = ["load", "save"]

@@ -32,13 +32,15 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
 
     Variables that did not exist when `partial` was made are as in `empty`: not known.
 
-    Raises UserError, with the differences spelled out, where `partial` was made with another configuration.
+    Raises UserError, with the differences spelled out, where `partial` was made with another configuration, or where
+    its variables are not of the dims, types and sizes of `empty`.
     """
     config = json.loads(json.dumps(config))  # as it will be read back
     partial = processes.from_first(partial)  # which may since have written more than the others read
     result = (empty if partial is None else partial).copy(deep=True)
     if partial is not None:
         refuse_other(partial.attrs.get("config", {}), config)
+        refuse_misshapen(partial, empty, config["analysis"])
         result = result.assign({name: empty[name] for name in empty.data_vars if name not in result})
     result.attrs["config"] = config
     return result
@@ -54,6 +56,30 @@ def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         raise UserError(
             f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
             "ask for the same to continue it, or write to another file"
+        )
+
+
+def refuse_misshapen(stored: xr.Dataset, empty: xr.Dataset, analysis: str) -> None:
+    """Raises UserError where what a stored result shares with `empty` is of other dims, types, sizes or coordinates."""
+
+    def form(variable: xr.Variable) -> tuple[Any, ...]:
+        kind = variable.dtype.kind
+        return variable.dims, variable.shape, {"i": "f", "u": "f", "U": "O", "T": "O"}.get(kind, kind)
+
+    differing = [
+        str(name)
+        for name, variable in empty.variables.items()
+        if name in stored.variables
+        and (
+            form(stored.variables[name]) != form(variable)
+            or (variable.dims == (name,) and not (stored[name].values == empty[name].values).all())
+        )
+    ]
+    differing += [str(name) for name in ("done", *empty.coords) if name in empty and name not in stored]
+    if differing:
+        raise UserError(
+            f"the stored {analysis} has not the form that it is to be continued in ({a_few(differing)}); "
+            "write to another file"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain, count
 from pathlib import Path
@@ -15,7 +16,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landscape import store
 from landscape.catalogue import entry_of
 from landscape.pictures import generic
 from landscape.pictures.canvas import hide_notes, relabel
@@ -23,7 +23,9 @@ from landscape.pictures.files import save_picture, save_pictures
 from landscape.pictures.look import LOOK, Look, styled
 from landscape.pictures.names import drawable, plain
 from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.files import say_once
 from landscape.store.comparable import caution, differences
+from landscape.study.reading import broken, load
 
 if TYPE_CHECKING:
     from landscape.study.run import Result
@@ -32,11 +34,22 @@ Files = Mapping[str, Mapping[str, xr.Dataset]]
 
 
 def draw(groups: Mapping[str, xr.Dataset], label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """The pictures of the groups of one file, by name."""
+    """The pictures of the groups of one file, by name; of one that breaks its picture there is a word instead."""
     figures: dict[str, Figure] = {}
     for name, group in groups.items():
-        figures |= draw_group(group, name, label, look=look)
+        with _said(name, label):
+            figures |= draw_group(group, name, label, look=look)
     return figures
+
+
+@contextmanager
+def _said(name: str, label: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # arrays of strangers, which gave their numbers, may still be none of a picture
+        say_once(f"{label}: the group {name} cannot be drawn ({broken(e)})")
 
 
 def draw_group(group: xr.Dataset, name: str, label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
@@ -99,7 +112,7 @@ def draw_file(
     """
     path = Path(path)
     stem = stem if stem is not None and folder is not None else path.stem
-    return save_pictures(draw(store.load(path), stem, look=look), folder or path.parent, stem, look=look)
+    return save_pictures(draw(load(path), stem, look=look), folder or path.parent, stem, look=look)
 
 
 def compare(files: Files, *, look: Look = LOOK) -> dict[str, Figure]:
@@ -114,7 +127,8 @@ def compare(files: Files, *, look: Look = LOOK) -> dict[str, Figure]:
         together = None if entry is None else getattr(_picture(entry.picture), "compare", None)
         if together is not None:
             named = {plain(label): drawable(group) for label, group in groups.items()}
-            figures |= _drawn(together, look, named, name)
+            with _said(name, ", ".join(groups)):
+                figures |= _drawn(together, look, named, name)
     return figures
 
 
@@ -180,7 +194,10 @@ def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> d
 
 def cautions(files: Files, *, quantity: str = "loss") -> list[str]:
     """The cautions that stand on the pictures of `compare`."""
-    found = {name: caution(differences(groups, quantity=quantity)) for name, groups in in_common(files).items()}
+    found = {}
+    for name, groups in in_common(files).items():
+        with _said(name, ", ".join(groups)):
+            found[name] = caution(differences(groups, quantity=quantity))
     return [f"{name}: {text}" for name, text in found.items() if text]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from landscape import store
 from landscape.analyses.base import Analysis
 from landscape.analyses.density import Density
 from landscape.analyses.spectrum import Spectrum
@@ -18,6 +17,7 @@ from landscape.models import create_model
 from landscape.pictures.files import save_pictures
 from landscape.runtime.random import seeded
 from landscape.study.drawing import compare, draw_file
+from landscape.study.reading import load
 from landscape.study.subject import Subject, SubjectSettings
 from landscape.study.words import table
 from landscape.training.recipe import Recipe
@@ -54,7 +54,7 @@ def quickstart(
         _analyse(checkpoint, results[name], seed, effort, device, progress)
         for picture in draw_file(results[name]):
             say(f"wrote {picture}")
-    groups = {name: store.load(path) for name, path in results.items()}
+    groups = {name: load(path) for name, path in results.items()}
     spectra = {name: {"spectrum": held["spectrum"]} for name, held in groups.items()}
     for picture in save_pictures(compare(spectra), out, "all"):
         say(f"wrote {picture}")

@@ -20,6 +20,8 @@ from landscape.runtime.files import alone
 from landscape.runtime.interrupts import deferred
 from landscape.store.aside import forget
 from landscape.store.units import Save, Work
+from landscape.study.reading import contents
+from landscape.study.reading import stored as stored_group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +133,7 @@ def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str]
 
 def held(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     """The groups of a results file; none where there is no file yet. The same on every process."""
-    return processes.from_first(store.load(path) if Path(path).exists() else {})
+    return processes.from_first(contents(path).groups if Path(path).exists() else {})
 
 
 def into(
@@ -149,7 +151,7 @@ def into(
     path = Path(path)
     writes = processes.rank() == 0
     with deferred(), alone(path, group) if writes else nullcontext():
-        stored = store.stored(path, group) if writes else None
+        stored = stored_group(path, group) if writes else None
         if stored is None and writes:  # a place that cannot be written is better known before than after
             store.save(path)
         stored = processes.from_first(stored)
@@ -162,7 +164,7 @@ def into(
 def refuse_another_checkpoint(path: str | os.PathLike[str], provenance: dict[str, Any]) -> None:
     """Raise UserError where the results file has those of other weights: one file, one network."""
     path = Path(path)
-    for name, group in (store.load(path) if path.exists() else {}).items():
+    for name, group in (contents(path).groups if path.exists() else {}).items():
         origin = group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
         if origin and origin.get("sha256") != provenance["sha256"]:
             raise UserError(f"{path} has the {name} of another checkpoint, {origin.get('file')}; write to another file")

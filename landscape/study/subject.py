@@ -219,11 +219,11 @@ class Subject:
         UserError
             Where the file does not have it, or it is of another network.
         """
-        from landscape import store
         from landscape.planes.plane import Plane
+        from landscape.study.reading import load
 
         path, _, group = str(file).rpartition(":") if ":" in file.name else (str(file), "", "")
-        planes = {name: data for name, data in store.load(path).items() if name.startswith("plane")}
+        planes = {name: data for name, data in load(path).items() if name.startswith("plane")}
         if not planes or (group and group not in planes) or (not group and len(planes) > 1):
             known = ", ".join(planes) or "none; make one with a surface"
             raise UserError(f"directions={file} should name one plane of the file, as FILE.h5:GROUP; it has {known}")

@@ -8,10 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from landscape import store
 from landscape.analyses.estimates import Estimate
 from landscape.catalogue import CATALOGUE, settings_of
 from landscape.objective.clusters import LEAST_UNITS
+from landscape.study.reading import load
 
 MOST_ROWS = 8  # that one line on a group has room for
 
@@ -52,7 +52,7 @@ def describe_file(path: Path) -> str:
         from landscape.checkpoints.describe import describe_checkpoint
 
         return describe_checkpoint(path)
-    groups = store.load(path)
+    groups = load(path)
     origins = [p for g in groups.values() if (p := provenance(g))]
     origin = origins[0] if origins else {}
     came = ", ".join(str(origin[name]) for name in ("model", "file") if name in origin)

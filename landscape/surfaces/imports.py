@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.runtime.errors import UserError, a_few
-from landscape.store.file import refuse_references
+from landscape.store.strangers import refuse_references
 
 STUDY_COLUMNS = (
     "x", "y", "l1", "l2", "nll", "cutoff_1", "cutoff_2", "accuracy", "accuracy_90", "uncertainty", "uncertainty_90",

@@ -93,8 +93,9 @@ def store(
     try:
         with replacing(path) as part:
             torch.save(held, part)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    except (OSError, RuntimeError) as e:  # torch's own writer raises the latter, and does not say why
+        why = getattr(e, "strerror", None) or "the disk is full, or the file too large"
+        raise UserError(f"cannot write {path}: {why}; choose another place") from e
 
 
 def restored(

@@ -1,11 +1,15 @@
 """Files from strangers: what they state of themselves runs no code, makes no request, and is in range or refused."""
 
+import io
 import json
 import subprocess
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
+import torch
 from helpers import ROOT, invoke, refused
 from safetensors.torch import save_file
 
@@ -32,6 +36,7 @@ EVIL = {
     "layer": ({"model": "vit_xs", "settings": {"attn_layer": "torch.hub.load"}}, "attn_layer"),
     "size": ({"model": "vit_xs", "settings": {"embed_dim": 10**9}}, "embed_dim=1000000000"),
     "type": ({"model": "vit_xs", "settings": {"depth": "four"}}, "depth='four'"),
+    "layers": ({"model": "vit_xs", "settings": {"depth": 1000}}, "depth=1000 of its network"),
     "no name": ({"model": ["resnet8"]}, "no name"),
 }  # fmt: skip
 
@@ -114,7 +119,7 @@ def test_the_users_own_option_runs_the_code_that_a_file_names(tmp_path):
     ],
 )
 def test_plain_settings_are_taken(tmp_path, model, settings):
-    spelled, more = stated_network({"model": model, "settings": settings}, "w")
+    spelled, more = stated_network({"model": model, "settings": settings}, "w", 100)
     assert "pretrained" not in spelled
 
     network = builder(spelled, more)[0](num_classes=4, in_channels=1)
@@ -172,3 +177,59 @@ def test_a_network_of_any_size_takes_no_memory_before_it_fits(tmp_path):
     save_file(state, path, metadata={"landscape": json.dumps(metadata)})
     with pytest.raises(ls.UserError, match="does not fit vit_b"):
         ls.load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["vit_xs(depth=" + "(" * 900, "vit_xs(depth=" + "-" * 900 + "1)", "vit_xs(" + "a=[" * 300, "vit_xs(d=9**9**9)"],
+)
+def test_a_name_that_is_no_text_of_settings(tmp_path, model):
+    path = tmp_path / "w.safetensors"
+    ls.save_checkpoint(path, ls.create_model("resnet8", 10, 8, 1), {"model": model})
+    refused(invoke("test", path, "--out", tmp_path / "a.h5"), "no network with settings")
+    assert "no network with settings" in invoke("show", path).stdout
+
+
+def test_metadata_without_end(tmp_path):
+    path = tmp_path / "w.safetensors"
+    state = ls.create_model("resnet8", 10, 8, 1).state_dict()
+    save_file(state, path, metadata={"landscape": "[" * 100_000})
+    refused(invoke("show", path), "is damaged")
+    save_file(state, path, metadata={"landscape": json.dumps({"note": "x" * 100_000})})
+    assert len(invoke("show", path).stdout) < 10_000
+    folder = tmp_path / "published"
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    for config in ("[" * 100_000, '{"architecture": ' * 100_000):
+        (folder / "config.json").write_text(config)
+        assert ls.load_checkpoint(folder)[1]["model"] == "resnet8"
+
+
+def torch_file(path, pickled, more=b""):
+    """A torch file whose pickle is `pickled`, and that has a packed part `more`."""
+    plain = io.BytesIO()
+    torch.save({"a": torch.zeros(1)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in source.namelist():
+            held = source.read(name) + (more if name.endswith("data/0") else b"")
+            made.writestr(name, pickled if name.endswith("data.pkl") else held)
+
+
+def test_the_work_of_reading_is_bounded(tmp_path):
+    """Objects of 20,000 kinds, each of which would take another pass; a few bytes that unpack to a gigabyte."""
+    path = tmp_path / "w.pt"
+    kinds = b"".join(b"ctorch.optim.x\nC%d\n" % i for i in range(20_000))
+    torch_file(path, b"\x80\x02(" + kinds + b"l.")
+    began = time.process_time()
+    refused(invoke("show", path), "objects of more than 64 kinds beside its weights")
+    assert time.process_time() - began < 10
+    torch_file(path, b"\x80\x02}.", bytes(1 << 27))
+    assert path.stat().st_size < 1 << 21
+    refused(invoke("show", path), "unpacks to", "far more than it has")
+
+
+def test_local_attention_over_more_patches_than_a_mask_is_made_for(tmp_path):
+    path = tmp_path / "w.safetensors"
+    metadata = {"model": "vit_xs", "settings": {"patch_size": 1, "local": 3}, "image_size": 128}
+    ls.save_checkpoint(path, ls.create_model("resnet8", 10, 8, 1), metadata)
+    refused(invoke("test", path, "--out", tmp_path / "a.h5"), "16384 patches")

@@ -34,7 +34,7 @@ def changed(config, objective=None, data=None, **settings):
 def spectrum(batches=8, **changes):
     e = np.random.default_rng(0).normal(2, 3, (batches, 5))
     s = xr.Dataset({"eigenvalue": (("batch", "rank"), e), "converged": (("batch", "rank"), np.ones(e.shape, bool)),
-                    "done": ("batch", np.ones(batches, bool))})  # fmt: skip
+                    "products": ("batch", np.full(batches, 9)), "done": ("batch", np.ones(batches, bool))})  # fmt: skip
     return s.merge(summarize(s)).assign_attrs(config=changed(SPECTRUM, batches=batches, **changes))
 
 

@@ -1,0 +1,143 @@
+"""What a file from a stranger may not be: a stand-in for other files, far larger than it looks, or labelled falsely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+from typing_extensions import TypedDict  # of typing's own pydantic takes none before Python 3.12
+
+from landscape.runtime.errors import UserError
+
+UNPACKED = 256 << 20  # bytes that the data sets of a file may unpack to, or ten times its own size where that is more
+SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")
+TEXTS = 100_000  # strings in one data set: each is read by itself, and may be as long as the file
+
+
+class Provenance(TypedDict, total=False):
+    """Where a network came from, as far as readers of results ask."""
+
+    model: str
+    file: str
+    sha256: str
+    parameters: int | None
+
+
+class Data(TypedDict, total=False):
+    """Likewise the examples."""
+
+    name: str | None
+    split: str | None
+    transform: str | None
+    fraction: list[float] | None
+
+
+class Loss(TypedDict, total=False):
+    """Likewise the loss."""
+
+    weight_decay: float
+    penalty: str
+    examples: int
+    data: Data
+    provenance: Provenance
+
+
+class Config(TypedDict, total=False):
+    """What a stored configuration says beside the settings of its analysis, which check themselves."""
+
+    analysis: str
+    objective: Loss
+    plane: dict[str, Any]
+
+
+@cache
+def _config() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
+
+
+def refuse_references(f: h5py.File, path: str | os.PathLike[str]) -> None:
+    """Raises UserError where anything in an HDF5 file stands for another file, or another place in it.
+
+    Links, external storage and virtual data sets would have whatever file they name read as if it were data.
+    """
+    for group, name in _entries(f):
+        refers = not isinstance(group.get(name, getlink=True), h5py.HardLink)
+        item = None if refers else group[name]
+        if isinstance(item, h5py.Dataset):
+            refers = bool(item.external) or item.is_virtual
+        if refers:
+            at = f"{group.name.rstrip('/')}/{name}"
+            raise UserError(f"{path}: {at} refers to another file or place, which is not followed; do not trust it")
+
+
+def _entries(top: h5py.Group) -> Iterator[tuple[h5py.Group, str]]:
+    """(group, name of an entry) of a group and all groups below it, each once, whatever circles there are."""
+    todo, seen = [top], set()
+    while todo:
+        group = todo.pop()
+        for name in group:
+            yield group, name
+            item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+            if isinstance(item, h5py.Group) and (address := h5py.h5o.get_info(item.id).addr) not in seen:
+                seen.add(address)
+                todo.append(item)
+
+
+def unpacked(item: h5py.Group | h5py.Dataset) -> int:
+    """The bytes that the data sets directly in a group, or one alone, unpack to: of numbers by their headers alone.
+
+    Raises UserError for text without end.
+    """
+    for name in item.attrs:
+        header = item.attrs.get_id(name)
+        if name not in SCALES and header.dtype.hasobject and header.shape not in ((), (1,)):
+            raise UserError(f"it has an attribute {name} that is a list of texts")
+    if isinstance(item, h5py.Group):
+        return sum(unpacked(child) for child in item.values() if isinstance(child, h5py.Dataset))
+    if not item.dtype.hasobject:
+        return int(item.size or 0) * item.dtype.itemsize
+    if item.size is None or item.size > TEXTS:
+        raise UserError(f"it has {item.size or 0:,} texts in {item.name}")
+    total = 0
+    for index in np.ndindex(item.shape):
+        total += len(item[index])
+        if total > UNPACKED:
+            raise UserError(f"it unpacks to over {UNPACKED >> 20} MB of text in {item.name}")
+    return total
+
+
+def refuse_mislabelled(group: xr.Dataset) -> None:
+    """Raises UserError, "it has ...", where a group is not as any analysis labels one, whatever is in it.
+
+    Numbers or texts; `done` boolean; along each dim coordinates that are finite and different; a configuration of the
+    types that its readers rely on.
+    """
+    from pydantic import ValidationError
+
+    for name, variable in group.variables.items():
+        kind = variable.dtype.kind
+        if kind == "O" and not all(isinstance(v, str) for v in variable.values.ravel()):
+            raise UserError(f"it has {name} of neither numbers nor text")
+        if kind not in "fiubcOUT":
+            raise UserError(f"it has {name} of the type {variable.dtype}")
+        if name == "done" and kind != "b":
+            raise UserError(f"it has done of the type {variable.dtype}, not true or false")
+        if variable.dims == (name,) and kind in "fiuOUT":
+            values = variable.values
+            if kind == "f" and not np.isfinite(values).all():
+                raise UserError(f"it has a coordinate {name} that is not finite")
+            if len(np.unique(values.astype(str) if kind in "OT" else values)) < len(values):
+                raise UserError(f"it has a value of its coordinate {name} more than once")
+    try:
+        _config().validate_python(group.attrs.get("config", {}), strict=True)
+    except ValidationError as e:
+        (first, *_) = e.errors(include_url=False)
+        at = ".".join(map(str, ("config", *first["loc"])))
+        raise UserError(f"it has {at} that {first['msg'].replace('Input should be', 'should be')}") from e
