@@ -113,6 +113,6 @@ def pairs_remarks(result: xr.Dataset) -> list[str]:
     return [
         f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged{marked}",
         f"{unsure} searches stopped before nothing could be missing" if unsure and not silent else "",
-        f"{int(result['products'].sum())} Hessian products",
+        f"{int(result['products'].sum())} Hessian products" if "products" in result else "",
         in_curvature(result),
     ]
