@@ -90,6 +90,38 @@ plot.__annotations__ = {
 plot.__kwdefaults__ = {**(plot.__kwdefaults__ or {}), "look": default_of(plot, "look")}
 
 
+def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet: Quiet = False) -> None:
+    """One page of results files, to be opened in a browser: summary, numbers, surfaces to turn, and their provenance.
+
+    Example: landscape report resnet.h5=ResNet vit.h5=ViT --out page.html
+
+    Parameters
+    ----------
+    files
+        Results files, each with a label of its own where you like: FILE=LABEL.
+    out
+        The page (.html) to write; it is whole in itself and needs no network.
+    title
+        Of the page; by default the labels.
+    quantity
+        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+    quiet
+        No report.
+    """
+    from landscape import store
+    from landscape.study.files import labelled
+    from landscape.study.report import write_report
+
+    if not files:
+        raise UserError("report needs a results file")
+    if out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out {out}: a page is a .html")
+    groups = {name: store.load(file) for name, file in labelled(files).items()}
+    written = write_report(groups, out, title=title, quantity=quantity)
+    if not quiet:
+        print(f"wrote {written}")
+
+
 def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: Quiet = False) -> None:
     """A surface computed by other software, into a results file.
 

@@ -25,6 +25,7 @@ BEFORE = {
 AFTER = {  # and between the two one for each analysis
     "train": "landscape.cli.training:train",
     "plot": "landscape.cli.files:plot",
+    "report": "landscape.cli.files:report",
     "show": "landscape.cli.files:show",
     "import": "landscape.cli.files:import_",
     "export": "landscape.cli.files:export",

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from landscape.pictures.canvas import points_of
 
 
 def squeeze(e: np.ndarray, linear: float) -> np.ndarray:
@@ -23,10 +26,17 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _symlog_ticks(values: np.ndarray, linear: float) -> np.ndarray:
+def symlog_ticks(values: np.ndarray, most: int = 9) -> tuple[float, np.ndarray]:
+    """Where the axis of finite values is linear around 0, and its ticks: 0 and powers of ten, about `most` at most."""
+    linear = _linear_until(values)
+    return linear, _symlog_ticks(values, linear, most)
+
+
+def _symlog_ticks(values: np.ndarray, linear: float, most: int = 9) -> np.ndarray:
     first = int(np.round(np.log10(linear)))
     last = int(np.ceil(np.log10(max(np.abs(values).max(), linear))))
-    step = max(1, (last - first + 1) // 4)
+    both = 2 if values.min() < 0 < values.max() else 1
+    step = max(1, -(-both * (last - first + 1) // most))
     powers = 10.0 ** np.arange(first + 1, last + 1, step)
     ticks = np.concatenate([-powers[::-1], [0.0], powers])
     low, high = stretch(np.array(_padded(squeeze(values, linear))), linear)
@@ -67,9 +77,17 @@ def symlog(ax: Axes, values: np.ndarray, axis: str) -> float | None:
     scale, ticks, limits = (getattr(ax, f"set_{axis}{what}") for what in ("scale", "ticks", "lim"))
     scale("function", functions=(lambda e: squeeze(e, linear), lambda u: stretch(u, linear)))
     limits(*stretch(np.array(_padded(squeeze(finite, linear))), linear).tolist())
-    ticks(_symlog_ticks(finite, linear))
+    ticks(_symlog_ticks(finite, linear, _fitting(ax, axis)))
     getattr(ax, f"{axis}axis").set_major_formatter(FuncFormatter(_power))
     return linear
+
+
+def _fitting(ax: Axes, axis: str) -> int:
+    """About how many ticks of eigenvalues have room on an axis."""
+    assert ax.figure is not None
+    inches = (ax.bbox.width if axis == "x" else ax.bbox.height) / ax.figure.dpi
+    size = points_of(rcParams["xtick.labelsize" if axis == "x" else "ytick.labelsize"])
+    return max(2, min(9, int(72 * inches / (size * (4.2 if axis == "x" else 2.2)))))
 
 
 def _linear_until(finite: np.ndarray) -> float:

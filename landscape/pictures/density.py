@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from landscape.objective.clusters import mean_and_sem, numbered
 from landscape.objective.penalty import in_trace
-from landscape.pictures.axes import squeeze, stretch, symlog
+from landscape.pictures.axes import squeeze, stretch, symlog, symlog_ticks
 from landscape.pictures.canvas import COLORS, new_figure, notes_above, own_title, variant_of
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
@@ -30,52 +31,80 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     Steps, not a smooth curve: each node's weight is spread over its cell, as `quadrature_cells`
     has it, so that the density ends at the extreme Ritz values, and its integral is 1.
     """
-    node, weight = density["node"].values, density["weight"].values
-    done = density["done"].values & np.isfinite(weight).all(axis=1)
-    ax.set(
-        xlabel="Hessian eigenvalue",
-        ylabel="spectral density",
-        title=own_title(title, "Spectral density of the Hessian"),
-    )
-    linear = symlog(ax, node[done], axis="x")
-    if linear is None:
+    ax.set(xlabel="Hessian eigenvalue", ylabel="spectral density")
+    ax.set_title(own_title(title, "Spectral density of the Hessian"))
+    linear = symlog(ax, _finished(density)[0], axis="x")
+    found = density_steps(density)
+    if linear is None or found is None:
         return ax
-    node, weight = node[done], weight[done]
+    node, weight, mean, sem = found.node, found.weight, found.mean, found.sem
+    band = ""
+    if len(found.edges):
+        ax.plot(np.repeat(found.edges, 2)[1:-1], np.repeat(mean, 2), color=COLORS[0], lw=1.2)
+        if np.isfinite(sem).all():
+            band = f"; band: standard error over {found.over}"
+            low, high = (np.append(end, end[-1]) for end in (np.maximum(mean - sem, 0), mean + sem))
+            ax.fill_between(found.edges, low, high, step="post", color=COLORS[0], alpha=0.3, linewidth=0)
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(0.3 * mean[mean > 0].min(), 3 * mean.max())
+    _plot_nodes(ax, node, weight, found.parameters)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
+    lines = (
+        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}",
+        f"steps: nodes spread half-way to the next, {100 * found.widest:.0f} % at most; "
+        f"those of up to {MANY:.0f} eigenvalues {100 * found.widest * WIDEST / NARROWEST:.0f} %",
+        in_trace(density),
+    )
+    notes_above(ax, own_title(title, "Spectral density of the Hessian"), lines)
+    return ax
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A spectral density in steps: edges (m + 1,), its mean over probes and its standard error (m,), of the probes that
+    are done, and their nodes and weights (probes, nodes).
+    """
+
+    edges: np.ndarray
+    mean: np.ndarray
+    sem: np.ndarray
+    over: str
+    node: np.ndarray
+    weight: np.ndarray
+    widest: float
+    parameters: int | None
+
+
+def _finished(density: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    weight = density["weight"].values
+    done = density["done"].values & np.isfinite(weight).all(axis=1)
+    return density["node"].values[done], done
+
+
+def density_steps(density: xr.Dataset) -> Steps | None:
+    """The steps of a `density` group, each node's weight spread over its cell; None where no node is finite."""
+    node, done = _finished(density)
+    weight = density["weight"].values[done]
+    if not np.isfinite(node).any():
+        return None
+    linear, _ = symlog_ticks(node[np.isfinite(node)])
     batch = density["batch"].values[done] if "batch" in density else np.full(len(node), -1)
     by_batch = bool((batch >= 0).all())
     unit = numbered(batch) if by_batch else np.arange(len(node))
     n = density.attrs.get("config", {}).get("parameters")
     width = float(np.ptp(squeeze(node[np.isfinite(node)], linear)))
-    widest, narrowest = width / WIDEST, width / NARROWEST
     cells = []
     for x, w in zip(node, weight, strict=True):
         known = np.isfinite(x)
-        u, mass = quadrature_cells(squeeze(x[known], linear), w[known], parameters=n or UNKNOWN, widest=widest,
-                                   narrowest=narrowest)  # fmt: skip
+        u, mass = quadrature_cells(squeeze(x[known], linear), w[known], parameters=n or UNKNOWN, widest=width / WIDEST,
+                                   narrowest=width / NARROWEST)  # fmt: skip
         cells.append((stretch(u, linear), mass))
     edges, per_probe = _steps(cells)
-    band = ""
-    if len(edges):
-        mean = per_probe.mean(axis=0)
-        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(mean, 2), color=COLORS[0], lw=1.2)
-        sem = np.array([mean_and_sem(column, unit)[1] for column in per_probe.T])
-        if np.isfinite(sem).all():
-            band = f"; band: standard error over {'mini-batches' if by_batch else 'probes'}"
-            low, high = (np.append(end, end[-1]) for end in (np.maximum(mean - sem, 0), mean + sem))
-            ax.fill_between(edges, low, high, step="post", color=COLORS[0], alpha=0.3, linewidth=0)
-        ax.set_yscale("log", nonpositive="clip")
-        ax.set_ylim(0.3 * mean[mean > 0].min(), 3 * mean.max())
-    _plot_nodes(ax, node, weight, n)
-    ax.axvline(0, color="0.3", lw=0.8)
-    ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
-    lines = (
-        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}",
-        f"steps: nodes spread half-way to the next, {100 * widest:.0f} % at most; "
-        f"those of up to {MANY:.0f} eigenvalues {100 * narrowest:.0f} %",
-        in_trace(density),
-    )
-    notes_above(ax, own_title(title, "Spectral density of the Hessian"), lines)
-    return ax
+    mean = per_probe.mean(axis=0)
+    sem = np.array([mean_and_sem(column, unit)[1] for column in per_probe.T])
+    over = "mini-batches" if by_batch else "probes"
+    return Steps(edges, mean, sem, over, node, weight, width / WIDEST, n)
 
 
 def _steps(cells: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

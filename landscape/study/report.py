@@ -1,0 +1,253 @@
+"""One page of several results files, which opens from disk: summary, table, figures to turn, and their provenance."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from landscape import __version__
+from landscape.analyses.estimates import Estimate
+from landscape.catalogue import CATALOGUE, entry_of, settings_of, summary
+from landscape.pictures.canvas import notes_of
+from landscape.pictures.look import Look
+from landscape.runtime.errors import UserError
+from landscape.runtime.files import replacing
+from landscape.store.comparable import caution, differences, distinctions
+from landscape.study import again, sentences
+from landscape.study.drawing import compare, draw_group
+from landscape.study.interactive import FIGURES, Figure, figures_of
+from landscape.study.words import provenance
+
+Files = Mapping[str, Mapping[str, xr.Dataset]]
+PICTURE_DPI = 120
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of the table: what it is, and its value in each network, with how it was made."""
+
+    name: str
+    cells: list[str]
+    how: str
+
+
+@dataclass
+class Section:
+    """All that the page has of one group."""
+
+    id: str
+    title: str
+    about: str
+    caution: str
+    figures: list[tuple[int, Figure]] = field(default_factory=list)
+    pictures: list[tuple[str, str]] = field(default_factory=list)  # (data URI, what is seen)
+    remarks: list[tuple[str, list[str]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the groups of one results file came from."""
+
+    label: str
+    facts: list[tuple[str, str]]
+    groups: list[tuple[str, str, str]]  # (name, the command that makes it again, its whole configuration)
+
+
+def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
+    """One HTML page on results files, whole in itself: no network is asked for anything.
+
+    Parameters
+    ----------
+    files
+        Groups by name, by the label of each file.
+    title
+        Of the page; by default the labels.
+    quantity
+        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+
+    Raises
+    ------
+    UserError
+        Where no file has a group that is known, or a package for pages is not installed.
+    """
+    known = {label: {n: g for n, g in groups.items() if entry_of(g, n)} for label, groups in files.items()}
+    if not any(known.values()):
+        raise UserError("there is nothing to report: none of the files has a group of an analysis")
+    environment = _environment()
+    figures: list[Figure] = []
+    sections = [_section(name, groups, figures, quantity) for name, groups in _by_group(known).items()]
+    page = environment.get_template("page.html")
+    return page.render(
+        title=title or ", ".join(files),
+        labels=list(files),
+        summaries=[(label, sentences.summary(groups)) for label, groups in known.items()],
+        table=list(_table(known)),
+        sections=[section for section in sections if section.figures or section.pictures or section.remarks],
+        origins=[_origin(label, groups) for label, groups in known.items()],
+        figures=[asdict(figure) for figure in figures],
+        version=__version__,
+        plotly=_script(),
+        style=_part("page.css"),
+        script=_part("page.js"),
+    )
+
+
+def write_report(files: Files, out: str | os.PathLike[str], *, title: str = "", quantity: str = "nll") -> Path:
+    """`report` into a file, whole or not at all. Raises UserError where it cannot be written."""
+    text = report(files, title=title, quantity=quantity)
+    path = Path(out)
+    try:
+        with replacing(path) as new:
+            new.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    return path
+
+
+def _part(name: str) -> str:
+    return (resources("landscape.study") / "page" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Any:
+    try:
+        import jinja2
+    except ImportError as e:
+        raise UserError("a report needs jinja2 and plotly: python -m pip install jinja2 plotly") from e
+    loader = jinja2.FunctionLoader(lambda name: _part(name))
+    found = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                               undefined=jinja2.StrictUndefined)  # fmt: skip
+    found.policies["json.dumps_function"] = _json
+    return found
+
+
+def _json(value: Any, **options: Any) -> str:
+    return json.dumps(value, **{**options, "allow_nan": False}, separators=(",", ":"))
+
+
+def _script() -> str:
+    """plotly.js, as its Python package has it."""
+    try:
+        found = (resources("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    except (ImportError, OSError) as e:
+        raise UserError("a report needs plotly: python -m pip install plotly") from e
+    return found.replace("</script", r"<\/script")
+
+
+def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
+    """The groups by name and by file, in the order of the catalogue."""
+    order = list(CATALOGUE)
+    names = dict.fromkeys(name for groups in files.values() for name in groups)
+    found = {name: {label: groups[name] for label, groups in files.items() if name in groups} for name in names}
+
+    def place(name: str) -> int:
+        settings = settings_of(next(iter(found[name].values())), name)
+        return order.index(settings.name) if settings is not None and settings.name in order else len(order)
+
+    return {name: found[name] for name in sorted(found, key=place)}
+
+
+def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure], quantity: str) -> Section:
+    first = next(iter(groups.values()))
+    entry, settings = entry_of(first, name), settings_of(first, name)
+    assert entry is not None
+    assert settings is not None
+    found = differences(groups, quantity=quantity) if len(groups) > 1 else []
+    section = Section(
+        id=f"group-{len(figures)}-{''.join(c if c.isalnum() else '-' for c in name)}",
+        title=name.replace("_", " ").capitalize(),
+        about=summary(entry.analysis) + ".",
+        caution=caution(found),
+    )
+    for figure in figures_of(settings.name, groups, name, quantity):
+        section.figures.append((len(figures), figure))
+        figures.append(figure)
+    if entry.picture and settings.name not in FIGURES:
+        section.pictures = list(_pictures(name, groups, quantity))
+    for label, group in groups.items():
+        own = settings_of(group, name)
+        apart = ", ".join(distinctions(found, label))
+        remarks = [*([apart] if apart else []), *(own.remarks(group) if own is not None else [])]
+        if remarks := [_typed(remark) for remark in remarks if remark]:
+            section.remarks.append((label, remarks))
+    return section
+
+
+def _pictures(name: str, groups: dict[str, xr.Dataset], quantity: str) -> Iterator[tuple[str, str]]:
+    """The analysis's own pictures, and what is seen on them: together where it has such, or else one by one."""
+    look = Look(quantity=quantity, dpi=PICTURE_DPI)
+    together = compare({label: {name: group} for label, group in groups.items()}, look=look) if len(groups) > 1 else {}
+    drawn = [(", ".join(groups), together)] if together else [
+        (label, draw_group(group, name, label, look=look)) for label, group in groups.items()
+    ]  # fmt: skip
+    for labels, figures in drawn:
+        for key, figure in figures.items():
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=PICTURE_DPI, bbox_inches="tight", metadata={"Software": None})
+            seen = " ".join([f"{key.replace('_', ' ')} of {labels}.", *notes_of(figure).split("\n")])
+            yield f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}", seen
+
+
+def _table(files: Files) -> Iterator[tuple[str, list[Row]]]:
+    """The estimates by group, a cell a file."""
+    for name, groups in _by_group(files).items():
+        held: dict[tuple[str, str], dict[str, Estimate]] = {}
+        for label, group in groups.items():
+            settings = settings_of(group, name)
+            for of, estimates in settings.rows(group).items() if settings is not None else ():
+                for estimate in estimates:
+                    held.setdefault((of, estimate.name), {})[label] = estimate
+        rows = [
+            Row(f"{of}: {what}" if of else what, [_cell(by.get(label)) for label in files], _how(by.values()))
+            for (of, what), by in held.items()
+        ]
+        if rows:
+            yield name.replace("_", " "), rows
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "\N{EN DASH}" if estimate is None else _typed(str(estimate))
+
+
+def _how(estimates: Any) -> str:
+    said = (f"{e.how} ({e.n:,} {e.counts})" if e.n and e.how else e.how for e in estimates)
+    return "; ".join(dict.fromkeys(filter(None, said)))
+
+
+def _typed(text: str) -> str:
+    return text.replace("+-", "±")
+
+
+def _origin(label: str, groups: Mapping[str, xr.Dataset]) -> Origin:
+    origin: dict[str, Any] = next((p for group in groups.values() if (p := provenance(group))), {})
+    data: dict[str, Any] = next(
+        (d for g in groups.values() if (d := g.attrs.get("config", {}).get("objective", {}).get("data"))), {}
+    )
+    software: dict[str, str] = next((g.attrs["software"] for g in groups.values() if "software" in g.attrs), {})
+    facts = {
+        "network": origin.get("model"),
+        "checkpoint": origin.get("file"),
+        "sha256 of the checkpoint": origin.get("sha256"),
+        "parameters": f"{origin['parameters']:,}" if isinstance(origin.get("parameters"), int) else None,
+        "data": ", ".join(f"{key} {value}" for key, value in data.items() if value not in (None, 0.0)) or None,
+        "software": ", ".join(f"{name} {version}" for name, version in software.items()) or None,
+    }
+    made = [(name, again.command(name, group, "again.h5"), _settings_in_full(group)) for name, group in groups.items()]
+    return Origin(label, [(key, str(value)) for key, value in facts.items() if value], made)
+
+
+def _settings_in_full(group: xr.Dataset) -> str:
+    return json.dumps(group.attrs.get("config", {}), indent=1, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
