@@ -12,6 +12,7 @@ from matplotlib import rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.transforms import ScaledTranslation
 
 from landscape.objective.penalty import in_curvature
 from landscape.pictures.look import Look
@@ -84,6 +85,21 @@ def fill_lines(text: str, width: int) -> str:
     return "\n".join(fill(line, width) for line in text.split("\n"))
 
 
+def captioned(ax: Axes, title: str, lines: Iterable[str], whole: str) -> None:
+    """A title over small lines, and the whole of what they say for the file's description."""
+    head(ax, title, lines)
+    ax.annotate(whole, (0, 0), xycoords="axes fraction", visible=False, in_layout=False, gid="whole")
+
+
+def legend_below(ax: Axes, points: float = 0.0, **look: Any) -> None:
+    """The legend under the label of the x axis, or so many points further down: never on data."""
+    assert ax.figure is not None
+    down = points + 3.8 * points_of("medium")
+    under = ax.transAxes + ScaledTranslation(0, -down / 72, ax.figure.dpi_scale_trans)
+    ax.legend(**{"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": under, "borderaxespad": 0,
+                 "frameon": False, "fontsize": "small", "handlelength": 2.6, "columnspacing": 1.2, **look})  # fmt: skip
+
+
 def note_above(ax: Axes, text: str) -> None:
     """Small lines between the axes and their title, which makes room for them."""
     head(ax, ax.get_title(), text.split("\n"))
@@ -144,7 +160,11 @@ def hide_notes(ax: Axes) -> None:
 
 def notes_of(figure: Figure) -> str:
     """The small lines of a figure, those left out too."""
-    return "\n".join(t.get_text() for ax in figure.axes for t in ax.texts if t.get_gid() in ("note", "caution"))
+    said = []
+    for ax in figure.axes:
+        kinds = ("caution", "whole" if any(t.get_gid() == "whole" for t in ax.texts) else "note")
+        said += [t.get_text() for t in ax.texts if t.get_gid() in kinds]
+    return "\n".join(said)
 
 
 def relabel(ax: Axes, look: Look, *, alone: bool = False) -> None:

@@ -8,8 +8,10 @@ from textwrap import wrap
 import numpy as np
 import xarray as xr
 
-from landscape.objective.penalty import formula, in_heights, loss_label
+from landscape.objective.penalty import formula, in_heights
 from landscape.pictures.scales import Scale
+
+LINES = 2  # of a caption
 
 
 def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
@@ -39,7 +41,26 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
 
 
 def quantity_label(surface: xr.Dataset, quantity: str) -> str:
-    return loss_label(surface) if quantity == "loss" else str(surface[quantity].attrs.get("long_name", quantity))
+    """What is drawn, by its name: the NLL, or the loss that the task has in its place, with its penalty if it has one.
+
+    Of accuracy and others, what the group says.
+    """
+    loss = surface.attrs.get("config", {}).get("objective", {}).get("loss", "cross_entropy")
+    own = "NLL" if loss == "cross_entropy" else f"loss ({loss})"
+    if quantity == "nll":
+        return own
+    if quantity == "loss":
+        penalty = formula(surface.attrs.get("config", {}))
+        if penalty:
+            return f"{own} + {penalty}"
+        stated = surface.attrs.get("config", {}).get("objective", {}).get("weight_decay") == 0
+        return own if stated or _nothing(surface) else f"{own} + penalty"
+    return str(surface[quantity].attrs.get("long_name", quantity))
+
+
+def _nothing(surface: xr.Dataset) -> bool:
+    """Whether the penalty is 0 everywhere, or there is none."""
+    return "penalty" not in surface or not (surface["penalty"].fillna(0) != 0).any()
 
 
 def error_at_lowest(surface: xr.Dataset, quantity: str) -> float:
@@ -83,6 +104,18 @@ def settings_line(surface: xr.Dataset) -> str:
     if not done.all():
         parts.append(f"{done.sum()} of {done.size} points so far")
     return ", ".join(p for p in parts if p)
+
+
+def caption(phrases: Sequence[str], width: int) -> tuple[list[str], str]:
+    """Two lines of at most `width` with the phrases that fit, the first ones first; and all of them as one text."""
+    said = list(filter(None, phrases))
+    lines: list[str] = []
+    for phrase in said:
+        if lines and len(lines[-1]) + len(phrase) + 2 <= width:
+            lines[-1] += f"; {phrase}"
+        elif len(lines) < LINES and len(phrase) <= width:
+            lines.append(phrase)
+    return lines, "; ".join(said)
 
 
 def packed(phrases: Sequence[str], width: int) -> list[str]:

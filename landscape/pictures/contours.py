@@ -8,8 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from landscape.pictures.canvas import note_above, note_below, own_title, points_of, room
-from landscape.pictures.captions import axis_label, error_at_lowest, packed, penalty_note, quantity_label, settings_line
+from landscape.pictures.canvas import captioned, own_title, points_of, room
+from landscape.pictures.captions import (
+    axis_label,
+    caption,
+    error_at_lowest,
+    penalty_note,
+    quantity_label,
+    settings_line,
+)
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.marks import (
     mark_centre,
@@ -21,8 +28,6 @@ from landscape.pictures.marks import (
     thin_out,
 )
 from landscape.pictures.scales import Scale, common_scale, has_walls, surface_colors, values_of
-from landscape.surfaces.measures import describe_measures
-from landscape.surfaces.topology import describe_minima
 
 
 def plot_surface(
@@ -37,7 +42,7 @@ def plot_surface(
 ) -> Axes:
     """Labelled contours of a `surface` group, the unperturbed network marked; diverged points are hatched.
 
-    Values above floor + 4 (median - floor) share the last colour, and the colour bar says so. The trajectory, where
+    Values above the end of the scale share the last colour, and the colour bar says so. The trajectory, where
     there is one, goes from a circle to a star; where points were filled in, dots mark those computed.
     scale: of other surfaces too, from `common_scale`. above: drawn is the quantity less this.
     alone: with a colour bar of its own, and wide notes.
@@ -46,43 +51,32 @@ def plot_surface(
     z, label = values_of(surface, quantity) - above, quantity_label(surface, quantity)
     x, y = surface["x"].values, surface["y"].values
     scale = scale or common_scale([z], walls=has_walls(quantity), error=error_at_lowest(surface, quantity),
-                                  limits=look.limits)  # fmt: skip
+                                  limits=look.limits, log=look.scale == "log")  # fmt: skip
     heights: list[Text] = []
-    ax.set(xlabel=axis_label(surface, 0), ylabel=axis_label(surface, 1), title=own_title(title, "Loss surface"))
+    ax.set(xlabel=axis_label(surface, 0), ylabel=axis_label(surface, 1))
     if min(z.shape) >= 2 and scale is not None:
         filled = ax.contourf(x, y, z, scale.levels, cmap=surface_colors(), extend=scale.extend, norm=scale.norm)
-        every = max(1, len(scale.levels) // 8)
-        lines = ax.contour(x, y, z, scale.levels[::every], colors="white", linewidths=0.6, alpha=0.9)
-        heights = ax.clabel(
-            lines, fontsize=0.65 * points_of("medium"), colors="black", inline=False, fmt=lambda v: f"{v:.4g}"
-        )
+        lines = ax.contour(x, y, z, scale.ticks, colors="white", linewidths=0.6, alpha=0.9)
+        small = 0.65 * points_of("medium")
+        heights = ax.clabel(lines, fontsize=small, colors="black", inline=False, fmt=lambda v: f"{v:.3g}")
         if alone:
             assert ax.figure is not None
-            bar = ax.figure.colorbar(filled, ax=ax, label=scale.label(label), shrink=0.85)
-            if scale.log:
-                bar.set_ticks(scale.levels[::every].tolist(), labels=[f"{level:g}" for level in scale.levels[::every]])
-                bar.minorticks_off()
-    below = penalty_note(surface, quantity, scale, above)
-    below += mark_diverged(surface, quantity, ax)
+            bar = ax.figure.colorbar(filled, ax=ax, label=scale.label(label), aspect=24)
+            bar.set_ticks(scale.ticks.tolist(), labels=[f"{level:.3g}" for level in scale.ticks])
+            bar.minorticks_off()
+    said = penalty_note(surface, quantity, scale, above)
+    said += [f"cut at {scale.ceiling:.3g}"] if scale is not None and scale.cut else []
+    said += mark_diverged(surface, quantity, ax)
     _frame(ax, x, y)
     if look.mark_points:
         mark_grid(surface, ax)
-    below += mark_interpolated(surface, ax)
+    said += mark_interpolated(surface, ax)
     taken, notes = mark_trajectory(surface, ax)
-    below += notes
     thin_out(ax, heights, taken)
-    mark_minima(surface, ax)
+    said += [*notes, *mark_minima(surface, ax)]
     mark_centre(surface, ax)
-    settings = settings_line(surface)
-    if alone:
-        note_above(ax, settings)
-    measures = [*describe_measures(surface), *describe_minima(surface)]
-    note_below(
-        ax,
-        packed(
-            [*below, *measures] if alone else [settings, *below, *measures], room(ax) if alone else min(room(ax), 52)
-        ),
-    )
+    phrases = [settings_line(surface), *said] if alone else [*said, settings_line(surface)]
+    captioned(ax, own_title(title, "Loss surface"), *caption(phrases, room(ax)))
     return ax
 
 
@@ -91,5 +85,7 @@ def _frame(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     if width > 0 and height > 0:
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         ax.set_aspect("equal" if 1 / 3 <= width / height <= 3 else "auto")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+    assert ax.figure is not None
+    for axis, inches in ((ax.xaxis, ax.bbox.width), (ax.yaxis, ax.bbox.height)):
+        few = inches / ax.figure.dpi < 2
+        axis.set_major_locator(MaxNLocator(2 if few else 4, steps=[1, 2, 5, 10]))  # reaches the edges of -1 to 1

@@ -8,13 +8,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from landscape.pictures.canvas import note_below, own_title, room, style
-from landscape.pictures.captions import axis_label, error_at_lowest, packed, penalty_note, quantity_label, settings_line
+from landscape.pictures.canvas import captioned, legend_below, own_title, room, style
+from landscape.pictures.captions import (
+    axis_label,
+    caption,
+    error_at_lowest,
+    penalty_note,
+    quantity_label,
+    settings_line,
+)
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.scales import common_scale, has_walls
 from landscape.runtime.errors import UserError
-from landscape.surfaces.measures import describe_measures
-from landscape.surfaces.topology import describe_minima
 
 
 def plot_curve(
@@ -37,27 +42,24 @@ def plot_curve(
     shown = np.where(finite, z, np.nan)
     few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(x) <= 60 else {}
     ax.plot(x, shown, **drawn, lw=1.6, **few, label=name or quantity)
-    below = []
+    said = [settings_line(surface)]
     # the penalty is exact, so the error of the loss is the NLL's
     sem = next((f"{q}_sem" for q in (quantity, "nll" if quantity == "loss" else "") if f"{q}_sem" in surface), None)
     if sem is not None and surface[sem].notnull().any():
         error = surface[sem].values
         ax.fill_between(x, shown - error, shown + error, color=drawn["color"], alpha=0.25, linewidth=0)
-        below.append("bands: one standard error over examples")
-    scale = common_scale([shown], walls=has_walls(quantity), error=error_at_lowest(surface, quantity))
-    if look.limits is not None:
-        ax.set_ylim(*look.limits)
-        scale = None
-    below += penalty_note(surface, quantity, scale)
+        said.append("bands: one standard error over examples")
+    scale = common_scale([shown], walls=has_walls(quantity), error=error_at_lowest(surface, quantity),
+                         limits=look.limits, log=look.scale == "log")  # fmt: skip
+    said += penalty_note(surface, quantity, scale)
     if scale is not None and scale.log:
-        ax.set_yscale("asinh", linear_width=scale.linear)
-        ticks = scale.levels[scale.levels <= np.nanmax(shown)]
-        ax.set_yticks(ticks.tolist(), [f"{level:g}" for level in ticks])
+        ax.set_yscale("function", functions=(scale.height, scale.value))
+        ax.set_yticks(scale.ticks.tolist(), [f"{level:.3g}" for level in scale.ticks])
         ax.set_ylabel(scale.label(quantity_label(surface, quantity)))
-    elif scale is not None and scale.cut:
-        margin = 0.05 * (scale.ceiling - float(np.nanmin(shown)))
-        ax.set_ylim(float(np.nanmin(shown)) - margin, scale.ceiling)
-        below.append(f"curve cut at {scale.ceiling:.4g}")
+    elif scale is not None and (scale.cut or look.limits is not None):
+        margin = 0.05 * (scale.ceiling - float(np.nanmin(shown))) if look.limits is None else 0.0
+        ax.set_ylim((float(np.nanmin(shown)) if look.limits is None else look.limits[0]) - margin, scale.ceiling)
+        said.append(f"cut at {scale.ceiling:.3g}")
     if (done & ~finite).any():
         ax.plot(x[done & ~finite], np.ones((done & ~finite).sum()), "x", color=drawn["color"], markersize=6,
                 transform=ax.get_xaxis_transform(), clip_on=False, zorder=5, label="diverged (inf or NaN)")  # fmt: skip
@@ -68,12 +70,8 @@ def plot_curve(
         right = _accuracy_beside(surface, ax, style(i + 1))
         handles, labels = (a + b for a, b in zip((handles, labels), right.get_legend_handles_labels(), strict=True))
     if len(labels) > 1:
-        ax.legend(
-            handles, labels, frameon=False, fontsize="small", ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 0.98)
-        )
-    note_below(
-        ax, packed([settings_line(surface), *below, *describe_measures(surface), *describe_minima(surface)], room(ax))
-    )
+        legend_below(ax, handles=handles, labels=labels, ncols=min(3, len(labels)) if room(ax) > 60 else 1)
+    captioned(ax, own_title(title, "Loss along a line"), *caption(said, room(ax)))
     return ax
 
 

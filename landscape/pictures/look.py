@@ -40,6 +40,8 @@ class Look(Settings):
         Instead of its own.
     limits
         The range of colours, or of the heights of a curve, as 0,3.
+    scale
+        Of surfaces: linear, cut where the minima can be seen; or log, above the minimum.
     mark_points
         Mark every point of a surface's grid.
     notes
@@ -56,6 +58,7 @@ class Look(Settings):
     xlabel: str | None = None
     ylabel: str | None = None
     limits: tuple[FiniteFloat, FiniteFloat] | None = None
+    scale: Literal["linear", "log"] = "linear"
     mark_points: bool = False
     notes: bool | None = None
 

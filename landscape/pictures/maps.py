@@ -13,13 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape.pictures.canvas import new_figure, new_row, note_below, style
 from landscape.pictures.captions import axis_label
-from landscape.pictures.marks import mark_unsettled, unsettled
+from landscape.pictures.marks import mark_centre, mark_unsettled, unsettled
 from landscape.pictures.scales import surface_colors
 
 
 def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: str = "plain") -> Axes:
-    """z (y, x) as colours, one cell a point. kind: plain; signed, with 0 in white where
-    some are negative; share, from 0 to 1."""
+    """z (y, x) as colours, one cell a point. kind: plain; signed, with 0 in white;
+    share, from 0 to 1."""
     z = np.where(np.isfinite(z), z, np.nan)
     x, y = surface["x"].values, surface["y"].values
     ax.set(xlabel=axis_label(surface, 0, short=True), ylabel=axis_label(surface, 1, short=True), title=label)
@@ -29,8 +29,6 @@ def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: 
         return ax
     norm: Normalize | None = None
     extend = "neither"
-    if kind == "signed" and np.nanmin(z) >= 0:
-        kind = "plain"
     if kind == "signed":
         bound = float(np.nanquantile(np.abs(z), 0.98)) or 1.0
         extend = _beyond(z, -bound, bound)
@@ -45,8 +43,9 @@ def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: 
     if len(x) > 1 and len(y) > 1 and 1 / 3 <= np.ptp(x) / np.ptp(y) <= 3:
         ax.set_aspect("equal")
     ax.set_facecolor("0.85")
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    mark_centre(surface, ax)
     return ax
 
 

@@ -37,11 +37,13 @@ def mark_grid(surface: xr.Dataset, ax: Axes) -> None:
     ax.plot(x[done], y[done], ".", color="white", markersize=2.2, markeredgewidth=0, zorder=3, label="grid")
 
 
-def mark_minima(surface: xr.Dataset, ax: Axes) -> None:
-    """A triangle on each minimum inside the grid, filled where it is beyond the error, where there are several."""
+def mark_minima(surface: xr.Dataset, ax: Axes) -> list[str]:
+    """A triangle on each minimum inside the grid, filled where it is beyond the error, where there are several; a note
+    on them.
+    """
     found = with_minima(surface)
     if len(found.get("minimum_nll", ())) < 2:
-        return
+        return []
     found = found.isel(minimum=np.flatnonzero(~found["minimum_at_edge"].values.astype(bool)))
     at, beyond = found["minimum_at"].values, found["minimum_beyond_error"].values.astype(bool)
     for some, face in ((at[beyond], "white"), (at[~beyond], "none")):
@@ -49,6 +51,7 @@ def mark_minima(surface: xr.Dataset, ax: Axes) -> None:
                 zorder=3.2)  # fmt: skip
         ax.plot(*some.T, "v", markersize=5.5, markerfacecolor=face, markeredgecolor="white", markeredgewidth=0.7,
                 zorder=3.3)  # fmt: skip
+    return ["triangles: minima, filled beyond the error"] if len(at) else []
 
 
 def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
@@ -59,7 +62,7 @@ def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
     if min(bad.shape) >= 2:
         ax.pcolor(surface["x"], surface["y"], np.where(bad, 1.0, np.nan), cmap=ListedColormap(["white"]), hatch="////",
                   edgecolor="0.5", linewidth=0, shading="nearest", zorder=0.5)  # fmt: skip
-    return [f"hatched: diverged (inf or NaN), {bad.sum()} points"]
+    return [f"hatched: diverged, {bad.sum()} points"]
 
 
 def unsettled(surface: xr.Dataset, *ends: str) -> xr.DataArray:
@@ -92,7 +95,7 @@ def mark_interpolated(surface: xr.Dataset, ax: Axes) -> list[str]:
     x, y = np.meshgrid(surface["x"], surface["y"])
     ax.plot(x[computed], y[computed], ".", color="black", markersize=2.4, markeredgewidth=0.3, markeredgecolor="white",
             zorder=3, label="computed")  # fmt: skip
-    text = f"dots: the {computed.sum()} points computed; the others interpolated"
+    text = f"dots: the {computed.sum()} points computed, others interpolated"
     if "nll_error" in surface:
         error = surface["nll_error"].values[surface["interpolated"].values.astype(bool)]
         if np.isfinite(error).any():
@@ -121,7 +124,7 @@ def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]
     inside = ((path >= low) & (path <= high)).all(axis=1)
     names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
     taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
-    notes = ["dots: checkpoints" if apart else "line: trajectory, from circle to star"]
+    notes = ["dots: checkpoints" if apart else "line: trajectory, from start (circle) to end (star)"]
     if "off_plane" in surface and not apart:
         notes.append(f"up to {float(surface['off_plane'].max()):.3g} off the plane")
     if not inside.all():

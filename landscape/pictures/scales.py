@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from matplotlib import rcParams
-from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.colors import FuncNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from landscape.runtime.errors import UserError
@@ -21,22 +21,29 @@ NEAREST = 25  # points of a grid: those within two steps of the lowest
 class Scale:
     """The values that share one colour scale: contour levels, and whether values above the last share its colour.
 
-    linear: where above 0, the scale is asinh(value / linear): linear up to it, and logarithmic beyond.
+    linear: where above 0, the scale is asinh((value - floor) / linear): linear up to it, and logarithmic beyond.
     """
 
     levels: np.ndarray
     cut: bool
     linear: float = 0.0
+    floor: float = 0.0
 
     @property
     def log(self) -> bool:
         return self.linear > 0
 
     def height(self, values: Any) -> Any:
-        return np.arcsinh(np.asarray(values) / self.linear) if self.log else values
+        """Where values are drawn."""
+        return np.arcsinh((np.asarray(values) - self.floor) / self.linear) if self.log else values
+
+    def value(self, heights: Any) -> Any:
+        """What is drawn there."""
+        return self.floor + self.linear * np.sinh(np.asarray(heights)) if self.log else heights
 
     def label(self, quantity: str) -> str:
-        return f"{quantity}\nasinh scale: linear to {self.linear:.2g}, logarithmic beyond" if self.log else quantity
+        """What is drawn, and on which scale."""
+        return f"{quantity} (log above {self.floor + self.linear:.2g})" if self.log else quantity
 
     @property
     def ceiling(self) -> float:
@@ -49,7 +56,13 @@ class Scale:
     @property
     def norm(self) -> Normalize:
         ends = float(self.levels[0]), self.ceiling
-        return AsinhNorm(self.linear, *ends) if self.log else Normalize(*ends)
+        return FuncNorm((self.height, self.value), *ends) if self.log else Normalize(*ends)
+
+    @property
+    def ticks(self) -> np.ndarray:
+        """Some levels, the last among them."""
+        every = max(1, (len(self.levels) - 1) // 6) if self.log else 2
+        return self.levels[::-every][::-1]
 
 
 def surface_colors() -> str:
@@ -68,38 +81,49 @@ def common_scale(
     walls: bool = True,
     error: float = 0.0,
     limits: tuple[float, float] | None = None,
+    log: bool = False,
 ) -> Scale | None:
-    """One scale for all arrays, None where nothing is finite: walls would hide the floor, so it ends at
-    floor + 4 (median - floor) of each array, whichever is highest. Without walls it does not.
+    """One scale for all arrays, None where nothing is finite.
 
-    Where that spans more than two decades above 0, it is that of asinh, in steps of 1, 2, 5. It is linear up to what
-    NEAREST points lie below, or one in twelve of a small grid: a logarithm would make a needle of the few that a grid
-    has near a minimum, as deep as chance has put one; and up to twice `error`, the standard error at the lowest. Where
-    less than a factor of 20 lies beyond, all of it is linear.
+    Walls would hide the floor, so that a linear one ends where the minima of all can be seen: at the lowest of the
+    arrays' own ends, floor + min(4 (median - floor), 4 / f (near - floor)), near being what a share f of the points
+    lies below, NEAREST or one in twelve of a small grid (a paraboloid spans 1 / f, half as much more at its
+    corners); but no lower than takes 8 times the near part of the steepest. Without walls it ends at the highest value.
 
-    limits: the user's own range, which is linear.
+    log: asinh above the floor, in steps of 1, 2, 5, up to the highest floor + 4 (median - floor). It is linear up to
+    near, or to twice `error`, the standard error at the lowest, if that is more: a logarithm would make a needle of the
+    few points that a grid has near a minimum, as deep as chance has put one.
+
+    limits: the user's own range.
     """
-    if limits is not None:
-        beyond = any((z[np.isfinite(z)] > limits[1]).any() for z in values)
-        return Scale(np.linspace(*limits, levels + 1), beyond)
     finite = [z[np.isfinite(z)] for z in values if np.isfinite(z).any()]
     if not finite:
         return None
-    floor = min(float(z.min()) for z in finite)
-    highest = max(float(z.max()) for z in finite)
-    ceiling = max(float(z.min() + 4 * (np.median(z) - z.min())) for z in finite)
+    floors = np.array([z.min() for z in finite])
+    middle = np.array([np.median(z) for z in finite]) - floors
+    count = np.array([max(1, min(NEAREST, z.size // 12)) for z in finite])
+    near = np.array([np.sort(z)[n - 1] for z, n in zip(finite, count, strict=True)]) - floors
+    share = np.maximum(count - 1, 1) / [z.size for z in finite]
+    floor, highest = float(floors.min()), max(float(z.max()) for z in finite)
     least = 1e-9 * max(abs(floor), 1e-3)
-    cut = walls and highest > ceiling + least
-    end = max(ceiling if cut else highest, floor + least)
-    resolved = max(float(np.sort(z)[max(1, min(NEAREST, z.size // 12)) - 1]) for z in finite)
-    linear = max(resolved, 2 * error)
-    if walls and floor > 0 and end > 100 * floor and end > 20 * linear:
-        decades = np.arange(np.floor(np.log10(linear)), np.ceil(np.log10(end)) + 1)
-        steps = np.outer(10.0**decades, [1, 2, 5]).ravel() if len(decades) <= levels // 2 else 10.0**decades
-        first, last = np.searchsorted(steps, linear, side="right") - 1, np.searchsorted(steps, end)
-        below = [0.0] if steps[first] > floor else []
-        return Scale(np.array([*below, *steps[first : last + 1]]), cut, linear)
-    return Scale(np.asarray(MaxNLocator(levels).tick_values(floor, end)), cut)
+    own = floors + np.where(near > 0, np.minimum(4 * middle, 4 / share * near), 4 * middle)
+    end = max(float(own.min()), float((floors + 8 * near).max())) if not log else float((floors + 4 * middle).max())
+    cut = walls and highest > end + least
+    low, high = limits if limits is not None else (floor, max(end if cut else highest, floor + least))
+    cut = highest > high if limits is not None else cut
+    linear = max(float(near.max()), 2 * error, 1e-6 * (high - low))
+    if log and walls and high - floor > 2 * linear:
+        decades = np.arange(np.floor(np.log10(linear)), np.ceil(np.log10(high - floor)) + 1)
+        steps = floor + np.outer(10.0**decades, [1, 2, 5]).ravel()
+        inside = steps[(steps > floor + 0.5 * linear) & (steps < high - 1e-9 * abs(high))]
+        return Scale(np.array([low, *inside[inside > low], high]), cut, linear, floor)
+    return Scale(np.linspace(low, high, levels + 1) if limits else _round_levels(low, high, levels), cut)
+
+
+def _round_levels(low: float, high: float, levels: int) -> np.ndarray:
+    """Levels from below `low` to above `high`, every other of them a round number, as the first and the last."""
+    round_ones = MaxNLocator(levels // 2, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return np.linspace(round_ones[0], round_ones[-1], 2 * len(round_ones) - 1)
 
 
 def values_of(surface: xr.Dataset, quantity: str) -> np.ndarray:

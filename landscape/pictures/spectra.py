@@ -15,7 +15,16 @@ from landscape.analyses.summaries import statistics_of
 from landscape.objective.penalty import in_curvature
 from landscape.pictures import parts
 from landscape.pictures.axes import squeeze, stretch, symlog
-from landscape.pictures.canvas import COLORS, filled_lines, new_figure, notes_above, own_title, style, variant_of
+from landscape.pictures.canvas import (
+    COLORS,
+    filled_lines,
+    legend_below,
+    new_figure,
+    notes_above,
+    own_title,
+    style,
+    variant_of,
+)
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import NARROWEST, kernel_width, reflected_density
 from landscape.store.comparable import caution, differences, distinctions, minibatches_of
@@ -57,7 +66,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
     ax.set_ylim(bottom=0)
-    _legend_below(ax, RUG * len(gathered))
+    legend_below(ax, RUG * len(gathered))
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
     shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
     marks = [
@@ -115,13 +124,6 @@ def _below(ax: Axes, points: float) -> Transform:
     """Along the axis as it is; down from the frame in points."""
     assert ax.figure is not None
     return ax.get_xaxis_transform() + ScaledTranslation(0, -points / 72, ax.figure.dpi_scale_trans)
-
-
-def _legend_below(ax: Axes, points: float) -> None:
-    assert ax.figure is not None
-    under = ax.transAxes + ScaledTranslation(0, -(points + 38) / 72, ax.figure.dpi_scale_trans)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=under, borderaxespad=0, frameon=False,
-              fontsize="small", handlelength=2.6)  # fmt: skip
 
 
 def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:

@@ -44,34 +44,42 @@ def side_by_side(
     lowest = {name: float(np.nanmin(z)) if np.isfinite(z).any() else 0.0 for name, z in values.items()}
     base = lowest if has_walls(quantity) else dict.fromkeys(lowest, 0.0)
     scale = common_scale(
-        [values[name] - base[name] for name in surfaces], walls=has_walls(quantity), limits=look.limits
+        [values[name] - base[name] for name in surfaces],
+        walls=has_walls(quantity),
+        limits=look.limits,
+        log=look.scale == "log",
     )
     found = differences(surfaces, quantity=quantity)
     apart = {name: packed(distinctions(found, name), 48) for name in surfaces}
-    columns = min(per_row, len(surfaces))
+    wide = fitted(4.1 * min(per_row, len(surfaces)) + 0.9, 1.0)[0]
+    columns = max(1, min(per_row, len(surfaces), int(wide / (2.4 if relief else 1.6))))
     rows = -(-len(surfaces) // columns)
-    height = 4.0 if relief else 5.7 if any("measure" in surface for surface in surfaces.values()) else 5.2
-    height = (height + 0.15 * max(map(len, apart.values()))) * rows + 0.25 * bool(caution(found))
-    figure = Figure(figsize=fitted(4.1 * columns + 0.9, height), layout="constrained")
+    height = (4.1 if relief else 4.8) + 0.15 * max(map(len, apart.values()))
+    height = fitted(4.1 * columns + 0.9, height * rows + 0.25 * bool(caution(found)))[1]
+    figure = Figure(figsize=(wide, height), layout="constrained")
     axes = []
     for i, (name, surface) in enumerate(surfaces.items(), 1):
         ax: Any = figure.add_subplot(rows, columns, i, projection="3d" if relief else None)
-        note = "\n".join([name, f"lowest {quantity}: {lowest[name]:.4g}", *apart[name]])
+        words = f"{name}, lowest {lowest[name]:.3g}" if base == lowest else name
+        note = "\n".join([words, *apart[name]])
         if relief:
             plot_surface_3d(surface, ax, look=look, title=note, scale=scale, above=base[name])
             ax.set_zlabel("")
         else:
             plot_surface(surface, ax, look=look, title=note, scale=scale, above=base[name], alone=False)
+            if (i - 1) % columns and axis_label(surface, 1) == axis_label(next(iter(surfaces.values())), 1):
+                ax.set_ylabel("")
         ax.title.set_fontsize("medium")
         axes.append(ax)
     if scale is not None:
-        label = quantity_label(next(iter(surfaces.values())), quantity) + (
-            ", above the lowest" if base == lowest else ""
-        )
+        label = quantity_label(next(iter(surfaces.values())), quantity)
+        label = scale.label(label + (" above the lowest" if base == lowest else ""))
         shades = colormaps[surface_colors()]
         norm = scale.norm if relief else BoundaryNorm(scale.levels, shades.N, extend=scale.extend)
-        figure.colorbar(ScalarMappable(norm, shades), ax=axes, shrink=0.7, extend=scale.extend if relief else None,
-                        label=label)  # fmt: skip
+        bar = figure.colorbar(ScalarMappable(norm, shades), ax=axes, shrink=0.8, aspect=26, label=label,
+                              extend=scale.extend if relief else None)  # fmt: skip
+        bar.set_ticks(scale.ticks.tolist(), labels=[f"{level:.3g}" for level in scale.ticks])
+        bar.minorticks_off()
     caution_over(figure, caution(found))
     return figure
 
@@ -80,16 +88,16 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, look: Loo
     """The pictures of a `surface` group by name: contours and relief, or a curve; maps of what else it has."""
     figures: dict[str, Figure] = {}
     quantity = look.quantity
-    what = "NLL" if quantity == "nll" else quantity
+    what = quantity_label(surface, quantity).partition(" + ")[0] if quantity in surface else quantity
     penalised = of_the_loss(surface)
     if "y" in surface.dims:
         figures[group], ax = new_figure(6.0, _fitting_height(surface))
-        plot_surface(surface, ax, look=look, title=f"{prefix}{what} surface\n")
+        plot_surface(surface, ax, look=look, title=f"{prefix}{what} surface")
         figures[f"{group}_3d"], ax3 = new_figure(5.6, 4.8, projection="3d")
         plot_surface_3d(surface, ax3, look=look, title=f"{prefix}{what} surface")
     else:
         figures[group], ax = new_figure(6.4, 4.4)
-        plot_curve(surface, ax, look=look, title=f"{prefix}{what} along a line\n")
+        plot_curve(surface, ax, look=look, title=f"{prefix}{what} along a line")
     if quantity == "nll" and "y" in surface.dims and len(with_minima(surface).get("minimum_nll", ())) > 1:
         figures[f"{group}_minima"], ax = new_figure(6.4, 4.0)
         plot_merge_tree(surface, ax, title=f"{prefix}minima of the NLL, and where they merge")
@@ -110,7 +118,7 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, look: Loo
 def _fitting_height(surface: xr.Dataset) -> float:
     x, y = surface["x"].values, surface["y"].values
     ratio = float(np.ptp(y) / np.ptp(x)) if np.ptp(x) > 0 else 1.0
-    return 2.2 + 3.6 * (ratio if 1 / 3 <= ratio <= 3 else 1.0)
+    return 1.6 + 3.4 * (ratio if 1 / 3 <= ratio <= 3 else 1.0)
 
 
 def plot(group: xr.Dataset, ax: Any, *, title: str | None = None, look: Look = LOOK) -> Axes:

@@ -94,7 +94,7 @@ def surfaces(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
         alt = f"{label}: {'; '.join(filter(None, words))}."
         names = [escape(axis_label(group, axis, short=True)) for axis in (0, 1)]
         hover = f"{names[0]} %{{x:.3g}}<br>{names[1]} %{{y:.3g}}<br>height %{{z:.4g}}<extra></extra>"
-        heights = {"x": packed(group["x"].values), "y": packed(group["y"].values), "z": packed(z)}
+        heights: dict[str, Any] = {"x": packed(group["x"].values), "y": packed(group["y"].values), "z": packed(z)}
         heights |= {"name": escape(label), "colorscale": "Viridis", "hovertemplate": hover}
         scene = {
             "xaxis": {"title": {"text": names[0]}},
@@ -262,9 +262,10 @@ def densities(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
                      "hovertemplate": "density %{y:.3g} at %{customdata:.4g}"})  # fmt: skip
         known = np.isfinite(found.node)
         node, weight = found.node[known], found.weight[known] * (found.parameters or 1)
+        dots = {"color": look["marker"]["color"], "size": 4, "opacity": 0.6}
         data.append({"type": "scatter", "mode": "markers", "x": packed(to_axis(node)), "y": packed(weight),
-                     "marker": {"color": look["marker"]["color"], "size": 4, "opacity": 0.6},
-                     "customdata": packed(node), "yaxis": "y2", "name": escape(label), "legendgroup": label_id(i), "showlegend": False,
+                     "marker": dots, "customdata": packed(node), "yaxis": "y2", "name": escape(label),
+                     "legendgroup": label_id(i), "showlegend": False,
                      "hovertemplate": "node %{customdata:.5g}, weight %{y:.3g}"})  # fmt: skip
     layout = {
         "xaxis": axis,

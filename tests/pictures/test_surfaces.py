@@ -10,12 +10,13 @@ from helpers import invoke, refused
 from matplotlib.colors import to_rgba
 
 import landscape as ls
+from landscape.pictures.canvas import notes_of
 from landscape.pictures.captions import axis_label
 from landscape.pictures.maps import eigenvalue_map
 from landscape.pictures.scales import common_scale, surface_colors
 from landscape.pictures.surfaces import draw_surface, side_by_side
 from landscape.study import drawing as draw
-from landscape.surfaces.measures import describe_measures, measure
+from landscape.surfaces.measures import measure
 
 matplotlib.use("Agg")
 
@@ -80,7 +81,7 @@ def test_heights_are_written_on_the_contours():
 
 def test_the_quantity_asked_for_is_drawn_and_labelled():
     group = surface(bowl, X, Y)
-    for quantity, label in (("loss", "nll + penalty"), ("nll", "negative log-likelihood")):
+    for quantity, label in (("loss", "NLL + penalty"), ("nll", "NLL")):
         figures = draw_surface(group, "surface", look=ls.Look(quantity=quantity))
         ax, bar = figures["surface"].axes
         assert bar.get_ylabel() == label
@@ -100,7 +101,7 @@ def test_a_penalty_is_named_wherever_it_is_drawn_and_its_share_with_it():
     words = f"penalty: {share:.0%} of the variance of the heights"
     assert words in texts(drawn["loss"]["s"].axes[0]).replace("\n", " ")
     assert words in texts(drawn["loss"]["s_3d"].axes[0])
-    assert drawn["loss"]["s"].axes[1].get_ylabel() == "nll + 0.05/2 sum ||p||^2"
+    assert drawn["loss"]["s"].axes[1].get_ylabel() == "NLL + 0.05/2 sum ||p||^2"
     assert not any("penalty" in texts(figure.axes[0]) for figure in drawn["nll"].values())
     unasked, nll = draw.draw({"s": group})["s"], drawn["nll"]["s"]
     np.testing.assert_array_equal(*(figure.axes[0].collections[0].levels for figure in (unasked, nll)))
@@ -126,23 +127,42 @@ def test_the_scale_ends_where_walls_begin_and_nowhere_else():
     assert len(common_scale([np.full(4, 7.0)]).levels) >= 2
 
 
-def test_a_scale_of_many_decades_is_logarithmic():
-    steep = common_scale([np.array([0.03, 0.5, 7.0, 900.0])])
+def test_a_scale_shows_the_minimum_of_every_surface():
+    """h_i = s_i (x^2 + y^2): of the flat one nothing is cut; of the steep one what lies above, but not its floor."""
+    c = np.linspace(-1, 1, 21)
+    flat = np.add.outer(c**2, c**2)
+    alone = common_scale([flat])
+    assert not alone.cut
+    both = common_scale([flat, 20 * flat])
+    assert both.cut
+    assert 2 <= both.ceiling < 2.5 + 8 * 20 * np.sort(flat.ravel())[24]
+    steep = (20 * flat < both.ceiling).mean()
+    assert 25 / flat.size < steep < 1
+    needle = common_scale([1000 * flat + np.where(flat > 0.5, 1e6, 0)])  # a narrow valley between walls
+    assert (1000 * flat < needle.ceiling).sum() >= 25
+    assert needle.ceiling < 1e5
+
+
+def test_a_logarithmic_scale_is_one_above_the_minimum():
+    values = np.array([0.03, 0.5, 7.0, 900.0])
+    assert not common_scale([values]).log
+    steep = common_scale([values], log=True, error=0.05)
     assert steep.log
-    assert steep.levels[0] == pytest.approx(0.02)
     assert steep.cut
-    assert steep.ceiling == pytest.approx(20)  # 0.03 + 4 (3.75 - 0.03) = 14.9, and the step above
-    np.testing.assert_allclose(np.unique(np.round(steep.levels[1:] / steep.levels[:-1], 6)), [2, 2.5])
-    assert not common_scale([np.array([-0.03, 0.5, 7.0, 900.0])]).log
-    group = surface(np.exp(9 * bowl) / 50, X, Y).assign_attrs(config={})
-    group["loss"] = group["nll"]
-    figures = draw_surface(group, "surface")
-    ax, bar = figures["surface"].axes
-    assert [t.get_text() for t in bar.get_yticklabels()] == [f"{v:g}" for v in bar.get_yticks()]
-    low, high = figures["surface_3d"].axes[0].get_zlim()
-    scale = common_scale([group["nll"].values], error=0.1 * float(group["nll"].min()))
-    assert scale.linear * np.sinh(low) <= float(group["nll"].min())
-    assert scale.linear * np.sinh(high) == pytest.approx(ax.collections[0].levels[-1])
+    assert steep.levels[0] == pytest.approx(0.03)
+    assert steep.ceiling == pytest.approx(0.03 + 4 * (3.75 - 0.03))
+    np.testing.assert_allclose(steep.value(steep.height(values)), values)
+    assert steep.height(0.03) == 0
+    shifted = common_scale([values - 5], log=True, error=0.05)  # below 0 too
+    np.testing.assert_allclose(shifted.height(values - 5), steep.height(values))
+    group = surface(np.exp(9 * bowl) / 50, X, Y).assign_attrs(config={"objective": {"weight_decay": 0}})
+    figures = draw_surface(group, "surface", look=ls.Look(scale="log"))
+    bar = figures["surface"].axes[1]
+    assert [t.get_text() for t in bar.get_yticklabels()] == [f"{v:.3g}" for v in bar.get_yticks()]
+    assert "log above" in bar.get_ylabel()
+    both = side_by_side({"a": group, "b": group}, look=ls.Look(scale="log"))
+    assert "log above" in both.axes[-1].get_ylabel()
+    assert "log" not in draw_surface(group, "surface")["surface"].axes[1].get_ylabel()
 
 
 def test_a_minimum_that_one_point_hits_is_no_needle():
@@ -151,22 +171,16 @@ def test_a_minimum_that_one_point_hits_is_no_needle():
     z = 40 * np.add.outer(c**2, c**2) + 1e-4
     for error in (0.0, 0.3):
         group = surface(z).assign(nll_sem=(("y", "x"), np.full(z.shape, error)))
-        figures = draw_surface(group, "surface", look=ls.Look(quantity="nll"))
-        ax, bar = figures["surface"].axes
-        relief = figures["surface_3d"].axes[0]
-        low, high = relief.get_zlim()
-        scale = common_scale([z], error=error)
-        assert scale.linear == pytest.approx(max(np.sort(z.ravel())[24], 2 * error))
+        figures = draw_surface(group, "surface", look=ls.Look(scale="log"))
+        low, high = figures["surface_3d"].axes[0].get_zlim()
+        scale = common_scale([z], error=error, log=True)
+        assert scale.linear == pytest.approx(max(np.sort(z.ravel())[24] - z.min(), 2 * error))
         lowest, next_to_it = scale.height(np.sort(z.ravel())[[0, 1]])
         assert next_to_it - lowest < 0.25 * (high - low)
-        words = f"asinh scale: linear to {scale.linear:.2g}, logarithmic beyond"
-        assert words in bar.get_ylabel()
-        assert words in relief.get_zlabel()
-        ring = next(s for s in ax.collections if type(s).__name__ == "QuadContourSet").levels
-        assert not ((ring > 0) & (ring < scale.linear / 2.5)).any()
-    curve = draw_surface(surface(np.append(z[10], 900.0)), "curve", look=ls.Look(quantity="nll"))["curve"].axes[0]
-    assert curve.get_yscale() == "asinh"
-    assert "asinh scale" in curve.get_ylabel()
+        assert "log above" in figures["surface"].axes[1].get_ylabel()
+    curve = draw_surface(surface(np.append(z[10], 900.0)), "curve", look=ls.Look(scale="log"))["curve"].axes[0]
+    assert "log above" in curve.get_ylabel()
+    assert curve.get_yscale() == "function"
 
 
 def test_accuracy_is_drawn_as_it_is():
@@ -186,9 +200,9 @@ def test_side_by_side_is_one_scale_above_each_lowest():
     np.testing.assert_array_equal(filled[0].levels, filled[1].levels)
     assert filled[0].norm.vmin == filled[1].norm.vmin
     assert filled[0].norm.vmax == filled[1].norm.vmax
-    assert filled[0].levels[-1] >= 3 * np.ptp(bowl)
-    assert "lowest loss: 0.6" in figure.axes[0].get_title()
-    assert "lowest loss: 100.8" in figure.axes[1].get_title()
+    assert filled[0].levels[-1] >= np.ptp(bowl)
+    assert "low, lowest 0.6" in figure.axes[0].get_title()
+    assert "high, lowest 101" in figure.axes[1].get_title()
     assert len(figure.axes) == 3  # one colour bar
     # the same height has the same colour in both
     for height in np.linspace(0.1, np.ptp(bowl), 5):
@@ -260,7 +274,7 @@ def test_computed_points_of_an_adaptive_surface_are_dots():
     ax = draw_surface(group, "surface")["surface"].axes[0]
     (dots,) = [one for one in ax.lines if one.get_label() == "computed"]
     assert sorted(zip(*dots.get_data(), strict=True)) == sorted((x, y) for x in X for y in Y[1::2])
-    assert "the 18 points computed; the others interpolated, error up to 0.03" in texts(ax).replace("\n", " ")
+    assert "the 18 points computed, others interpolated, error up to 0.03" in texts(ax).replace("\n", " ")
     whole = draw_surface(surface(bowl, X, Y), "surface")["surface"].axes[0]
     assert not any(one.get_label() == "computed" for one in whole.lines)
 
@@ -283,25 +297,22 @@ def test_the_centre_is_marked_only_where_it_is():
     assert not marks(surface(bowl, X + 2, Y))
 
 
-def test_measures_are_printed_with_their_errors():
-    group = surface(bowl, X, np.linspace(-1, 1, 5))
-    group = group.merge(measure(group))
-    ax = draw_surface(group, "surface")["surface"].axes[0]
-    assert "in-plane sharpness (within 0.5)" in texts(ax)
-    assert "+-" in texts(ax)
-    assert "sharpness" not in texts(draw_surface(surface(bowl, X, Y), "surface")["surface"].axes[0])
-
-
-def test_a_line_below_a_surface_is_a_phrase_or_the_indented_rest_of_one():
-    group = surface(bowl, X, np.linspace(-1, 1, 5))
-    group = group.merge(measure(group))
-    ax = side_by_side({"a": group, "b": group}).axes[0]
-    lines = ax.texts[-1].get_text().split("\n")
-    starts = ("in-plane sharpness", "positive curvature", "negative share", "width", "no minima inside", "100 examples")
-    assert any(line.startswith(" ") for line in lines)
-    assert all(line.startswith((*starts, "    ")) for line in lines), lines
-    said = " ".join(" ".join(lines).split())
-    assert all(phrase in said for phrase in describe_measures(group))
+def test_a_caption_is_two_lines_and_the_rest_is_in_the_description():
+    z = bowl.copy()
+    z[4, 8] = np.inf
+    filled = np.zeros(bowl.shape, bool)
+    filled[0, :3] = True
+    group = surface(z, X, Y, plane={"normalize": "filter", "directions": "pca"}).assign(
+        interpolated=(("y", "x"), filled), nll_error=(("y", "x"), 0.25 * filled),
+        trajectory=(("checkpoint", "axis"), np.array([[1.2, 0.9], [9.0, 0.0], [0, 0]])),
+    ).assign_coords(checkpoint=list("abc"))  # fmt: skip
+    for figure in (draw_surface(group, "s")["s"], side_by_side({"a": group, "b": group})):
+        lines = [t for t in figure.axes[0].texts if t.get_gid() == "note"]
+        assert 1 <= len(lines) <= 2
+        whole = notes_of(figure)
+        for words in ("filter-normalised", "diverged", "interpolated", "from start (circle) to end (star)", "beyond"):
+            assert words in whole
+        assert all(t.get_text().split("; ")[0] in whole for t in lines)
 
 
 def test_maps_of_eigenvalues_and_gradient():
@@ -316,7 +327,8 @@ def test_maps_of_eigenvalues_and_gradient():
     maps = [ax.collections[0] for ax in figures["surface_eigenvalues"].axes[:3]]
     for drawn, expected in zip(maps, (high, low, np.abs(low / high)), strict=True):
         np.testing.assert_allclose(np.ma.filled(drawn.get_array(), np.nan).reshape(expected.shape), expected)
-    assert maps[1].norm(0) == 0.5  # 0 in the middle of a scale of two colours
+    assert maps[0].norm(0) == maps[1].norm(0) == 0.5  # 0 in the middle of a scale of two colours, for either end
+    assert all(any(line.get_marker() == "+" for line in ax.lines) for ax in figures["surface_eigenvalues"].axes[:3])
     assert (maps[2].norm.vmin, maps[2].norm.vmax) == (0, 1)
     flat = group.isel(y=1, drop=True)
     assert set(draw.draw({"surface": flat})) == {"surface", "surface_eigenvalues", "surface_gradient"}
@@ -364,8 +376,7 @@ def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
     z = bowl.copy()
     z[4, 8] = np.inf
     ax = draw_surface(surface(z, X, Y), "surface", look=ls.Look(quantity="loss"))["surface_3d"].axes[0]
-    relief = ax.collections[0]
-    finite = relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
+    finite = facets(ax)
     at_grid = {(round(x, 9), round(y, 9)): h for x, y, h in finite}
     found = [at_grid.get((round(x, 9), round(y, 9))) for y in Y for x in X]
     expected = (z + 0.5).ravel()
@@ -374,6 +385,37 @@ def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
     assert all(h == pytest.approx(e) for h, e in compared)
     assert finite[(finite[:, 0] > 1.26) & (finite[:, 1] > 0.76)].size == 0
     assert "diverged" in texts(ax)
+
+
+def facets(ax):
+    """The corners of a relief's facets, (corners, 3)."""
+    relief = ax.collections[0]
+    return relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
+
+
+def test_a_relief_is_cut_at_the_end_of_its_scale_along_a_line():
+    """x + y cut at 1: every facet ends there, on the line x + y = 1, not on the cells' corners."""
+    c = np.linspace(0, 1, 5)
+    group = surface(np.add.outer(c, c), c, c)
+    ax = draw_surface(group, "s", look=ls.Look(limits=(0, 1)))["s_3d"].axes[0]
+    corners = facets(ax)
+    assert corners[:, 2].max() == pytest.approx(1)
+    np.testing.assert_allclose(corners[:, 0] + corners[:, 1], corners[:, 2], atol=1e-9)
+    edge = corners[np.isclose(corners[:, 2], 1)]
+    assert len(set(np.round(edge[:, 0], 6))) > 30
+    assert "open above 1" in texts(ax)
+
+
+def test_a_trajectory_lies_on_the_relief():
+    path = np.array([[1.2, 0.9], [0.4, 0.2], [0, 0]])
+    group = surface(bowl, X, Y, plane={"directions": "pca"}).assign(trajectory=(("checkpoint", "axis"), path))
+    ax = draw_surface(group, "s")["s_3d"].axes[0]
+    (line,) = (one for one in ax.lines if one.get_label() == "trajectory")
+    x, y, z = line.get_data_3d()
+    assert (x[0], y[0]) == (1.2, 0.9)
+    at_start = np.interp(1.2, X, bowl[3] * 0.4 + bowl[4] * 0.6)
+    low, high = ax.get_zlim()
+    assert z[0] - at_start == pytest.approx(0.01 * (high - low))
 
 
 KINDS = {
