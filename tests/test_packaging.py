@@ -22,7 +22,8 @@ MODULES = {
 }
 NETWORKS = {f"landscape/models/{path.name}" for path in (ROOT / "models").iterdir() if path.suffix in (".py", ".pyi")}
 STUB = "landscape/runtime/stub.pyi"  # in the copies that are built, whether or not the project has a stub
-WHOLE = MODULES | NETWORKS | {STUB, "landscape/py.typed"}
+PAGE = {path.relative_to(ROOT).as_posix() for path in (ROOT / "landscape" / "study" / "page").iterdir()}
+WHOLE = MODULES | NETWORKS | PAGE | {STUB, "landscape/py.typed"}
 
 
 def source(folder: Path) -> Path:

@@ -23,6 +23,8 @@ def command(name: str, group: xr.Dataset, out: str) -> str:
     if not all(files):
         return ""
     words = ["landscape", settings.name, *map(str, files)]
+    from landscape.planes.random import POSITION_EMBEDDINGS  # which needs torch: not at every start
+
     plane: dict[str, Any] = config.get("plane", {})
     if plane and plane.get("directions") not in ("random", "eigenvectors"):
         return ""  # through checkpoints, whose files the group does not name
@@ -30,7 +32,11 @@ def command(name: str, group: xr.Dataset, out: str) -> str:
         words += _spelled(option, value)
     for field in fields(settings):
         value = plane.get(field.name, getattr(settings, field.name))
+        if field.name == "rays":  # a search of its own beside the grid, which the configuration does not have
+            value = group.sizes.get("ray", 0)
         value = tuple(value) if isinstance(value, list) else value
+        if field.name == "exclude" and tuple(value or ()) == tuple(POSITION_EMBEDDINGS):
+            continue  # what is left out where nothing is said
         if value != field.default and field.name not in ("seed", *settings.unstored):
             words += _by_axis(field.name, value)
     return shlex.join([*words, "--out", out])

@@ -99,9 +99,9 @@ def surfaces(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
         scene = {
             "xaxis": {"title": {"text": names[0]}},
             "yaxis": {"title": {"text": names[1]}},
-            "zaxis": {"title": {"text": escape(what)}, "range": [low, high]},
+            "zaxis": {"title": {"text": ""}, "range": [low, high], "nticks": 5},
             "aspectratio": {"x": 1, "y": 1, "z": 0.7},
-            "camera": {"eye": {"x": -1.25, "y": -1.5, "z": 0.9}},
+            "camera": {"eye": {"x": -1.3, "y": -2.05, "z": 1.15}, "center": {"x": 0, "y": 0, "z": -0.12}},
         }
         relief = {**heights, "type": "surface", "cmin": low, "cmax": high, "showscale": False,
                   "lighting": {"ambient": 0.75, "diffuse": 0.5, "specular": 0.1, "roughness": 0.8},
@@ -268,7 +268,7 @@ def densities(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
                      "legendgroup": label_id(i), "showlegend": False,
                      "hovertemplate": "node %{customdata:.5g}, weight %{y:.3g}"})  # fmt: skip
     layout = {
-        "xaxis": axis,
+        "xaxis": {**axis, "anchor": "y2"},
         "yaxis": {"type": "log", "title": {"text": "density"}, "domain": [0.52, 1], "exponentformat": "power"},
         "yaxis2": {
             "type": "log",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ class Section:
     title: str
     about: str
     caution: str
-    figures: list[tuple[int, Figure]] = field(default_factory=list)
+    rows: list[list[tuple[int, Figure]]] = field(default_factory=list)  # figures of one kind, by number
     pictures: list[tuple[str, str]] = field(default_factory=list)  # (data URI, what is seen)
     remarks: list[tuple[str, list[str]]] = field(default_factory=list)
 
@@ -90,9 +91,9 @@ def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
     return page.render(
         title=title or ", ".join(files),
         labels=list(files),
-        summaries=[(label, sentences.summary(groups)) for label, groups in known.items()],
+        summaries=[(label, sentences.summary(_in_order(groups))) for label, groups in known.items()],
         table=list(_table(known)),
-        sections=[section for section in sections if section.figures or section.pictures or section.remarks],
+        sections=[section for section in sections if section.rows or section.pictures or section.remarks],
         origins=[_origin(label, groups) for label, groups in known.items()],
         figures=[asdict(figure) for figure in figures],
         version=__version__,
@@ -143,17 +144,25 @@ def _script() -> str:
     return found.replace("</script", r"<\/script")
 
 
-def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
-    """The groups by name and by file, in the order of the catalogue."""
+def _in_order(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Groups in the order of the catalogue."""
     order = list(CATALOGUE)
-    names = dict.fromkeys(name for groups in files.values() for name in groups)
-    found = {name: {label: groups[name] for label, groups in files.items() if name in groups} for name in names}
 
     def place(name: str) -> int:
-        settings = settings_of(next(iter(found[name].values())), name)
+        settings = settings_of(groups[name], name)
         return order.index(settings.name) if settings is not None and settings.name in order else len(order)
 
-    return {name: found[name] for name in sorted(found, key=place)}
+    return {name: groups[name] for name in sorted(groups, key=place)}
+
+
+def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
+    """The groups by name and by file, in the order of the catalogue."""
+    first: dict[str, xr.Dataset] = {}
+    for groups in files.values():
+        first = {**groups, **first}
+    return {
+        name: {label: groups[name] for label, groups in files.items() if name in groups} for name in _in_order(first)
+    }
 
 
 def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure], quantity: str) -> Section:
@@ -168,9 +177,10 @@ def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure], qu
         about=summary(entry.analysis) + ".",
         caution=caution(found),
     )
-    for figure in figures_of(settings.name, groups, name, quantity):
-        section.figures.append((len(figures), figure))
-        figures.append(figure)
+    found_here = figures_of(settings.name, groups, name, quantity)
+    for _, row in itertools.groupby(enumerate(found_here, len(figures)), key=lambda item: item[1].kind):
+        section.rows.append(list(row))
+    figures += found_here
     if entry.picture and settings.name not in FIGURES:
         section.pictures = list(_pictures(name, groups, quantity))
     for label, group in groups.items():

@@ -13,6 +13,9 @@ from landscape.catalogue import settings_of
 from landscape.objective.clusters import LEAST_UNITS
 
 IN_WORDS = {
+    "minima": "number of minima on the grid",
+    "largest of the whole data": "largest eigenvalue of the whole data",
+    "smallest of the whole data": "smallest eigenvalue of the whole data",
     "largest": "median largest eigenvalue of a mini-batch",
     "smallest": "median smallest eigenvalue of a mini-batch",
     "NEP": "share of negative eigenvalues",
@@ -42,7 +45,8 @@ def sentence(e: Estimate) -> str:
     text = f"The {IN_WORDS.get(e.name, e.name)} is {_shown(e, e.value)}"
     if math.isfinite(e.low) and math.isfinite(e.high):
         sure = f" with {e.confidence:.0%} confidence" if e.confidence < 1 else ""
-        text += f", between {_shown(e, e.low)} and {_shown(e, e.high)}{sure}"
+        low, high = _shown(e, e.low), _shown(e, e.high)
+        text += f", between {low} and {high}{sure}" if low != high else f" to the digits shown{sure}"
     elif math.isfinite(e.sem):
         text += f" ± {f'{100 * e.sem:.2g} %' if e.measure == '%' else f'{e.sem:.2g}'} (one standard error)"
     elif 0 < e.n < LEAST_UNITS and e.counts:

@@ -22,6 +22,7 @@
     layout.hovermode = layout.hovermode || "closest";
     layout.dragmode = spec.kind === "relief" ? "orbit" : "zoom";
     layout.margin = spec.kind === "relief" ? { l: 0, r: 0, t: 0, b: 0 } : { l: 10, r: 10, t: 10, b: 10 };
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: color };
     layout.legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 };
     layout.showlegend = layout.showlegend !== false && spec.data.filter((trace) => trace.showlegend !== false).length > 1;
     for (const [name, axis] of Object.entries(layout)) {
@@ -37,7 +38,8 @@
     if (plot.dataset.drawn) return;
     plot.dataset.drawn = "yes";
     const spec = specOf(plot);
-    const config = { responsive: true, displaylogo: false, scrollZoom: false, displayModeBar: narrow() ? false : "hover" };
+    const config = { responsive: true, displaylogo: false, scrollZoom: false, displayModeBar: spec.kind === "chart" && !narrow() ? "hover" : false,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
     await Plotly.newPlot(plot, structuredClone(spec.data), layoutOf(spec), config);
     plot.on("plotly_relayout", (changed) => follow(plot, changed));
     plot.on("plotly_relayouting", (changed) => follow(plot, changed));
