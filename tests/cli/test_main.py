@@ -92,8 +92,8 @@ def test_show_and_plot(analysed, trained, tmp_path):
 def test_every_command_has_help_with_an_example():
     listed = cli("--help").stdout
     for command in (
-        "quickstart", "analyze", "test", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot", "report",
-        "show", "import", "export",
+        "quickstart", "analyze", "test", "surface", "spectrum", "top", "density", "trace", "series", "train", "plot",
+        "report", "show", "import", "export",
     ):  # fmt: skip
         assert command in listed
         assert f"Example: landscape {command}" in invoke(command, "--help").stdout
