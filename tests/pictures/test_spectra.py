@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 from landscape.analyses.summaries import summarize
+from landscape.linalg.operators import Rows
 from landscape.linalg.quadrature import quadrature
 from landscape.pictures import spectra as pictures_of_spectra
 from landscape.pictures.canvas import style
@@ -154,7 +155,7 @@ def test_a_drawn_spectral_density_hides_no_outlier_and_has_no_tails():
     e = np.concatenate([rng.normal(0, 0.05, 1900), rng.uniform(0, 2, 97), [-4.0, 9.0, 13.19]])
     diagonal, probes = torch.tensor(e), []
     for _ in range(4):
-        probes.append(quadrature(lambda v: diagonal * v, torch.tensor(rng.choice([-1.0, 1.0], e.size)), 40))
+        probes.append(quadrature(Rows(lambda V: V * diagonal), torch.tensor(rng.choice([-1.0, 1.0], e.size)), 40))
     d = density(*map(np.stack, zip(*probes, strict=True)))
     d.attrs["config"]["parameters"] = e.size
     ax, right = draw.draw({"density": d})["density"].axes

@@ -127,7 +127,7 @@ def test_surfaces_side_by_side_say_their_ranges_normalisation_and_examples():
         shown = texts(figures[kind])
         assert ("not comparable: filter-normalised random directions / layer-normalised random directions; "
                 "from -1 to 1 / from -0.5 to 0.5") in shown  # fmt: skip
-        title = next(text for text in shown if text.startswith("b lowest nll"))
+        title = next(text for text in shown if text.startswith("b, lowest"))
         for words in ("layer-normalised", "from -0.5 to 0.5", "640 examples", "7 x 7 points"):
             assert words in title
     shown = texts(draw.compare({name: {"surface": surface()} for name in "ab"})["surfaces"])

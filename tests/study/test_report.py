@@ -52,7 +52,7 @@ def files():
     """Four networks, one of which is called something that is code."""
     rng = np.random.default_rng(0)
     top = xr.Dataset({"eigenvalue": ("rank", [9.0, 3, -1]), "residual": ("rank", [0.1, 0.1, 0.2]),
-                      "converged": ("rank", [True] * 3), "done": ("rank", [True] * 3), "products": 9, "complete": True},
+                      "converged": ("rank", [True] * 3), "done": True, "products": 9, "complete": True},
                      attrs={"config": {"analysis": "top"}, "software": {HOSTILE: HOSTILE}})  # fmt: skip
     return {
         name: {"surface": surface((i + 1) * bowl), "spectrum": spectrum(rng.normal(40 * i, 30, (16, 5))),
