@@ -7,7 +7,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from landscape.analyses.connectivity import PATHS
 from landscape.objective.clusters import standard_error
 from landscape.pictures.canvas import MARKERS, new_figure, note_above, style
 
@@ -24,7 +23,7 @@ def plot_paths(connectivity: xr.Dataset, ax: Axes, *, title: str | None = None) 
             continue
         look = style(i)
         shown = np.where(finite, z, np.nan)
-        ax.plot(t, shown, **look, lw=1.6, marker=MARKERS[i], markersize=3.5, label=PATHS[str(path)])
+        ax.plot(t, shown, **look, lw=1.6, marker=MARKERS[i], markersize=3.5, label=str(path))
         error = standard_error(one["nll_fold"].transpose("fold", "t").values)
         ax.fill_between(t, shown - error, shown + error, color=look["color"], alpha=0.2, linewidth=0)
         gone = one["done"].values & ~finite
@@ -35,7 +34,7 @@ def plot_paths(connectivity: xr.Dataset, ax: Axes, *, title: str | None = None) 
     names = connectivity.attrs.get("config", {}).get("other", {}).get("networks", ["the first", "the second"])
     ax.set(xlabel=f"t: from {names[0]} (0) to {names[1]} (1)", ylabel="negative log-likelihood",
            title=title or "Paths between two networks")  # fmt: skip
-    ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
+    ax.legend(frameon=False, fontsize="small", loc="best")
     note_above(ax, _note(connectivity))
 
 

@@ -17,11 +17,11 @@ from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import COLORS, MARKERS, caution_over, new_row, note_above, style
 from landscape.store.comparable import caution, differences
 
-WORDS = {"typical": "typical", "worst": "worst found", "hessian": "top eigenvector"}
+WORDS = {"typical": "typical", "worst": "worst", "hessian": "Hessian"}
 SHORT = {"average": "average-direction", "worst": "worst-case", "critical": "critical", "eigenvalue": "eigenvalue",
          "trace": "trace"}  # fmt: skip
 CUT = 1e4  # times the network's own loss: what is drawn; beyond, nothing of the network is left
-SCALE_WORDS = {"elementwise": "elementwise scale |w|", "common": "common scale"}
+SCALE_WORDS = {"elementwise": "elementwise scale", "common": "common scale"}
 
 
 def plot_profile(sharpness: xr.Dataset, ax: Axes, *, scale: str = "elementwise", title: str | None = None) -> None:
@@ -34,13 +34,8 @@ def plot_profile(sharpness: xr.Dataset, ax: Axes, *, scale: str = "elementwise",
     ax.axhline(own, color="0.5", lw=0.8, zorder=0)
     _axes(ax, [sharpness], scale)
     ax.set_title(title or "Loss over the radius")
-    _legend_below(ax)
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
     note_above(ax, _note(sharpness))
-
-
-def _legend_below(ax: Axes) -> None:
-    ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3,
-              columnspacing=1.0, handletextpad=0.5)  # fmt: skip
 
 
 def _line(sharpness: xr.Dataset, ax: Axes, along: str, scale: str, i: int, label: str) -> None:
@@ -72,7 +67,7 @@ def _axes(ax: Axes, groups: list[xr.Dataset], scale: str) -> None:
         if np.isfinite(at):
             ax.axvline(at, color="0.5", lw=0.8, ls=":", zorder=0)
     unit = "|w_i|" if scale == "elementwise" else r"\|w\|/\sqrt{n}"
-    ax.set(xlabel=rf"distance $\|u\|$, weights moved by ${unit}\,u_i$", ylabel="loss of the mini-batches")
+    ax.set(xlabel=rf"distance $\|u\|$ in units of ${unit}$", ylabel="loss of the mini-batches")
 
 
 def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
@@ -81,7 +76,7 @@ def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
     for i, (scale, words) in enumerate(SCALE_WORDS.items()):
         factors = [found[measure, scale][0] for measure in MEASURES]
         places = np.arange(len(MEASURES)) + (0.14 if i else -0.14)
-        ax.plot(factors, places, MARKERS[i], color=COLORS[i], markersize=6, label=words)
+        ax.plot(factors, places, MARKERS[i], color=COLORS[i], markersize=6, label=words.removesuffix(" scale"))
     ax.axvline(1, color="0.4", lw=0.9, zorder=0)
     ax.set_yticks(range(len(MEASURES)), [SHORT[measure] for measure in MEASURES])
     ax.set_ylim(len(MEASURES) - 0.4, -0.6)
@@ -89,7 +84,7 @@ def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
     ax.set_xlim(min(low, 0.8), max(1.15 * high, 1.25))
     log_axis(ax, "x")
     ax.set(xlabel="rescaled / as it is", title="Under a rescaling of the layers")
-    _legend_below(ax)
+    ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     layers = len(sharpness.attrs["config"]["rescaled"]["layers"])
     note_above(ax, f"{layers} layers, outputs unchanged; within {UNCHANGED:.0%} of 1 survives")
 
@@ -97,7 +92,7 @@ def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The picture of a `sharpness` group: profiles in both scales, and beside them what a rescaling changes."""
     beside = bool(changes(group, MEASURES))
-    figure, axes = new_row(9.6 if not beside else 13.2, 4.2, columns=2 + beside)
+    figure, axes = new_row(9.6 if not beside else 13.2, 4.2, columns=2 + beside, least=3.0)
     for scale, ax in zip(SCALE_WORDS, axes, strict=False):
         plot_profile(group, ax, scale=scale, title=f"{prefix}{SCALE_WORDS[scale]}\n")
     if beside:

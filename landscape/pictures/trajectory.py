@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.penalty import in_curvature
@@ -30,11 +31,15 @@ def plot_polar(trajectory: xr.Dataset, ax: Any, *, title: str | None = None, col
     nll = trajectory["nll"].values
     known = np.isfinite(nll)
     if color and known.any():
-        norm: Normalize = LogNorm(nll[known].min(), nll[known].max()) if nll[known].min() > 0 else Normalize()
+        low, high = nll[known].min(), nll[known].max()
+        norm: Normalize = LogNorm(low, high) if 0 < low < high else Normalize()
         points = ax.scatter(theta[known], r[known], c=nll[known], cmap="viridis", norm=norm, s=26, zorder=3,
                             edgecolor="0.3", linewidth=0.4)  # fmt: skip
         bar = ax.figure.colorbar(points, ax=ax, label="negative log-likelihood", shrink=0.7, pad=0.13)
-        bar.ax.minorticks_off() if norm.vmax is not None and norm.vmax > 30 * (norm.vmin or 1) else None
+        if 0 < low < high:
+            ticks = np.geomspace(low, high, 4)
+            bar.set_ticks(ticks.tolist(), labels=[f"{tick:.2g}" for tick in ticks])
+            bar.minorticks_off()
     elif not color:
         ax.plot(theta[1:-1], r[1:-1], MARKERS[i % len(MARKERS)], color=style(i)["color"], markersize=3.5)
     ink = style(i)["color"] if not color else COLORS[1]
@@ -48,7 +53,7 @@ def plot_polar(trajectory: xr.Dataset, ax: Any, *, title: str | None = None, col
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(labelsize="small")
     ax.set_title(title or "Path of the training")
-    text = r"$r = \|w_t - w_{end}\| / \|w_0 - w_{end}\|$, angle to $w_0 - w_{end}$"
+    text = "$r = \\|w_t - w_{end}\\| / \\|w_0 - w_{end}\\|$,\nangle to $w_0 - w_{end}$"
     ax.annotate(text, (0.5, 0), xytext=(0, -26), xycoords="axes fraction", textcoords="offset points", ha="center",
                 va="top", fontsize="small")  # fmt: skip
 
@@ -73,10 +78,10 @@ def plot_along(trajectory: xr.Dataset, ax: Axes, variable: str, *, i: int = 0, l
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll") -> dict[str, Figure]:
     """The picture of a `trajectory` group: the path, the loss and the curvature along it."""
-    figure = Figure(figsize=fitted(13.2, 4.2), layout="constrained")
-    polar: Any = figure.add_subplot(1, 3, 1, projection="polar")
+    figure, places = _three_places()
+    polar: Any = figure.add_subplot(places[0], projection="polar")
     plot_polar(group, polar, title=f"{prefix}path of the training")
-    loss, curvature = figure.add_subplot(1, 3, 2), figure.add_subplot(1, 3, 3)
+    loss, curvature = figure.add_subplot(places[1]), figure.add_subplot(places[2])
     plot_along(group, loss, "nll")
     loss.set(ylabel="negative log-likelihood", title="Loss\n")
     if np.nanmin(group["nll"].values, initial=np.inf) > 0:
@@ -93,6 +98,22 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll
     note_above(curvature, in_curvature(group) or "hollow: not converged" * bool(
         (~group["converged"] & np.isfinite(group["eigenvalue"])).any()))  # fmt: skip
     return {name: figure}
+
+
+def _three_places() -> tuple[Figure, list[SubplotSpec]]:
+    """In a row; of a page's width the second and the third one above the other; of a column's all three."""
+    width, height = fitted(13.2, 4.2)
+    if width >= 10:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        row = figure.add_gridspec(1, 3)
+        return figure, [row[0, i] for i in range(3)]
+    if width >= 5:
+        figure = Figure(figsize=(width, 0.75 * width), layout="constrained")
+        grid = figure.add_gridspec(2, 2)
+        return figure, [grid[:, 0], grid[0, 1], grid[1, 1]]
+    figure = Figure(figsize=(width, 2.4 * width), layout="constrained")
+    column = figure.add_gridspec(3, 1)
+    return figure, [column[i, 0] for i in range(3)]
 
 
 def compare(groups: Mapping[str, xr.Dataset], name: str, *, quantity: str = "nll") -> dict[str, Figure]:

@@ -12,6 +12,7 @@ from landscape.analyses.sharpness import MEASURES, Sharpness
 from landscape.analyses.survival import changes, survival
 from landscape.curvature.scaled import ScaledLoss, critical_step, highest
 from landscape.objective.rescaling import find_rescaling
+from landscape.pictures import sharpness as picture
 
 FAST = {"batch_size": 8, "radii": 3, "directions": 2, "steps": 4, "radius": 0.05}
 
@@ -206,6 +207,24 @@ def test_what_survives_a_rescaling():
     (line,) = survival(result, {m: name for m, (name, _) in MEASURES.items()})
     assert "unchanged elementwise: all; changed in a common scale: " in line
     assert result["profile"].sel(scale="elementwise").std("network").max() < 1e-3
+
+
+def test_pictures_show_the_profiles_and_what_survives(mlp, points):
+    torch.manual_seed(0)
+    result = ls.network_sharpness(images(small("resnet8"), n=80), **{**FAST, "steps": 2})
+    (figure,) = picture.draw(result, "sharpness").values()
+    elementwise, common, beside = figure.axes
+    own = result["profile"].sel(network="as it is", scale="common", along="typical").mean("batch")
+    np.testing.assert_allclose(common.lines[0].get_ydata(), own)
+    np.testing.assert_allclose(common.lines[0].get_xdata(), result["radius"])
+    assert "units of" in elementwise.get_xlabel()
+    factors = [changes(result, MEASURES)[m, "elementwise"][0] for m in MEASURES]
+    np.testing.assert_allclose(beside.lines[0].get_xdata(), factors)
+    bare = ls.network_sharpness(ls.Objective(mlp, points), **FAST)
+    (figure,) = picture.draw(bare, "sharpness").values()
+    assert len(figure.axes) == 2
+    (figure,) = picture.compare({"a": result, "b": bare}, "sharpness").values()
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["a", "b"]
 
 
 def test_random_states_budget_and_seeds(mlp, points):
