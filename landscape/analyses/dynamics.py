@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from landscape.analyses.base import Analysis, Held, Subject
+from landscape.analyses.base import Analysis, Held, Subject, Values
 from landscape.analyses.blockwise import Looked
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.fourier import Fourier
@@ -17,7 +17,7 @@ from landscape.analyses.lesion import Lesion
 from landscape.analyses.robustness import Robustness
 from landscape.analyses.similarity import Similarity
 from landscape.analyses.variance import Variance
-from landscape.store.units import Work
+from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
@@ -92,20 +92,25 @@ class Dynamics(Looked, Analysis):
             {"checkpoint": list(objective), "quantity": np.array([], dtype=object), "bound": list(BOUNDS)},
         )
 
+    def compute(self, ready: Mapping[str, tuple[Objective, Any]], unit: Index) -> Values:
+        """NLL and accuracy of one checkpoint, and by their names the bounds of what the analysis estimates."""
+        loss, given = ready[list(ready)[unit[0]]]
+        one, evaluation = self.each, loss.evaluate().asdict()
+        found = one.estimates(one.run(given))
+        return {**{name: evaluation[name] for name in LOSS}, **{e.name: _bounds(e) for e in found}}
+
     def fill(self, objective: Mapping[str, tuple[Objective, Any]], result: xr.Dataset, work: Work) -> xr.Dataset:
         """One checkpoint after another; within one, units are shared out among processes."""
-        for label, (loss, given) in objective.items():
-            if result["done"].sel(checkpoint=label):
-                continue
-            one, evaluation = self.each, loss.evaluate().asdict()
-            found = one.estimates(one.run(given, work=Work(progress=work.progress)))
-            names = [e.name for e in found]
-            known = list(dict.fromkeys([*result["quantity"].values.tolist(), *names]))
-            result = result.reindex(quantity=known).copy(deep=True)  # reindexed arrays may be read-only views
+        for unit, label in enumerate(objective):
             at = {"checkpoint": label}
-            result["quantities"].loc[{**at, "quantity": names}] = [_bounds(e) for e in found]
+            if result["done"].sel(at):
+                continue
+            values = dict(self.compute(objective, (unit,)))
             for name in LOSS:
-                result[name].loc[at] = evaluation[name]
+                result[name].loc[at] = values.pop(name)
+            known = list(dict.fromkeys([*result["quantity"].values.tolist(), *values]))
+            result = result.reindex(quantity=known).copy(deep=True)  # reindexed arrays may be read-only views
+            result["quantities"].loc[{**at, "quantity": list(values)}] = list(values.values())
             result["done"].loc[at] = True
             if work.save is not None:
                 work.save(result)
