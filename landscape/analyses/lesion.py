@@ -102,7 +102,7 @@ class Lesion(Looked, Analysis):
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """How many images there are."""
-        return [f"of {result.sizes['example']} images"]
+        return [f"of {paired.images(result)} images"]
 
     def _lesions(self, objective: Objective) -> Lesions:
         from landscape.features.intervene import Lesions

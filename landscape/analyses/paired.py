@@ -70,6 +70,11 @@ def summarised(result: xr.Dataset) -> xr.Dataset:
     return result.assign({**said, "mcnemar": test}).assign_coords(bound=list(BOUNDS))
 
 
+def images(result: xr.Dataset) -> int:
+    """How many images, or else examples, that are independent."""
+    return len(np.unique(result["cluster"].values))
+
+
 def change_of_mean(change: ArrayLike, cluster: np.ndarray, *, confidence: float = 0.95) -> Interval:
     """The mean of the changes (examples,) of a loss, by Student's t over clusters; no interval of no change."""
     change = np.asarray(change, float)
@@ -115,8 +120,7 @@ def mcnemar(change: ArrayLike) -> float:
 
 def estimates(result: xr.Dataset, unit: Mapping[str, int], what: str) -> list[Estimate]:
     """The changes of one unit: `what`, such as "without layer1.0", follows the name."""
-    found = []
-    clusters = len(np.unique(result["cluster"].values))
+    found, n = [], images(result)
     for name, text in CHANGES.items():
         value, low, high = result[name].isel(unit).values
         share = name == "accuracy_change"
@@ -125,7 +129,7 @@ def estimates(result: xr.Dataset, unit: Mapping[str, int], what: str) -> list[Es
         how = "paired, Bonett & Price's" if share else "paired, Student's t"
         found.append(
             Estimate(name=f"{text} {what}", value=float(value), low=float(low), high=float(high),
-                     measure="%" if share else "", n=clusters, counts="images", how=f"{how} over images", column=False)
+                     measure="%" if share else "", n=n, counts="images", how=f"{how} over images", column=False)
         )  # fmt: skip
     return found
 
@@ -144,7 +148,7 @@ def mean_estimates(result: xr.Dataset, what: str) -> list[Estimate]:
             continue
         found.append(
             Estimate(name=f"{text} {what}", value=value, low=low, high=high,
-                     measure="%" if name == "accuracy_change" else "", n=len(np.unique(cluster)), counts="images",
+                     measure="%" if name == "accuracy_change" else "", n=images(result), counts="images",
                      how=f"paired, mean of {done.sum()} of {done.size}, Student's t over images", column=False)
         )  # fmt: skip
     return found

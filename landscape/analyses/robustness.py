@@ -163,7 +163,7 @@ class Robustness(Analysis):
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What the energy of the noise really is."""
-        found = [f"of {result.sizes['example']} images"]
+        found = [f"of {paired.images(result)} images"]
         if self.perturbation == "rings" and self.definition == "equal-energy" and result["done"].any():
             short = result["frequency"].values[result["rms"].values < 0.99 * self.rms]
             if len(short):

@@ -96,7 +96,7 @@ class Test(Analysis):
 
         def kept(x: Nest) -> Nest:
             out = objective.outputs(x)
-            logits.append(out.double().cpu().numpy())
+            logits.append(out.cpu().double().numpy())
             return out
 
         classified = _classes(objective)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import isotonic_regression
 
+from landscape.analyses import paired
 from landscape.analyses.estimates import Estimate
 from landscape.objective.clusters import LEAST_UNITS
 
@@ -68,9 +69,9 @@ def added_to(result: xr.Dataset, fall: float) -> xr.Dataset:
 
 def estimates(result: xr.Dataset, fall: float) -> list[Estimate]:
     """The threshold of each octave that is done."""
-    clusters = len(np.unique(result["cluster"].values))
+    n = paired.images(result)
     return [
-        Estimate(name=f"noise threshold at {f:.2g} pi", value=value, low=low, high=high, n=clusters, counts="images",
+        Estimate(name=f"noise threshold at {f:.2g} pi", value=value, low=low, high=high, n=n, counts="images",
                  how=f"bootstrap over images, of a fall by {100 * fall:g} points", column=False,
                  note="" if np.isfinite(value) else f"the highest level of noise, {float(result['level'][-1]):g}, does "
                  f"not suffice at {f:.2g} pi")

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from landscape.analyses.paired import images
 from landscape.pictures.canvas import COLORS, MARKERS, caution_over, fitted, head, own_title
 from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences
@@ -61,7 +62,7 @@ def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     ax.set_ylabel("change of accuracy (points)" if of_accuracy else "change of NLL")
     _name_blocks(group, ax)
     ax.legend(frameon=False, fontsize="small")
-    head(ax, own_title(title, "without one block"), [f"{group.sizes['example']} images"])
+    head(ax, own_title(title, "without one block"), [f"{images(group)} images"])
     return ax
 
 
@@ -73,7 +74,7 @@ def _figure(lesions: Mapping[str, xr.Dataset], title: str) -> Figure:
     handles: dict[str, Any] = {}
     for (name, lesion), column in zip(lesions.items(), axes.T, strict=True):
         plot_lesion(lesion, *column)
-        head(column[0], f"{title or f'{name}: '}without one block", [f"{lesion.sizes['example']} images"])
+        head(column[0], f"{title or f'{name}: '}without one block", [f"{images(lesion)} images"])
         found, labels = column[0].get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     if len(handles) > 1:

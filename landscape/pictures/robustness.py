@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from landscape.analyses.paired import images
 from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import MARKERS, caution_over, head, new_figure, new_row, own_title, style
 from landscape.runtime.errors import UserError
@@ -92,16 +93,16 @@ def _words(groups: Groups) -> tuple[str, list[str]]:
     """What all of them are of, as title and small lines."""
     group = next(iter(groups.values()))
     config = group.attrs.get("config", {})
-    kind, images = _kind(group), f"{group.sizes['example']} images"
+    kind, of = _kind(group), f"{images(group)} images"
     if kind == "rings":
         what = DIFFERENT[config.get("definition", "equal-energy")].format(rms=config.get("rms", np.nan))
-        return "noise by frequency", [f"{images}; {what}"]
+        return "noise by frequency", [f"{of}; {what}"]
     if kind == "octaves":
-        lines = [f"{images}; noise by which the accuracy falls by {100 * config.get('fall', 0.1):g} points"]
+        lines = [f"{of}; noise by which the accuracy falls by {100 * config.get('fall', 0.1):g} points"]
         if any(np.isinf(g["threshold"].values[:, ::2]).any() for g in groups.values()):
             lines.append("triangle, or bar to the top: beyond the highest level")
         return "noise threshold by octave", lines
-    return "common corruptions", [f"{images}; strokes: severities 1 to 5, marker: their mean"]
+    return "common corruptions", [f"{of}; strokes: severities 1 to 5, marker: their mean"]
 
 
 def _drawn(groups: Groups, prefix: str) -> Figure:

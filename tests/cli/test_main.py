@@ -33,7 +33,7 @@ def test_analyze_writes_the_file_and_its_pictures(analysed, trained):
         provenance = group.attrs["config"]["objective"]["provenance"]
         assert provenance["sha256"]
         assert provenance["metadata"]["mean"] == [0.3055]
-    for name in ("surface", "surface_3d", "spectrum", "density"):
+    for name in ("test_reliability", "surface", "surface_3d", "spectrum", "density"):
         picture = out.parent / f"r8-{name}.png"
         assert picture.stat().st_size > 10_000
         assert f"wrote {picture}" in result.stdout
