@@ -118,6 +118,25 @@ def mcnemar(change: ArrayLike) -> float:
     return float(2 * binom.cdf(fewer, n, 0.5) - binom.pmf(fewer, n, 0.5))
 
 
+def between(one: xr.Dataset, other: xr.Dataset) -> xr.DataArray | None:
+    """By how much more the accuracy of another network changes than that of one, (units, bound), paired over images.
+
+    None where the two are not of the same perturbations of the same images.
+    """
+    dims = tuple(one["done"].dims)
+    images_of = [{k: group.attrs.get("config", {}).get("objective", {}).get("data", {}).get(k)
+                  for k in ("name", "split", "samples", "seed")} for group in (one, other)]  # fmt: skip
+    same = images_of[0] == images_of[1] and all(one[dim].equals(other[dim]) for dim in dims)
+    if not same or one.sizes["example"] != other.sizes["example"]:
+        return None
+    cluster = one["cluster"].values
+    more = (other["hit_change"] - one["hit_change"]).transpose(*dims, "example").values.astype(float)
+    found = np.full((*one["done"].shape, len(BOUNDS)), np.nan)
+    for unit in map(tuple, np.argwhere(np.isfinite(more).all(-1))):
+        found[unit] = change_of_mean(more[unit], cluster)
+    return xr.DataArray(found, dims=(*dims, "bound"), coords={dim: one[dim] for dim in dims} | {"bound": list(BOUNDS)})
+
+
 def estimates(result: xr.Dataset, unit: Mapping[str, int], what: str) -> list[Estimate]:
     """The changes of one unit: `what`, such as "without layer1.0", follows the name."""
     found, n = [], images(result)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from landscape.analyses.paired import images
+from landscape.analyses.paired import between, images
 from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import MARKERS, caution_over, head, new_figure, new_row, own_title, style
 from landscape.runtime.errors import UserError
@@ -31,11 +31,11 @@ def plot_rings(groups: Groups, accuracy: Axes, nll: Axes) -> None:
     nll.set_ylabel("change of NLL")
 
 
-def _plot_ring_changes(changes: Mapping[str, xr.DataArray], ax: Axes) -> None:
-    """Changes (frequency, bound) of several networks."""
+def _plot_ring_changes(changes: Mapping[str, xr.DataArray], ax: Axes, first: int = 0) -> None:
+    """Changes (frequency, bound) of several networks; first: the number of the first one's look."""
     for i, (network, change) in enumerate(changes.items()):
         beside = 0.012 * (i - (len(changes) - 1) / 2)
-        _bars(ax, change["frequency"].values + beside, change.values, i, network)
+        _bars(ax, change["frequency"].values + beside, change.values, first + i, network)
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set(xlabel=r"frequency ($\pi$ rad/pixel)", xlim=(0, 1))
 
@@ -109,8 +109,13 @@ def _drawn(groups: Groups, prefix: str) -> Figure:
     kind = _kind(next(iter(groups.values())))
     title, lines = _words(groups)
     if kind == "rings":
-        figure, axes = new_row(7.4, 3.5, columns=2)
-        plot_rings(groups, *axes)
+        more = between(*groups.values()) if len(groups) == 2 else None
+        figure, axes = new_row(7.4 if more is None else 10.4, 3.5, columns=2 if more is None else 3)
+        plot_rings(groups, *axes[:2])
+        if more is not None:
+            _plot_ring_changes({"": 100 * more}, axes[2], first=len(groups))
+            one, other = groups
+            axes[2].set_ylabel(f"{other} less {one}:\nchange of accuracy (points)")
         head(axes[0], f"{prefix}{title}", lines)
     else:
         figure, ax = new_figure(*((5.2, 3.8) if kind == "octaves" else (5.6, 5.2)))

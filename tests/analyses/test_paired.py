@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -64,3 +65,31 @@ def test_the_interval_of_a_threshold_covers():
         low, high = thresholds.with_interval(levels, hits, np.arange(300), 0.1)[1:]
         missed += not low <= truth <= high
     assert missed <= 9  # 3 expected: P(more) < 0.3 %
+
+
+def group(hits: np.ndarray, seed: int = 0) -> xr.Dataset:
+    data = {"name": "digits", "split": "test", "samples": hits.shape[1], "seed": seed}
+    return xr.Dataset(
+        {
+            "hit_change": (("frequency", "example"), hits),
+            "cluster": ("example", np.arange(hits.shape[1])),
+            "done": ("frequency", np.ones(len(hits), bool)),
+        },
+        {"frequency": [0.1, 0.5]},
+        {"config": {"objective": {"data": data}}},
+    )
+
+
+def test_two_networks_are_paired_over_their_images():
+    rng = np.random.default_rng(0)
+    one = -(rng.random((2, 400)) < 0.3).astype(float)
+    other = one.copy()
+    other[1, :40] -= 1
+    more = paired.between(group(one), group(other))
+    assert more.values[0, 0] == 0
+    assert np.isnan(more.values[0, 1]), "no difference: no +- 0"
+    estimate, low, high = more.values[1]
+    assert estimate == pytest.approx(-0.1)
+    assert high - low < 0.07, "what both lose is no part of the error"
+    assert paired.between(group(one), group(other, seed=1)) is None
+    assert paired.between(group(one), group(other[:, :99])) is None

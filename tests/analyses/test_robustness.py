@@ -70,6 +70,19 @@ def test_more_noise_hurts_more_and_octaves_have_thresholds(network, digits):
     assert list(drawing.draw({"robustness_octaves": found})) == ["robustness_octaves"]
 
 
+def test_two_networks_stand_side_by_side_and_their_difference_beside(network, digits):
+    torch.manual_seed(1)
+    other = ls.create_model("vit_xs", 10, 8, 1)
+    files = {
+        name: {"robustness": network_robustness(ls.Objective(model.eval(), digits))}
+        for name, model in (("resnet8", network), ("vit_xs", other))
+    }
+    figure = drawing.compare(files)["robustness"]
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "change of accuracy (points)", "change of NLL", "vit_xs less resnet8:\nchange of accuracy (points)"
+    ]  # fmt: skip
+
+
 def test_what_it_cannot_do_is_said(mlp, points, network, digits):
     with pytest.raises(UserError, match="of square images"):
         network_robustness(ls.Objective(mlp, points))
