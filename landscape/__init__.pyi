@@ -50,9 +50,15 @@ from .planes.random import random_plane as random_plane
 from .runtime.errors import UserError as UserError
 from .store.file import load as load
 from .store.file import save as save
+from .study.claims import Claim as Claim
+from .study.claims import read_claims as read_claims
+from .study.compare import compare as compare
+from .study.comparison import Comparison as Comparison
 from .study.drawing import plot as plot
+from .study.ranks import rank_correlations as rank_correlations
 from .study.subject import Subject as Subject
 from .study.subject import open as open
+from .study.verdicts import verdicts as verdicts
 from .surfaces.exports import export_surface as export_surface
 from .surfaces.imports import import_surface as import_surface
 from .surfaces.measures import measure as measure

@@ -18,7 +18,9 @@ import landscape
 
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.{}(sys.argv[1]))"
 MODULES = {
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "landscape").rglob("*") if path.suffix in (".py", ".pyi")
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "landscape").rglob("*")
+    if path.suffix in (".py", ".pyi", ".toml")
 }
 NETWORKS = {f"landscape/models/{path.name}" for path in (ROOT / "models").iterdir() if path.suffix in (".py", ".pyi")}
 STUB = "landscape/runtime/stub.pyi"  # in the copies that are built, whether or not the project has a stub

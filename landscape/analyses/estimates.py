@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,12 @@ class Estimate:
         What a reader must know of this very number: "2 of 160 eigenvalues did not converge"; "" for nothing.
     column
         Whether a table over files has a column for it.
+    compared
+        Whether two networks are compared by the difference, or by the ratio, of a number that is above 0.
+    influence
+        What each unit adds to it, (units,) in their frozen order: the value is about the truth plus the mean of these
+        (its influence values); NaN for a unit that does not count. Networks on the same units are then compared in
+        pairs; without, as if their units were others.
     """
 
     name: str
@@ -48,6 +57,8 @@ class Estimate:
     how: str = ""
     note: str = ""
     column: bool = True
+    compared: Literal["difference", "ratio"] = "difference"
+    influence: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         """The value with its interval, or else its standard error: "5.0% [2.5%, 9.4%]", "0.0331 +- 0.0036"."""
@@ -64,3 +75,10 @@ class Estimate:
 
     def _shown(self, value: float) -> str:
         return f"{value:.1%}" if self.measure == "%" else f"{value:.3g}"
+
+
+def in_place(counts: NDArray[np.bool_], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values of the units that count, in the places of all (units,); NaN for the others."""
+    found = np.full(len(counts), np.nan)
+    found[counts] = values
+    return found

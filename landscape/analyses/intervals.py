@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import binom, chi2, norm, t
+from scipy.stats import binom, chi2, norm, rankdata, t
 
 from landscape.objective.clusters import LEAST_UNITS
 
@@ -48,6 +48,15 @@ def share(hits: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95) -> In
     low = 0.0 if not hits.any() else _quantile(hits, trials, NEAR, FAR, tail)
     high = 1.0 if (hits == trials).all() else 1 - _quantile(trials - hits, trials, NEAR, FAR, tail)
     return Interval(estimate, low, high)
+
+
+def bounded_mean(values: ArrayLike, least: float, most: float, *, confidence: float = 0.95) -> Interval:
+    """The mean of one value a unit between bounds, such as the difference of two shares over the same mini-batches.
+
+    values: (units,). As `share` has it, the prior's two units being at the bounds.
+    """
+    hits = np.clip((np.asarray(values, float) - least) / (most - least), 0, 1)
+    return Interval(*(least + (most - least) * end for end in share(hits, 1, confidence=confidence)))
 
 
 def positive_ratio(sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.95) -> Interval:
@@ -127,6 +136,36 @@ def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) ->
     inwards = (n - k) * part / (k + (n - 2 * k) * part)
     low, high = (x[i] + inwards * (x[j] - x[i]) for i, j in ((k - 1, k), (n - k, n - k - 1)))
     return Interval(estimate, float(low), float(high))
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Spearman's rank correlation of two values of each unit.
+
+    x, y: (units,). Fisher's z with the variance (1 + r^2 / 2) / (n - 3) (Bonett & Wright 2000, eq. 6). NaN where all
+    values of one are equal.
+    """
+    ranks = [rankdata(np.asarray(values, float)) for values in (x, y)]
+    n = len(ranks[0])
+    if n < 2 or any(np.ptp(r) == 0 for r in ranks):
+        return Interval(np.nan, np.nan, np.nan)
+    r = float(np.corrcoef(*ranks)[0, 1])
+    if n < LEAST_UNITS:
+        return Interval(r, np.nan, np.nan)
+    inside = float(np.clip(r, -1 + 1 / n**2, 1 - 1 / n**2))  # of ranks in the same order z would have no end
+    reach = float(norm.isf((1 - confidence) / 2)) * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(inside) + np.array([-reach, reach]))
+    return Interval(r, float(min(low, r)), float(max(high, r)))
+
+
+def median_influence(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """What each unit adds to the median, (units,): sign(x - median) / (2 density), the density by the interval's width.
+
+    Zeros where there is no interval.
+    """
+    x = np.asarray(values, float)
+    estimate, low, high = median(x)
+    sem = (high - low) / (2 * norm.isf(0.025))
+    return np.nan_to_num(np.sign(x - estimate) * sem * np.sqrt(len(x)))
 
 
 def _per_unit(sums: ArrayLike, counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

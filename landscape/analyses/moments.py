@@ -74,6 +74,14 @@ def _named(name: str, total: float, over_probes: float, over_examples: float) ->
     return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": known}
 
 
+def _influence(result: xr.Dataset, name: str) -> np.ndarray | None:
+    """What each fold of the examples adds (fold,), by its jackknife's pseudo-values; None where no folds are stored."""
+    if f"{name}_without_fold" not in result:
+        return None
+    without = result[f"{name}_without_fold"].values[result["done"].values].mean(axis=0)
+    return np.asarray((len(without) - 1) * (without.mean() - without))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probing(Curved, Analysis):
     """Moments of the curvature from random probes.
@@ -104,6 +112,7 @@ class Probing(Curved, Analysis):
                 name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
                 sem=float(result.get(f"{name}_sem", np.nan)), n=int(result["done"].sum()), counts="probes",
                 how="standard error over probes and, by jackknife, over examples", column=False,
+                compared="ratio", influence=_influence(result, name),
             )
             for name, text in MOMENTS.items()
             if name in result

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.estimates import Estimate
+from landscape.analyses.estimates import Estimate, in_place
 from landscape.analyses.intervals import unit_mean
 from landscape.analyses.survival import survival
 from landscape.objective.penalty import in_curvature
@@ -210,7 +210,8 @@ class Sharpness(Analysis):
                     Estimate(
                         name=name + common, symbol=symbol + common, value=at.estimate, low=at.low, high=at.high,
                         n=int(done.sum()), counts="mini-batches", how="mean over mini-batches",
-                        note=_note(here, measure), column=not common,
+                        note=_note(here, measure), column=not common, compared="ratio",
+                        influence=in_place(done, here[measure].values - here[measure].values.mean()),
                     )
                 )  # fmt: skip
         return found

@@ -172,6 +172,9 @@ def _classes(objective: Objective) -> bool:
 
 
 def _mean(result: xr.Dataset, name: str, text: str, **more: Any) -> Estimate:
+    each = {"accuracy": "right", "nll": "example_nll"}.get(name)
+    if each in result:
+        more["influence"] = _influence(result[each].values.astype(float), 1.0, result["cluster"].values.astype(int))
     sem = float(result.get(f"{name}_sem", np.nan))
     known = sem if name != "accuracy" or sem > 0 else np.nan  # all right or all wrong say nothing of the spread
     return Estimate(
@@ -185,8 +188,17 @@ def _share(name: str, hits: np.ndarray, trials: np.ndarray, clusters: np.ndarray
     of = intervals.share(*(np.bincount(clusters, weights=each) for each in (hits, trials)))
     return Estimate(
         name=name, value=of.estimate, low=of.low, high=of.high, measure="%", n=int(trials.sum()), counts=counts,
-        how="Bayesian bootstrap over examples", column=False, **more,
+        how="Bayesian bootstrap over examples", column=False, influence=_influence(hits, trials, clusters), **more,
     )  # fmt: skip
+
+
+def _influence(values: np.ndarray, trials: np.ndarray | float, clusters: np.ndarray) -> np.ndarray | None:
+    """What each cluster of examples adds to sum(values) / sum(trials), (clusters,), linearised."""
+    trials = np.broadcast_to(np.asarray(trials, float), values.shape)
+    if not trials.any():
+        return None
+    apart = np.bincount(clusters, weights=values - trials * (values.sum() / trials.sum()))
+    return np.asarray(apart * len(apart) / trials.sum())
 
 
 def _calibration(result: xr.Dataset) -> list[Estimate]:

@@ -24,6 +24,7 @@ BEFORE = {
 }
 AFTER = {  # and between the two one for each analysis
     "train": "landscape.cli.training:train",
+    "compare": "landscape.cli.compare:compare",
     "plot": "landscape.cli.files:plot",
     "report": "landscape.cli.files:report",
     "show": "landscape.cli.files:show",

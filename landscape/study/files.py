@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from landscape.checkpoints.names import SUFFIXES
@@ -47,6 +47,11 @@ def _label_of(file: str) -> tuple[Path, str | None]:
     return (Path(path), label.strip()) if equals and label.strip() and not Path(file).exists() else (Path(file), None)
 
 
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """By the numbers in their names."""
+    return sorted(paths, key=lambda path: _natural(path.stem))
+
+
 def in_order(paths: Sequence[Path]) -> list[Path]:
     """The checkpoints of a series, by the numbers in their names; as given where a name has none.
 
@@ -63,13 +68,13 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     numbered = all(re.search(r"\d", path.stem) for path in found)
-    return sorted(found, key=lambda path: _natural(path.stem)) if numbered else found
+    return in_natural_order(found) if numbered else found
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by the numbers in their names; none where it is no folder."""
     found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
-    return sorted(found, key=lambda path: _natural(path.stem))
+    return in_natural_order(found)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

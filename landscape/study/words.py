@@ -9,9 +9,11 @@ from typing import Any
 import xarray as xr
 
 from landscape.analyses.estimates import Estimate
-from landscape.catalogue import CATALOGUE, settings_of
+from landscape.catalogue import settings_of
 from landscape.objective.clusters import LEAST_UNITS
+from landscape.study.numbers import numbers
 from landscape.study.reading import load
+from landscape.study.tables import aligned
 
 MOST_ROWS = 8  # that one line on a group has room for
 
@@ -77,9 +79,7 @@ def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
         ["network", "parameters", *columns],
         *([name, size, *(str(cells.get(c, "-")) for c in columns)] for name, size, cells in rows),
     ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, *dict.fromkeys(note for row in rows for note in _notes(row))])
+    return "\n".join([*aligned(lines), *dict.fromkeys(note for row in rows for note in _notes(row))])
 
 
 def _notes(row: Row) -> Iterable[str]:
@@ -102,15 +102,11 @@ def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterable[Row]:
     size = f"{parameters:,}" if parameters else "-"
     rows: dict[str, dict[str, Estimate]] = {"": {}}
     of_parts: set[str] = set()
-    order = list(CATALOGUE)
-    known = {group: s for group, data in groups.items() if (s := settings_of(data, group)) is not None}
-    for group, settings in sorted(known.items(), key=lambda item: order.index(item[1].name)):
-        kept = group.removesuffix(settings.division) if settings.division else group
-        variant = kept.removeprefix(settings.name).strip("_").replace("_", " ")
-        for label, estimates in settings.rows(groups[group]).items():
-            of_parts |= {label} if settings.division else set()
-            cells = rows.setdefault(label, {})
-            cells |= {f"{variant} {e.name}".strip(): e for e in estimates if e.column}
+    for number in numbers(groups):
+        of_parts |= {number.label} if number.part else set()
+        cells = rows.setdefault(number.label, {})
+        if number.estimate.column:
+            cells[number.heading] = number.estimate
     for label, cells in rows.items():
         if cells or (not label and len(rows) == 1):
             yield f"{name}: {label}" if label else name, "-" if label in of_parts else size, cells

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, cli, invoke, refused
 
+import landscape as ls
 from landscape import store
 from landscape.catalogue import CATALOGUE
 from landscape.cli.options import explained
@@ -106,6 +107,25 @@ def test_two_processes_give_the_numbers_of_one(whole, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     same_numbers(out, shared, name)
+
+
+def test_its_numbers_are_compared_with_those_of_another_training(whole, tmp_path):
+    """Of the same numbers under the weights of another training, no difference is found."""
+    name, _, out = whole
+    group = group_of(out, name)
+    found = store.load(out)[group]
+    config = found.attrs["config"]
+    other = {**config, "objective": {**config.get("objective", {}), "weights_sha256": "another"}}
+    store.save(tmp_path / "other.h5", **{group: found.assign_attrs(config=other)})
+    files = out, tmp_path / "other.h5"
+    if not CATALOGUE[name].settings.of(config).rows(found).get(""):  # nothing, or checkpoints of one loss
+        with pytest.raises(UserError, match="no number in common"):
+            ls.compare(*files)
+        return
+    for row in ls.compare(*files).rows:
+        value, low, high = row.effect.value, row.effect.low, row.effect.high
+        assert value == pytest.approx(1 if row.effect.compared == "ratio" else 0, nan_ok=True), row.heading
+        assert np.isnan(low) or low <= value <= high
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))

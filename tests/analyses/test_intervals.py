@@ -125,7 +125,8 @@ def test_95_percent_intervals_cover_what_was_measured(name, n):
         "smallest": np.median(e.min(1)),
     }
     if name == "alternet20_0.1":
-        del truth["APE"]
+        below, _ = missed("APE", resampled(e), truth.pop("APE"), n, REPETITIONS)
+        assert below <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / REPETITIONS), "its low end holds all the same"
     for statistic, value in truth.items():
         below, above = missed(statistic, resampled(e), value, n, REPETITIONS)
         assert 1 - below - above >= 0.95 - SLACK, statistic

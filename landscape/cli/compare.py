@@ -1,0 +1,115 @@
+"""The command that compares results files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from landscape.cli.options import default_of, options_of, settled
+from landscape.runtime.errors import UserError
+from landscape.runtime.settings import Settings
+from landscape.study.tables import ENDINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Settings):
+    """How results files are compared.
+
+    Parameters
+    ----------
+    group
+        Trainings of one network, as NAME=FILE,FILE,... or NAME=PATTERN; once for each network.
+    losses
+        Training NLLs at which series are compared; by default three in the range that all have.
+    against
+        Instead, the rank correlation of every measure over the files with their test error, or with the
+        generalisation gap.
+    claims
+        Instead, verdicts on claims about the groups: a TOML file, or park-kim or sam, which come with the toolkit.
+    out
+        Also write the table: a name in .csv or .tex (LaTeX with booktabs); or a picture of the effects: .png, .pdf or
+        .svg; once for each.
+    quiet
+        No table in the terminal.
+    """
+
+    group: tuple[str, ...] = ()
+    losses: tuple[float, ...] | None = None
+    against: Literal["test-error", "gap"] | None = None
+    claims: str | None = None
+    out: tuple[Path, ...] = ()
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Ranks are over single files; endings are those that can be written."""
+        if self.against and (self.group or self.losses):
+            raise UserError("`against` ranks single files; leave out `group` and `losses`")
+        if self.claims and (self.against or self.losses):
+            raise UserError("`claims` say at which losses they are judged; leave out `losses` and `against`")
+        for path in self.out:
+            if path.suffix not in ENDINGS:
+                raise UserError(f"{path} is nothing that can be written; give a name in {', '.join(ENDINGS)}")
+
+
+def compare(*files: Path, how: Any) -> None:
+    """How far networks differ: every number of their results files, with the interval of the difference or ratio.
+
+    The first is the one that others are compared with. Those that share mini-batches or images are compared in pairs.
+
+    Example: landscape compare --group plain='plain-*.h5' --group sam='sam-*.h5' --out sam.csv
+    """
+    from landscape.study.claims import read_claims
+    from landscape.study.compare import compare as compare_files
+    from landscape.study.ranks import rank_correlations
+    from landscape.study.tables import Tabular, save_table
+    from landscape.study.verdicts import verdicts
+
+    asked = settled(Comparing, how)
+    found: Tabular
+    if asked.against is not None:
+        found = rank_correlations(*files, against=asked.against)
+    elif asked.claims is not None:
+        if files:
+            raise UserError(f"claims are about groups; name that of {files[0]} with `group`")
+        found = verdicts(read_claims(asked.claims), _groups(asked.group))
+    else:
+        found = compare_files(*files, groups=_groups(asked.group), losses=asked.losses)
+    if not asked.quiet:
+        print(found)
+    for path in asked.out:
+        save_table(found, path)
+        print(f"wrote {path}")
+
+
+FILES = Parameter(help="Results files, a network each, as FILE or FILE=LABEL; a folder of them is one training.")
+compare.__annotations__ = {
+    "files": Annotated[
+        Path, Parameter(help="FILE or FILE=LABEL: results files, a network each; a folder of them is one training.")
+    ],
+    "how": options_of(Comparing),
+    "return": None,
+}
+compare.__kwdefaults__ = {"how": default_of(compare, "how")}
+
+
+def _groups(asked: Sequence[str]) -> dict[str, list[str]]:
+    """NAME=FILE,FILE,..., where a FILE may be a pattern of the shell's kind."""
+    found: dict[str, list[str]] = {}
+    for text in asked:
+        name, equals, listed = text.partition("=")
+        if not (name and equals and listed):
+            raise UserError(f"`group` {text} is not NAME=FILE,FILE,... such as sam=sam-0.h5,sam-1.h5")
+        if name in found:
+            raise UserError(f"`group` {name} is given twice; name all its files at once, with commas")
+        found[name] = []
+        for part in listed.split(","):
+            matching = sorted(glob.glob(part)) if glob.has_magic(part) else [part]
+            if not matching:
+                raise UserError(f"`group` {name}: no file is named like {part}")
+            found[name] += matching
+    return found

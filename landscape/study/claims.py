@@ -1,0 +1,103 @@
+"""A claim: which number of which networks lies on which side, and what a reference found."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+
+from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.settings import Settings
+
+COME_WITH = Path(__file__).parent  # NAME.toml each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Settings):
+    """A statement about two groups of networks.
+
+    Parameters
+    ----------
+    name
+        Short, of its own.
+    statement
+        In a sentence.
+    estimate
+        The number that it is about, as tables head it: APE, NEP, test accuracy.
+    second, first
+        The groups: `second` is said to be on a side of `first`.
+    side
+        Which: below or above.
+    at
+        end, the networks as they are; or losses, at equal training NLLs, in the middle of the range that all have.
+    loss
+        At this training NLL.
+    reference
+        What the study that makes the claim reports, in words and numbers.
+    """
+
+    name: str
+    statement: str
+    estimate: str
+    second: str
+    first: str
+    side: Literal["below", "above"]
+    at: Literal["end", "losses"] = "end"
+    loss: Annotated[float, Gt(0)] | None = None
+    reference: str = ""
+
+    def check(self) -> None:
+        """A group is not compared with itself; a loss is of a comparison at losses."""
+        if self.first == self.second:
+            raise UserError(f"claim {self.name}: {self.first} is compared with itself; name two groups")
+        if self.loss is not None and self.at != "losses":
+            raise UserError(f"claim {self.name}: `loss` {self.loss:g} needs `at` losses")
+
+
+def read_claims(path: str | Path) -> list[Claim]:
+    """The claims of a file.
+
+    Parameters
+    ----------
+    path
+        A TOML file with a table [[claim]] for each; or the name of one that comes with the toolkit: park-kim, sam.
+
+    Raises
+    ------
+    UserError
+        For a file that is not there or no TOML, or a claim with unknown or missing settings.
+    """
+    file = Path(path)
+    if not file.suffix:
+        file = COME_WITH / f"{path}.toml"
+        if not file.exists():
+            known = [p.stem for p in COME_WITH.glob("*.toml")]
+            raise UserError(
+                f"no claims named {path} come with the toolkit; {near_matches(str(path), known)}; or name a .toml file"
+            )
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("claim", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UserError(f"{path} cannot be read as TOML: {' '.join(str(e).split())}") from e
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise UserError(f"{path} has no claims; each is a table headed [[claim]]")
+    return _distinct([_claim(table, path) for table in tables], path)
+
+
+def _claim(table: dict[str, object], path: str | Path) -> Claim:
+    needed = ("name", "statement", "estimate", "second", "first", "side")
+    if missing := [key for key in needed if key not in table]:
+        raise UserError(f"{path}: claim {table.get('name', '?')} has no {missing[0]}; it needs {', '.join(needed)}")
+    return Claim.asked(table)
+
+
+def _distinct(claims: Sequence[Claim], path: str | Path) -> list[Claim]:
+    names = [claim.name for claim in claims]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has two claims named {name}; give each a name of its own")
+    return list(claims)

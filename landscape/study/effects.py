@@ -1,0 +1,113 @@
+"""From estimates to effects: how far one number of two networks differs, and over what its interval is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm, t
+
+from landscape.analyses.contrasts import Quantity, combined, covariance, over_trainings
+from landscape.analyses.estimates import Estimate
+from landscape.analyses.intervals import Interval
+from landscape.objective.clusters import LEAST_UNITS
+from landscape.study.comparison import Compared
+from landscape.study.trainings import Known
+
+Scale = Literal["difference", "ratio"]
+Names = tuple[str, str]
+TAIL = 0.025  # of the intervals of estimates
+
+
+def compared(names: Names, group: str, heading: str, of: Sequence[Sequence[Known]]) -> Compared:
+    """One number of two networks, as their trainings have it."""
+    each = [known.estimate for side in of for known in side]
+    scale, alone = scale_of(each), not all(len(side) > 1 for side in of)
+    like = (of[0][0].estimate, of[1][0].estimate)
+    sides = [[quantity(known, scale, alone=alone) for known in side] for side in of]
+    row = contrasted(names, group, heading, sides, like, scale)
+    if alone and all(e.confidence == 1 for e in each):  # bounds, not intervals
+        a, b = like
+        effect = replace(row.effect, value=b.value - a.value, low=b.low - a.high, high=b.high - a.low, confidence=1.0,
+                         compared="difference", how=a.how)  # fmt: skip
+        row = replace(row, effect=effect)
+    if len(of[0]) == 1:
+        row = replace(row, of_first=like[0])
+    return replace(row, of_second=like[1]) if len(of[1]) == 1 else row
+
+
+def contrasted(
+    names: Names, group: str, heading: str, sides: Sequence[Sequence[Quantity]],
+    like: tuple[Estimate, Estimate], scale: Scale, at: float = np.nan,
+) -> Compared:  # fmt: skip
+    """The same from quantities on the scale of the comparison, that of logarithms for a ratio.
+
+    like: an estimate of each network, for what its units are and how it is shown.
+    """
+    shares = (-1.0, 1.0) if like[0].measure == "%" and scale == "difference" else None
+    found = over_trainings([sides[1], sides[0]], [1, -1], bounds=shares)
+    how, notes = _how(sides, like), "; ".join(dict.fromkeys(e.note for e in like if e.note))
+    of = [_shown(over_trainings([each], [1]).interval, scale, replace(e, how=how), 0.0)
+          for each, e in zip(sides, like, strict=True)]  # fmt: skip
+    effect = _shown(found.interval, scale, replace(like[0], how=how, note=notes, compared=scale), -1.0)
+    return Compared(group=group, heading=heading, first=names[0], second=names[1], of_first=of[0], of_second=of[1],
+                    effect=effect, contrast=found, trainings=(len(sides[0]), len(sides[1])), at=at)  # fmt: skip
+
+
+def _shown(interval: Interval, scale: Scale, like: Estimate, least: float) -> Estimate:
+    """An interval on the scale of the comparison as an estimate like another; of shares from `least` to 1."""
+    ends = np.exp(interval) if scale == "ratio" else np.array(interval)
+    value, low, high = map(float, np.clip(ends, least, 1) if like.measure == "%" else ends)
+    return replace(like, value=value, low=low, high=high, sem=np.nan, influence=None)
+
+
+def _how(sides: Sequence[Sequence[Quantity]], like: tuple[Estimate, Estimate]) -> str:
+    a, b = like
+    means = [combined(each, [1 / len(each)] * len(each)) for each in sides]
+    shared = [len(units) for name, units in means[0].added.items() if name in means[1].added]
+    units = f"{a.n} {a.counts}" if a.n == b.n else f"{a.n} and {b.n} {a.counts}"
+    pairs = "as independent" if not shared else "paired" if a.counts != "probes" else f"{shared[0]} paired folds"
+    words = [f"{units}, {pairs}"] if a.counts else []
+    if any(len(each) > 1 for each in sides):
+        words.insert(0, f"over {len(sides[0])} and {len(sides[1])} trainings")
+    return "; ".join(words)
+
+
+def scale_of(estimates: Sequence[Estimate]) -> Scale:
+    """Ratios where all are asked to be compared so, and are safely above 0."""
+    for e in estimates:
+        least = e.low if np.isfinite(e.low) else e.value - (3 * e.sem if np.isfinite(e.sem) else 0)
+        if e.compared != "ratio" or not least > 0:
+            return "difference"
+    return "ratio"
+
+
+def quantity(known: Known, scale: Scale, *, alone: bool) -> Quantity:
+    """An estimate on the scale of a comparison.
+
+    alone: no other trainings tell how it varies, so that without an error of its own there is no interval.
+    """
+    e, units = known
+    by = 1 / e.value if scale == "ratio" else 1.0
+    added, over = {}, 0.0
+    if e.influence is not None and units is not None:
+        counted = np.isfinite(e.influence)
+        added = {units: by * np.nan_to_num(e.influence) / max(int(counted.sum()), 1)}
+        over = covariance(Quantity(Interval(0, 0, 0), added), Quantity(Interval(0, 0, 0), added))
+    value = float(np.log(e.value)) if scale == "ratio" else e.value
+    if e.confidence == 1:  # bounds: next to nothing beside other trainings
+        low, high, beside = value, value, 0.0
+    elif np.isfinite(e.low):
+        low, high = map(float, np.log((e.low, e.high))) if scale == "ratio" else (e.low, e.high)
+        beside = 0.0 if added else ((high - low) / (2 * float(norm.isf(TAIL)))) ** 2
+    elif np.isfinite(e.sem):
+        reach = by * e.sem * float(t.isf(TAIL, max(e.n, 2) - 1))
+        low, high, beside = value - reach, value + reach, max((by * e.sem) ** 2 - over, 0.0)
+        if beside < 1e-3 * over:  # rounding
+            beside = 0.0
+    else:
+        unknown = np.nan if alone or 0 < e.n < LEAST_UNITS else value
+        low, high, beside = unknown, unknown, 0.0
+    return Quantity(Interval(value, low, high), added, beside)

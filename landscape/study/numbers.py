@@ -1,0 +1,35 @@
+"""Every number of a results file, in the order of the catalogue: the columns of tables, the rows of comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import xarray as xr
+
+from landscape.analyses.estimates import Estimate
+from landscape.catalogue import CATALOGUE, settings_of
+
+
+class Number(NamedTuple):
+    """An estimate in its place: the group it is of, what within the group, its heading, and whether what it is of is a
+    part of the network.
+    """
+
+    group: str
+    label: str
+    heading: str
+    estimate: Estimate
+    part: bool
+
+
+def numbers(groups: Mapping[str, xr.Dataset]) -> Iterator[Number]:
+    """The estimates of a results file; a heading says which form of an analysis it is of, where it is not the usual."""
+    order = list(CATALOGUE)
+    known = {group: s for group, data in groups.items() if (s := settings_of(data, group)) is not None}
+    for group, settings in sorted(known.items(), key=lambda item: order.index(item[1].name)):
+        kept = group.removesuffix(settings.division) if settings.division else group
+        form = kept.removeprefix(settings.name).strip("_").replace("_", " ")
+        for label, estimates in settings.rows(groups[group]).items():
+            for e in estimates:
+                yield Number(group, label, f"{form} {e.name}".strip(), e, bool(settings.division))

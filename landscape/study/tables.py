@@ -1,0 +1,68 @@
+"""Cells of words as a table: aligned for a terminal, or for LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from landscape.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = (".csv", ".tex", ".png", ".pdf", ".svg")
+Cells = Sequence[Sequence[str]]  # rows, the heading first
+SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+           "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
+
+
+class Tabular(Protocol):
+    """What can be written as a table."""
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a line."""
+        ...
+
+    def to_latex(self) -> str:
+        """With the rules of booktabs."""
+        ...
+
+
+def aligned(cells: Cells) -> list[str]:
+    """One line a row, its columns two spaces apart."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def booktabs(cells: Cells) -> str:
+    r"""A LaTeX table with the rules of booktabs, whose document needs ``\usepackage{booktabs}``."""
+    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}"
+    return "\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}"])
+
+
+def save_table(table: Tabular, path: str | Path) -> None:
+    """Write a table, by its ending: .csv or .tex; or its picture, where it has one: .png, .pdf or .svg.
+
+    Raises UserError for another ending, or where there is no picture.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix:
+        case ".csv":
+            table.to_dataframe().to_csv(path, index=False)
+        case ".tex":
+            path.write_text(table.to_latex() + "\n", encoding="utf-8")
+        case ".png" | ".pdf" | ".svg":
+            figure = table.plot() if hasattr(table, "plot") else None
+            if figure is None:
+                raise UserError(f"there is no picture for {path}: of this there is a table, in .csv or .tex")
+            figure.savefig(path)
+        case _:
+            raise UserError(f"{path} is nothing that can be written; give a name in {', '.join(ENDINGS)}")
+
+
+def _escaped(text: str) -> str:
+    escaped = "".join(SPECIAL.get(character, character) for character in text).replace("+-", r"$\pm$")
+    return escaped.replace("x ", r"$\times$ ", 1) if escaped.startswith("x ") else escaped

@@ -1,0 +1,123 @@
+"""The trainings of a network: their results files, at the end and at checkpoints on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import xarray as xr
+
+from landscape import store
+from landscape.analyses.estimates import Estimate
+from landscape.catalogue import settings_of
+from landscape.runtime.errors import UserError
+from landscape.study.files import by_name, in_natural_order, labelled
+from landscape.study.numbers import numbers
+from landscape.study.shared_units import units_of
+
+LOSS = "training NLL"
+File = Mapping[str, xr.Dataset]
+Pathlike = str | os.PathLike[str]
+
+
+class Known(NamedTuple):
+    """An estimate, and what its units are."""
+
+    estimate: Estimate
+    units: Hashable
+
+
+Checkpoint = Mapping[str, Known]  # by heading
+
+
+@dataclass(frozen=True)
+class Training:
+    """The results of one training.
+
+    Parameters
+    ----------
+    end
+        Of its last checkpoint.
+    way
+        Of its checkpoints in order, where each has a results file of its own.
+    """
+
+    end: File
+    way: Sequence[File] = ()
+
+    def numbers(self, groups: Sequence[str]) -> dict[tuple[str, str], Known]:
+        """Those at the end, by group and heading; not those of checkpoints within a group."""
+        held = {name: group for name, group in self.end.items() if name in groups}
+        return {
+            (n.group, n.heading): Known(n.estimate, units_of(held[n.group].attrs.get("config", {}), n.estimate))
+            for n in numbers(held)
+            if not n.label
+        }
+
+    def checkpoints(self, group: str) -> list[Checkpoint]:
+        """The numbers of a group on the way, with the training NLL of each; none where it has no series of them."""
+        if self.way:
+            tables = [Training(file).numbers(list(file)) for file in self.way if group in file]
+            each = [{h: known for (g, h), known in table.items() if g == group or h == LOSS} for table in tables]
+        else:
+            data = self.end[group]
+            settings, config = settings_of(data, group), data.attrs.get("config", {})
+            rows = {} if settings is None else settings.rows(data)
+            each = [{e.name: Known(e, units_of(config, e)) for e in es} for label, es in rows.items() if label]
+        return [one for one in each if LOSS in one and one[LOSS].estimate.value > 0]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The trainings of one network, by names that tell them from those of all others."""
+
+    name: str
+    trainings: Mapping[str, Training]
+
+
+def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) -> list[Network]:
+    """A network for each file, FILE=LABEL for a name other than its own, and one for each group.
+
+    A folder stands for one training: the results files in it are of its checkpoints, in the natural order of their
+    names. Raises UserError for fewer than two networks, or where files or weights are given twice.
+    """
+    named, inside = labelled(list(map(str, files))), [Path(path) for some in groups.values() for path in some]
+    by_name([*named.values(), *inside])  # refuses a file that is given twice
+    networks = [Network(label, {label: _training(path)}) for label, path in named.items()]
+    names = {path: name for name, path in by_name(inside).items()}
+    for name, some in groups.items():
+        if name in named or not some:
+            raise UserError(f"the group {name!r} " + ("has the name of a file" if some else "has no files"))
+        networks.append(Network(name, {names[path]: _training(path) for path in map(Path, some)}))
+    if len(networks) < 2:
+        raise UserError("a comparison needs two networks: two results files, or two groups of them")
+    _refuse_the_same([(name, t) for network in networks for name, t in network.trainings.items()])
+    return networks
+
+
+def _training(path: Path) -> Training:
+    if not path.is_dir():
+        return Training(store.load(path))
+    found = in_natural_order(path.glob("*.h5"))
+    if not found:
+        raise UserError(f"{path} is a folder without results files (.h5)")
+    way = [store.load(file) for file in found]
+    return Training(way[-1], way)
+
+
+def _refuse_the_same(trainings: Sequence[tuple[str, Training]]) -> None:
+    """The same weights twice are no two trainings, and no two networks."""
+    weights = [(name, {_weights(group) for group in t.end.values()} - {None}) for name, t in trainings]
+    for (a, one), (b, other) in combinations(weights, 2):
+        if one & other:
+            raise UserError(f"{a} and {b} are results of the same weights; a comparison needs different ones")
+
+
+def _weights(group: xr.Dataset) -> str | None:
+    """The fingerprint of the weights that a group is of."""
+    found: str | None = group.attrs.get("config", {}).get("objective", {}).get("weights_sha256")
+    return found
