@@ -131,13 +131,17 @@ def over_trainings(
 
 
 def _over_units(total: Quantity, bounds: tuple[float, float] | None, confidence: float) -> Interval:
+    """`bounded_mean` where it can be had: a unit that was not seen is taken to be no more extreme than those that were,
+    or than the bounds where none was anything but 0.
+    """
     if bounds is None or len(total.added) != 1 or total.beside or np.isnan(total.interval.low):
         return total.interval
     (added,) = total.added.values()
     each = total.interval.estimate + len(added) * added
     if each.min() < bounds[0] - 1e-9 or each.max() > bounds[1] + 1e-9:  # values that are not shares: interpolated
         return total.interval
-    return bounded_mean(each, *bounds, confidence=confidence)
+    most = float(np.abs(each).max())
+    return bounded_mean(each, *((-most, most) if most > 1e-12 else bounds), confidence=confidence)
 
 
 def _beyond(interval: Interval, units: int, confidence: float) -> float:

@@ -12,8 +12,8 @@ from landscape.catalogue import CATALOGUE, settings_of
 
 
 class Number(NamedTuple):
-    """An estimate in its place: the group it is of, what within the group, its heading, and whether what it is of is a
-    part of the network.
+    """An estimate in its place: the group it is of, what within the group, and its heading; whether what it is of is a
+    part of the network, or one of several checkpoints.
     """
 
     group: str
@@ -21,6 +21,7 @@ class Number(NamedTuple):
     heading: str
     estimate: Estimate
     part: bool
+    checkpoint: bool
 
 
 def numbers(groups: Mapping[str, xr.Dataset]) -> Iterator[Number]:
@@ -32,4 +33,11 @@ def numbers(groups: Mapping[str, xr.Dataset]) -> Iterator[Number]:
         form = kept.removeprefix(settings.name).strip("_").replace("_", " ")
         for label, estimates in settings.rows(groups[group]).items():
             for e in estimates:
-                yield Number(group, label, f"{form} {e.name}".strip(), e, bool(settings.division))
+                yield Number(
+                    group,
+                    label,
+                    f"{form} {e.name}".strip(),
+                    e,
+                    bool(settings.division),
+                    settings.several and bool(label),
+                )

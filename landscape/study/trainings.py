@@ -53,9 +53,11 @@ class Training:
         """Those at the end, by group and heading; not those of checkpoints within a group."""
         held = {name: group for name, group in self.end.items() if name in groups}
         return {
-            (n.group, n.heading): Known(n.estimate, units_of(held[n.group].attrs.get("config", {}), n.estimate))
+            (n.group, f"{n.label}: {n.heading}" if n.label else n.heading): Known(
+                n.estimate, units_of(held[n.group].attrs.get("config", {}), n.estimate)
+            )
             for n in numbers(held)
-            if not n.label
+            if not n.checkpoint
         }
 
     def checkpoints(self, group: str) -> list[Checkpoint]:
@@ -66,8 +68,9 @@ class Training:
         else:
             data = self.end[group]
             settings, config = settings_of(data, group), data.attrs.get("config", {})
-            rows = {} if settings is None else settings.rows(data)
-            each = [{e.name: Known(e, units_of(config, e)) for e in es} for label, es in rows.items() if label]
+            whole = settings is not None and settings.several and not settings.division
+            rows = settings.rows(data) if settings is not None and whole else {}
+            each = [{_heading(e): Known(e, units_of(config, e)) for e in es} for es in rows.values()]
         return [one for one in each if LOSS in one and one[LOSS].estimate.value > 0]
 
 
@@ -115,6 +118,11 @@ def _refuse_the_same(trainings: Sequence[tuple[str, Training]]) -> None:
     for (a, one), (b, other) in combinations(weights, 2):
         if one & other:
             raise UserError(f"{a} and {b} are results of the same weights; a comparison needs different ones")
+
+
+def _heading(e: Estimate) -> str:
+    """Of a series; its NLL is that of the training data."""
+    return LOSS if e.name == "NLL" else e.name
 
 
 def _weights(group: xr.Dataset) -> str | None:
