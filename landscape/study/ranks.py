@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import xarray as xr
 
-from landscape import store
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.intervals import rank_correlation
 from landscape.objective.clusters import LEAST_UNITS
@@ -19,6 +18,7 @@ from landscape.runtime.errors import UserError, a_few
 from landscape.store.comparable import caution, differences
 from landscape.study.files import by_name
 from landscape.study.numbers import numbers
+from landscape.study.reading import load
 from landscape.study.tables import aligned, booktabs
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def rank_correlations(*files: str | os.PathLike[str], against: Against = "test-e
     """
     if against not in WORDS:
         raise UserError(f"against={against!r} is not one of {', '.join(WORDS)}")
-    held = {name: store.load(path) for name, path in by_name([Path(f) for f in files]).items()}
+    held = {name: load(path) for name, path in by_name([Path(f) for f in files]).items()}
     if len(held) < 3:
         raise UserError(f"ranks of {len(held)} checkpoints say nothing; give {LEAST_UNITS} or more results files")
     tables = {name: {(n.group, n.heading): n.estimate for n in numbers(file) if not n.label}

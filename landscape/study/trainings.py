@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from landscape import store
 from landscape.analyses.estimates import Estimate
 from landscape.catalogue import settings_of
 from landscape.runtime.errors import UserError
 from landscape.study.files import by_name, in_natural_order, labelled
 from landscape.study.numbers import numbers
+from landscape.study.reading import load
 from landscape.study.shared_units import units_of
 
 LOSS = "training NLL"
@@ -104,11 +104,11 @@ def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) 
 
 def _training(path: Path) -> Training:
     if not path.is_dir():
-        return Training(store.load(path))
+        return Training(load(path))
     found = in_natural_order(path.glob("*.h5"))
     if not found:
         raise UserError(f"{path} is a folder without results files (.h5)")
-    way = [store.load(file) for file in found]
+    way = [load(file) for file in found]
     return Training(way[-1], way)
 
 
