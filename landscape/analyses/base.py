@@ -254,12 +254,18 @@ class Analysis(Settings, ABC):
         UserError
             Where `stored` was made with other settings, which are named.
         """
-        with deferred():
+        with deferred(), self._undisturbed():
             config = self.config(objective)
             result = begin(self.empty(objective), config, self._completed(stored, config))
             with self.arithmetic():
                 result = self.fill(objective, result, work or Work())
             return self.finish(result)
+
+    @staticmethod
+    def _undisturbed() -> AbstractContextManager[None]:
+        from landscape.runtime.caller import undisturbed
+
+        return undisturbed()
 
     @classmethod
     def called(cls, objective: Any, keywords: Mapping[str, Any]) -> xr.Dataset:

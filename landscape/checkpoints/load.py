@@ -14,11 +14,13 @@ from landscape.checkpoints.build import Build, builder
 from landscape.checkpoints.read import Checkpoint, read_checkpoint
 from landscape.checkpoints.recognise import Fit, best_reading, fitting, hint, shapes_in
 from landscape.checkpoints.stated import stated, stated_network
+from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError, a_few
 
 __all__ = ["builder", "load_checkpoint", "read_checkpoint"]
 
 
+@undisturbed()
 def load_checkpoint(
     path: str | os.PathLike[str],
     model: str | Build | None = None,

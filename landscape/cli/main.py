@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
@@ -32,6 +33,7 @@ AFTER = {  # and between the two one for each analysis
     "export": "landscape.cli.files:export",
 }
 
+OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
 STORING = ("quickstart", "analyze", "inspect", "train")  # and every analysis: what they have computed is kept
 
 
@@ -75,11 +77,21 @@ def status(arguments: Sequence[str]) -> int:
     except MemoryError as e:
         say(f"landscape: the memory does not suffice ({e}); ask for less at once", error=True)
         return 2
-    except RuntimeError:
-        if (number := noted()) is None or processes.size() == 1:
+    except Exception as e:
+        if (number := noted()) is not None and processes.size() > 1 and isinstance(e, RuntimeError):
+            return _stopped(number, asked)  # one of the others was gone first
+        if (place := _in_users_code(e)) is None:
             raise
-        return _stopped(number, asked)  # one of the others was gone first
+        say(f"landscape: {place} fails: {type(e).__name__}: {' '.join(str(e).split())[:500]}", error=True)
+        return 2
     return 0
+
+
+def _in_users_code(e: BaseException) -> str | None:
+    """The line of a file of --model FILE.py:function that the error was on its way through; None for none."""
+    frames = [(f.f_globals.get("__name__", ""), f.f_code.co_filename, n) for f, n in traceback.walk_tb(e.__traceback__)]
+    places = [f"{file}, line {number}," for name, file, number in frames if name.startswith(OF_THE_USER)]
+    return places[-1] if places else None
 
 
 def _stopped(number: int, asked: str) -> int:

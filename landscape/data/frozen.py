@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import input_settings, make_transform
+from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import ignored, stop_if_interrupted
 from landscape.runtime.memory import refuse_beyond_memory
@@ -168,6 +169,7 @@ class DataSettings(Settings):
         return bool(self.mixup or self.cutmix)
 
 
+@undisturbed()
 def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings: Any) -> FrozenData:
     """Frozen batches of a data set, drawn once.
 

@@ -36,6 +36,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise UserError for a network that learns its shapes from the first batch, and has seen none."""
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise UserError(f"{lazy[0]} is lazy and has no shape yet; call the model on one batch before")
+
+
 def called(network: Network, x: Nest) -> Any:
     """network(x). Raises UserError where its own code fails on x."""
     try:

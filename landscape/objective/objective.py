@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,10 +20,18 @@ from landscape.objective.batches import Batches, batches_of
 from landscape.objective.clusters import fold_of, mean_and_sem, numbered, parted
 from landscape.objective.folding import accelerate
 from landscape.objective.nests import Batch, Nest, leaves, length, mapped, rows, split
-from landscape.objective.networks import called, lacks_second_derivative, supply_second_derivative, unwrapped, what
+from landscape.objective.networks import (
+    called,
+    lacks_second_derivative,
+    refuse_lazy,
+    supply_second_derivative,
+    unwrapped,
+    what,
+)
 from landscape.objective.parameters import fingerprint
 from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
+from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.threads import stop_if_asked
 
@@ -41,6 +50,9 @@ NO_UNIT = "{} have no unit that counts, and a mean needs one; give labels that t
 CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 takes a tenth less time than by 256
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
 def _refuse_batch_statistics(model: nn.Module) -> None:
     for name, m in model.named_modules():
         if isinstance(m, _BatchNorm) and m.running_mean is None:
@@ -49,6 +61,16 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
                 "it is in; give it track_running_stats=True and run the training data through the network in train "
                 "mode, or take GroupNorm or LayerNorm"
             )
+
+
+def _without_graphs(method: Method) -> Method:
+    @wraps(method)
+    def run(self: Objective, *arguments: Any, **keywords: Any) -> Any:
+        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())  # keeps what it has made
+        with torch.no_grad() if scripted else torch.inference_mode():
+            return method(self, *arguments, **keywords)
+
+    return cast(Method, run)
 
 
 @dataclass(frozen=True)
@@ -154,6 +176,7 @@ class Objective:
     array([2. , 0.5])
     """
 
+    @undisturbed()
     def __init__(
         self,
         model: nn.Module,
@@ -185,6 +208,7 @@ class Objective:
         self.penalty_form = penalty
         self.decay = decay
         self.provenance = dict(provenance or {})
+        refuse_lazy(model)
         try:
             self.model = copy.deepcopy(model).to(device=self.device, dtype=dtype).eval()
         except RuntimeError as e:
@@ -319,7 +343,7 @@ class Objective:
                     f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; {remedy}"
                 )
 
-    @torch.inference_mode()
+    @_without_graphs
     def _check_repeatable(self) -> None:
         x, y = rows(self._data.stores[0], slice(LOOKED_AT))
         with true_float32():
@@ -482,7 +506,8 @@ class Objective:
         known = [h for h in hits if h is not None]
         return losses, known if len(known) == len(hits) else []
 
-    @torch.inference_mode()
+    @undisturbed()
+    @_without_graphs
     def evaluate(
         self, *, autocast: torch.dtype | None = None, outputs: Callable[[Nest], Nest] | None = None
     ) -> Evaluation:
@@ -509,7 +534,7 @@ class Objective:
         counts = self.examples, self.units
         return Evaluation(nll, sem, float(penalty), loss_with, accuracy, accuracy_sem, *counts, fold)
 
-    @torch.inference_mode()
+    @_without_graphs
     def unit_by_unit(self, outputs: Callable[[Nest], Nest] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The loss of each unit, and whether it is right, (units,) each: 1 or 0, NaN where the task does not know.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.objective.networks import unwrapped
+from landscape.objective.networks import refuse_lazy, unwrapped
 from landscape.objective.parameters import Direction, chosen
 from landscape.planes.filters import Filters, filters_of
 from landscape.planes.plane import Plane, _inner, config_of
@@ -117,6 +117,7 @@ def random_plane(
     generator = torch.Generator().manual_seed(seed)
     among = None if parameters is None else chosen(model, parameters).keys()
     filters = filters_of(model)
+    refuse_lazy(model)
     theta = {
         name: p.detach().to("cpu", torch.float64)
         for name, p in model.named_parameters()

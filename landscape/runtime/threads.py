@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, _GeneratorContextManager, contextmanager
 from functools import wraps
 from typing import TypeVar
 
@@ -62,7 +62,9 @@ def stop_if_asked() -> None:
         raise Stopped
 
 
-def of_all_threads(settings: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+def of_all_threads(
+    settings: Callable[[], AbstractContextManager[None]],
+) -> Callable[[], _GeneratorContextManager[None]]:
     """`settings`, a context that changes something of the whole process and restores it, entered by several threads at
     once: the first to enter changes it, the last to leave restores it, and none in between changes it under another.
     """

@@ -37,6 +37,7 @@ from landscape.objective.folding import lay_out
 from landscape.objective.networks import outputs
 from landscape.objective.parameters import fingerprint
 from landscape.runtime import processes
+from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
 from landscape.runtime.random import seeded
@@ -64,6 +65,7 @@ class Trained:
     metadata: dict[str, Any]
 
 
+@undisturbed()
 def train(
     model: nn.Module,
     source: Source,
