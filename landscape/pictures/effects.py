@@ -32,7 +32,7 @@ def plot_effects(effects: Sequence[Named], ax: Axes) -> None:
     ax.axvline(1 if ratio else 0, color="0.3", lw=0.8)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_xlabel("ratio" if ratio else "difference (percentage points)")
+    ax.set_xlabel("ratio" if ratio else "difference (points)")
     if ratio:
         log_axis(ax, "x")
 

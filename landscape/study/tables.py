@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from landscape.runtime.errors import UserError
+from landscape.runtime.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,19 +50,30 @@ def save_table(table: Tabular, path: str | Path) -> None:
     Raises UserError for another ending, or where there is no picture.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     match path.suffix:
         case ".csv":
-            table.to_dataframe().to_csv(path, index=False)
+            _write(path, table.to_dataframe().to_csv(index=False))
         case ".tex":
-            path.write_text(table.to_latex() + "\n", encoding="utf-8")
+            _write(path, table.to_latex() + "\n")
         case ".png" | ".pdf" | ".svg":
+            from landscape.pictures.files import save_picture
+            from landscape.pictures.look import LOOK, format_of
+
             figure = table.plot() if hasattr(table, "plot") else None
             if figure is None:
                 raise UserError(f"there is no picture for {path}: of this there is a table, in .csv or .tex")
-            figure.savefig(path)
+            save_picture(figure, path, look=replace(LOOK, format=format_of(path)))
         case _:
             raise UserError(f"{path} is nothing that can be written; give a name in {', '.join(ENDINGS)}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            Path(part).write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
 
 
 def _escaped(text: str) -> str:

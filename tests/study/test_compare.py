@@ -197,6 +197,22 @@ def test_tables_hold_the_same_numbers(tmp_path):
     assert len({line.count("&") - line.count("\\&") for line in tex.splitlines() if line.endswith("\\\\")}) == 1
 
 
+def test_effects_are_drawn_where_they_are(tmp_path):
+    files = [file(tmp_path / f"{n}.h5", spectrum=spectrum(f * E, n)) for n, f in (("a", 1), ("b", 2), ("c", 4))]
+    found = ls.compare(*files)
+    ratios, shares = found.plot().axes
+    assert [label.get_text() for label in ratios.get_yticklabels()] == ["training NLL", "largest", "APE"]
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["NEP"]
+    assert [list(line.lines[0].get_xdata()) for line in ratios.containers] == [
+        [row.effect.value for row in found.rows if row.second == name and row.effect.compared == "ratio"]
+        for name in ("b", "c")
+    ]
+    done = invoke("compare", *files, "--out", tmp_path / "effects.svg", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in (tmp_path / "effects.svg").read_text()
+    refused(invoke("compare", *files, "--against", "gap", "--out", tmp_path / "x.png"), "test NLL")
+
+
 def test_the_command_takes_groups_and_patterns_and_says_what_is_wrong(tmp_path):
     for name, f in (("a", 1.0), ("b", 2.0)):
         for i in range(2):
