@@ -12,6 +12,7 @@ from scipy.stats import t
 
 from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
 
+MOST_POINTS = 1_000_000  # of a grid without stored minima: a tree of more takes a minute
 CONFIDENCE = 0.95  # that every minimum told as one is one
 VARIABLES = (
     "minimum_at", "minimum_nll", "minimum_saddle_at", "minimum_saddle", "minimum_parent", "minimum_persistence",
@@ -48,48 +49,51 @@ def merge_tree(z: np.ndarray) -> MergeTree:
     """By union-find over the points in ascending order; what is not finite is a wall. Minima that end at their own
     height, as on a plateau, are none. z: heights, of one or two dimensions.
     """
-    flat = z.ravel()
-    root = np.full(flat.size, -1)
-    steps = [s for s in product((-1, 0, 1), repeat=z.ndim) if any(s)]
+    walled = np.pad(np.where(np.isfinite(z), z, np.inf), 1, constant_values=np.inf)  # no point is at the edge
+    order = np.argsort(walled.ravel(), kind="stable")[: int(np.isfinite(z).sum())].tolist()
+    heights: list[float] = walled.ravel().tolist()
+    strides = [int(np.prod(walled.shape[k + 1 :])) for k in range(z.ndim)]
+    steps = [int(np.dot(s, strides)) for s in product((-1, 0, 1), repeat=z.ndim) if any(s)]
+    root, age = [-1] * len(heights), [0] * len(heights)
     ends: dict[int, tuple[int, int]] = {}
     first: dict[int, int] = {}
 
     def find(i: int) -> int:
         while root[i] != i:
             root[i] = root[root[i]]
-            i = int(root[i])
+            i = root[i]
         return i
 
-    order = np.argsort(flat, kind="stable")
-    lowest_first = np.empty(flat.size, np.int64)
-    lowest_first[order] = np.arange(flat.size)
-    for i in order[np.isfinite(flat[order])]:
-        i = int(i)
-        at = np.unravel_index(i, z.shape)
-        root[i] = i
+    for rank, i in enumerate(order):
+        root[i], age[i] = i, rank
         for step in steps:
-            there = tuple(int(a) + s for a, s in zip(at, step, strict=True))
-            if any(not 0 <= a < n for a, n in zip(there, z.shape, strict=True)):
+            if root[i + step] < 0:
                 continue
-            j = int(np.ravel_multi_index(there, z.shape))
-            if root[j] < 0:
-                continue
-            younger, elder = sorted((find(i), find(j)), key=lambda r: -lowest_first[r])
+            elder, younger = find(i), find(i + step)
             if younger == elder:
                 continue
+            if age[younger] < age[elder]:
+                elder, younger = younger, elder
             root[younger] = elder
-            if flat[younger] < flat[i]:
+            if heights[younger] < heights[i]:
                 ends[younger] = (i, elder)
                 first.setdefault(younger, i)
                 first.setdefault(elder, i)
     kept = [i for i in order if root[i] == i or i in ends]
-    place = {int(m): k for k, m in enumerate(kept)}
-    minimum = np.array(kept, np.int64)
+    place = {m: k for k, m in enumerate(kept)}
+
+    def within(points: list[int]) -> np.ndarray:
+        """Places in the grid without its wall."""
+        found = np.array(points, np.int64)
+        at = np.stack(np.unravel_index(np.maximum(found, 0), walled.shape)) - 1
+        inside = np.ravel_multi_index(tuple(np.maximum(at, 0)), z.shape) if z.size else found
+        return np.where(found >= 0, inside, -1)
+
     return MergeTree(
-        minimum,
-        np.array([ends.get(int(m), (-1, -1))[0] for m in kept], np.int64),
-        np.array([place.get(ends.get(int(m), (-1, -1))[1], -1) for m in kept], np.int64),
-        np.array([first.get(int(m), -1) for m in kept], np.int64),
+        within(kept),
+        within([ends.get(m, (-1, -1))[0] for m in kept]),
+        np.array([place.get(ends.get(m, (-1, -1))[1], -1) for m in kept], np.int64),
+        within([first.get(m, -1) for m in kept]),
     )
 
 
@@ -171,6 +175,8 @@ def with_minima(surface: xr.Dataset) -> xr.Dataset:
     """The minima of a surface: as stored, or else of its NLL; without any where it has none to tell."""
     if "minimum_persistence" in surface:
         return surface
+    if surface.get("nll", xr.DataArray(0.0)).size > MOST_POINTS:
+        return xr.Dataset()
     if "nll" not in surface or not {"x"} <= set(surface["nll"].dims) <= {"x", "y"} or "done" not in surface:
         return xr.Dataset()
     return minima(surface)
