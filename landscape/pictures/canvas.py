@@ -70,7 +70,7 @@ def line_height() -> float:
 def head(ax: Axes, title: str, lines: Iterable[str] = (), caution: str = "") -> None:
     """The title, under it small lines, and over these what must not be overlooked; all broken to fit the axes."""
     across = room(ax)
-    notes = [part for line in lines if line for part in wrap(line, across)]
+    notes = [part for line in lines if line for part in wrap(line.replace("+-", "±"), across)]
     warned = wrap(caution, int(0.9 * across))
     for i, line in enumerate([*reversed(notes), *reversed(warned)]):
         look = NOTE if i < len(notes) else {**NOTE, "color": COLORS[1], "weight": "bold", "gid": "caution"}
@@ -88,7 +88,7 @@ def fill_lines(text: str, width: int) -> str:
 def captioned(ax: Axes, title: str, lines: Iterable[str], whole: str) -> None:
     """A title over small lines, and the whole of what they say for the file's description."""
     head(ax, title, lines)
-    ax.annotate(whole, (0, 0), xycoords="axes fraction", visible=False, in_layout=False, gid="whole")
+    ax.annotate(whole.replace("+-", "±"), (0, 0), xycoords="axes fraction", visible=False, in_layout=False, gid="whole")
 
 
 def legend_below(ax: Axes, points: float = 0.0, **look: Any) -> None:
@@ -112,7 +112,7 @@ def notes_above(ax: Axes, title: str, lines: Iterable[str], caution: str = "") -
 
 def note_below(ax: Axes, lines: Iterable[str], down: float | None = None) -> None:
     """Small lines under the label of the x axis, or so many points under the axes."""
-    text = "\n".join(lines)
+    text = "\n".join(lines).replace("+-", "±")
     if text:
         down = 3.6 * points_of("medium") if down is None else down
         ax.annotate(text, (0, 0), xytext=(0, -down), xycoords="axes fraction", textcoords="offset points", va="top",
@@ -216,13 +216,16 @@ def with_penalty_note(note: str, penalty: str) -> str:
     return f"{note}\n{penalty}" if penalty else note
 
 
-def examples_note(ax: Axes, group: xr.Dataset) -> None:
+def examples_of(group: xr.Dataset) -> str:
+    """What a group was computed from, in words."""
     config = group.attrs.get("config", {})
     if "batch" in group.dims:
-        text = f"{group.sizes['batch']} mini-batches of {config.get('batch_size', '?')}"
-    else:
-        text = f"{config.get('objective', {}).get('examples', '?')} examples"
-    note_above(ax, with_penalty_note(text, in_curvature(group)))
+        return f"{group.sizes['batch']} mini-batches of {config.get('batch_size', '?')}"
+    return f"{config.get('objective', {}).get('examples', '?')} examples"
+
+
+def examples_note(ax: Axes, group: xr.Dataset) -> None:
+    note_above(ax, with_penalty_note(examples_of(group), in_curvature(group)))
 
 
 def variant_of(group: xr.Dataset) -> str:

@@ -23,7 +23,9 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
     if directions == "random":
         text = f"random direction {axis + 1}"
     elif directions == "eigenvectors":
-        text = f"Hessian eigenvector {axis + 1}"
+        values = plane.get("eigenvalues", [])
+        value = f": {_end(values, axis)} eigenvalue {values[axis]:.3g}" if len(values) > axis else ""
+        text = f"Hessian eigenvector {axis + 1}{value}"
     elif directions == "pca":
         text = f"principal component {axis + 1}"
         if "explained" in surface and surface.sizes["axis"] > axis:
@@ -36,8 +38,13 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
     else:
         text = f"{letter} (along $d_{axis + 1}$)"
     if short and directions in ("random", "eigenvectors"):
-        text = text.replace("Hessian ", "")
+        text = text.replace("Hessian eigenvector", "eigenvector").replace(" eigenvalue", "")
     return text
+
+
+def _end(values: Sequence[float], axis: int) -> str:
+    """Of which end of the spectrum an eigenvalue of a plane is, by its place among those of the plane."""
+    return "largest" if values[axis] == max(values) else "smallest" if values[axis] == min(values) else "next"
 
 
 def quantity_label(surface: xr.Dataset, quantity: str) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from landscape.objective.clusters import mean_and_sem, numbered
 from landscape.objective.penalty import in_trace
 from landscape.pictures.axes import squeeze, stretch, symlog, symlog_ticks
-from landscape.pictures.canvas import COLORS, new_figure, notes_above, own_title, variant_of
+from landscape.pictures.canvas import COLORS, captioned, new_figure, own_title, variant_of
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
 
@@ -50,13 +50,12 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
     _plot_nodes(ax, node, weight, found.parameters)
     ax.axvline(0, color="0.3", lw=0.8)
     ends = f"Ritz values from {np.nanmin(node):.4g} to {np.nanmax(node):.4g}"
-    lines = (
-        f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}",
+    lines = [f"{len(node)} probes of {node.shape[1]} steps; {ends}{band}", in_trace(density)]
+    how = (
         f"steps: nodes spread half-way to the next, {100 * found.widest:.0f} % at most; "
-        f"those of up to {MANY:.0f} eigenvalues {100 * found.widest * WIDEST / NARROWEST:.0f} %",
-        in_trace(density),
+        f"those of up to {MANY:.0f} eigenvalues {100 * found.widest * WIDEST / NARROWEST:.0f} %"
     )
-    notes_above(ax, own_title(title, "Spectral density of the Hessian"), lines)
+    captioned(ax, own_title(title, "Spectral density of the Hessian"), lines, "; ".join(filter(None, [*lines, how])))
     return ax
 
 

@@ -19,10 +19,13 @@ from landscape.pictures.canvas import (
     MARKERS,
     caution_over,
     filled_lines,
+    legend_below,
     new_figure,
     new_row,
     note_above,
     own_title,
+    points_of,
+    room,
     style,
 )
 from landscape.pictures.look import LOOK, Look
@@ -42,7 +45,7 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Ax
     assert statistics is not None
     summary, unsure = statistics["summary"], statistics["unconverged"].values > 0
     ax.set(
-        ylabel="eigenvalue (median over mini-batches)",
+        ylabel="median eigenvalue",
         title=own_title(title, "Hessian eigenvalues over checkpoints"),
     )
     if symlog(ax, series["eigenvalue"].values, axis="y") is None:
@@ -60,11 +63,13 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Ax
     values = 100 * summary.sel(statistic="nep").values.T
     _errorbars(share, at, values, unsure, **style(3), marker="s", capsize=3, label="NEP (right)")
     top = max(5.0, 1.2 * float(np.nanmax(values, initial=0)))
-    share.set(ylabel="share of negative eigenvalues (%)", ylim=(-0.03 * top, top))  # room for the markers of 0
+    share.set(ylabel="NEP (%)", ylim=(-0.03 * top, top))  # room for the markers of 0
     ax.set_zorder(share.get_zorder() + 1)  # its long bars lie behind those of the eigenvalues
     ax.patch.set_visible(False)
     handles = [*ax.get_legend_handles_labels()[0], *share.get_legend_handles_labels()[0]]
-    ax.legend(handles, ["largest", "smallest", "NEP (right)"], frameon=False, fontsize="small")
+    labels = ["median largest", "median smallest", "NEP (right)"]
+    down = 2.5 * points_of("small") if what is None and max(map(len, names)) > 6 else 0.0  # names that stand slanted
+    legend_below(ax, down, handles=handles, labels=labels, ncols=3 if room(ax) > 70 else 1)
     note_above(ax, "\n".join(filter(None, [in_curvature(series), _hollow_note(unsure)])))
     return ax
 

@@ -29,7 +29,7 @@ from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import NARROWEST, kernel_width, reflected_density
 from landscape.store.comparable import caution, differences, distinctions, minibatches_of
 
-RUG = 7.0  # points that a row of ticks under the axis takes
+RUG = 10.0  # points that a row of ticks under the axis takes
 
 
 def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> Axes:
@@ -68,8 +68,9 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     ax.set_ylim(bottom=0)
     legend_below(ax, RUG * len(gathered))
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
-    shape = ["densities end at the extreme eigenvalues", _kernel_note(widths)]
+    shape = ["ticks: every eigenvalue", "densities end at the extreme ones", _kernel_note(widths)]
     marks = [
+        _residual_note(spectra),
         "lone line: eigenvalues close together" * narrow,
         f"x: not converged, {missed}; *: with such" * (missed > 0),
     ]
@@ -107,6 +108,16 @@ def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: 
     return widths
 
 
+def _residual_note(spectra: Mapping[str, xr.Dataset]) -> str:
+    """How far eigenvalues are from true ones, which cannot be seen: the largest residual of those that converged."""
+    shares = []
+    for s in spectra.values():
+        if "residual" in s:
+            ok = s["converged"].values & np.isfinite(s["eigenvalue"].values) & (s["eigenvalue"].values != 0)
+            shares += list(np.abs(s["residual"].values[ok] / s["eigenvalue"].values[ok]))
+    return f"residuals up to {max(shares):.1%}" if shares else ""
+
+
 def _kernel_note(widths: Sequence[float]) -> str:
     # arcsinh is the logarithm far from 0, where a step of the axis is a share of the eigenvalue
     ends = [f"{100 * width:.0f}" for width in (min(widths), max(widths))] if widths else []
@@ -116,7 +127,7 @@ def _kernel_note(widths: Sequence[float]) -> str:
 def _plot_rug(ax: Axes, e: np.ndarray, converged: np.ndarray, row: int) -> None:
     for mask, marker in ((converged, "|"), (~converged & np.isfinite(e), "x")):
         if mask.any():
-            ax.plot(e[mask], np.zeros(mask.sum()), marker, color=COLORS[row % len(COLORS)], alpha=0.7, markersize=5,
+            ax.plot(e[mask], np.zeros(mask.sum()), marker, color=COLORS[row % len(COLORS)], alpha=0.75, markersize=8,
                     transform=_below(ax, RUG * (row + 0.6)), clip_on=False)  # fmt: skip
 
 

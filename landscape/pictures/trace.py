@@ -12,9 +12,11 @@ from landscape.objective.clusters import standard_error
 from landscape.objective.penalty import in_trace
 from landscape.pictures.canvas import (
     COLORS,
+    legend_below,
     new_figure,
     note_above,
     own_title,
+    room,
     variant_of,
     with_penalty_note,
     with_sources,
@@ -41,7 +43,7 @@ def plot_trace(trace: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes
         ax.errorbar(count[-1], float(trace["trace"]), yerr=float(trace["trace_sem"]), color=COLORS[0], capsize=4,
                     label="standard error (probes and examples)")  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False, fontsize="small")
+    legend_below(ax, ncols=2 if room(ax) > 70 else 1)
     config = trace.attrs.get("config", {})
     note_above(
         ax,

@@ -192,8 +192,8 @@ def test_every_other_group_is_drawn(tmp_path):
     both = trace.assign(trace_sem=1.0, trace_sem_probes=0.6, trace_sem_examples=0.8)
     notes = {name: draw.draw({"trace": t})["trace"].axes[0].texts[-1].get_text() for name, t in
              (("old", trace), ("new", both))}  # fmt: skip
-    assert notes["old"].startswith("4 +- 0.6 over probes; ")
-    assert notes["new"].startswith("4 +- 1 (0.6 over probes, 0.8 over examples); ")
+    assert notes["old"].startswith("4 ± 0.6 over probes; ")
+    assert notes["new"].startswith("4 ± 1 (0.6 over probes, 0.8 over examples); ")
     series = xr.concat([spectrum(one) for one in e], "checkpoint").assign_coords(checkpoint=["epoch 1", "epoch 20"])
     series.attrs["config"] = {"analysis": "series"}
     groups = {"spectrum_per_layer": parts, "top": top, "top_ggn": top, "trace": trace, "series": series}
@@ -204,6 +204,32 @@ def test_every_other_group_is_drawn(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     nothing = top.assign(eigenvalue=("rank", [np.nan] * 3))
     draw.draw({"top": nothing})["top"].savefig(tmp_path / "nothing.png")
+
+
+def test_both_ends_of_a_spectrum_are_told_apart_and_residuals_are_said():
+    top = xr.Dataset({"eigenvalue": ("rank", [90.0, 7, 3, -0.5, -3]), "residual": ("rank", [0.1, 0.2, 0.003, 0, 0.1]),
+                      "converged": ("rank", [True, True, True, False, True])},
+                     attrs={"config": {"analysis": "top", "which": "BE"}})  # fmt: skip
+    ax = draw.draw({"top": top})["top"].axes[0]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
+    assert drawn == {"largest": [90, 7, 3], "smallest": [-3], "smallest not converged": [-0.5]}
+    assert len({line.get_marker() for line in ax.lines if line.get_label() in ("largest", "smallest")}) == 2
+    assert any("residuals up to 0.2" in t.get_text() for t in ax.texts)
+    one = draw.draw({"top": top.assign_attrs(config={"analysis": "top", "which": "LM"})})["top"].axes[0]
+    assert [t.get_text() for t in one.get_legend().get_texts()] == ["not converged"]
+
+
+def test_no_legend_lies_on_data():
+    rng = np.random.default_rng(0)
+    series = xr.concat([spectrum(rng.normal(1, 3, (8, 5)))] * 3, "checkpoint").assign_coords(checkpoint=list("123"))
+    trace = xr.Dataset(
+        {"trace_estimate": ("probe", rng.normal(5, 1, 9)), "trace": 5.0, "trace_sem": 0.4, "products": 9}
+    )
+    groups = {"series": series.assign_attrs(config={"analysis": "series"}), "trace": trace}
+    for name, figure in draw.draw(groups).items():
+        figure.canvas.draw()
+        ax = next(ax for ax in figure.axes if ax.get_legend() is not None)
+        assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent()), name
 
 
 def test_statistics_with_eigenvalues_that_have_not_converged_are_marked():

@@ -358,6 +358,10 @@ def test_eigenvalues_that_have_not_converged_are_hatched():
     ("plane", "labels"),
     [
         ({"directions": "random"}, ("random direction 1", "random direction 2")),
+        (
+            {"directions": "eigenvectors", "eigenvalues": [81.25, -3.5]},
+            ("Hessian eigenvector 1: largest eigenvalue 81.2", "Hessian eigenvector 2: smallest eigenvalue -3.5"),
+        ),
         ({"directions": "eigenvectors"}, ("Hessian eigenvector 1", "Hessian eigenvector 2")),
         ({"directions": "pca"}, ("principal component 1", "principal component 2")),
         ({"directions": "checkpoints", "checkpoints": ["a", "b", "c"]}, ("towards b", "towards c")),
