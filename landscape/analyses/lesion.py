@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
-from annotated_types import Ge
 
 from landscape.analyses import paired
-from landscape.analyses.base import Analysis, Examples, Values
-from landscape.analyses.blockwise import Looked
+from landscape.analyses.base import Values
+from landscape.analyses.eigenvalues import Patterns
 from landscape.analyses.estimates import Estimate
 from landscape.store.units import Index
 
@@ -29,7 +27,7 @@ class Ready(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesion(Looked, Analysis):
+class Lesion(paired.Paired):
     """The change of accuracy and NLL when one block is removed, for each block in turn (Park & Kim 2022, fig. 10).
 
     Of a residual block what it adds is left out: of a stage's first block the shortcut is left. A block without a skip
@@ -40,8 +38,6 @@ class Lesion(Looked, Analysis):
 
     Parameters
     ----------
-    images
-        Of the test split, as they are; all where there are fewer.
     modules
         Names or patterns, such as layer1.*, of modules to replace by the identity; by default the network's blocks,
         where they are known.
@@ -50,16 +46,7 @@ class Lesion(Looked, Analysis):
     name: ClassVar[str] = "lesion"
     unit: ClassVar[str] = "block"
 
-    images: Annotated[int, Ge(1)] = 2000
-
-    @property
-    def examples(self) -> Examples:
-        """Of the test split, as they are."""
-        return Examples(split="test", transform="eval", exactly=self.images)
-
-    def context(self, objective: Objective) -> Mapping[str, Any]:
-        """The loss, without the penalty, which is no part of what is measured."""
-        return {"objective": objective.config(penalised=False)}
+    modules: Patterns | None = None
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(block), and each by example."""
@@ -99,10 +86,6 @@ class Lesion(Looked, Analysis):
             if result["done"].values[i]
             for estimate in paired.estimates(result, {"block": i}, f"without {name}")
         ]
-
-    def remarks(self, result: xr.Dataset) -> list[str]:
-        """How many images there are."""
-        return [f"of {paired.images(result)} images"]
 
     def _lesions(self, objective: Objective) -> Lesions:
         from landscape.features.intervene import Lesions

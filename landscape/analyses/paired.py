@@ -7,14 +7,17 @@ The group of an analysis of such has, over its units and `example` (the units of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge
 from numpy.typing import ArrayLike
 from scipy.stats import binom, norm
 
 from landscape.analyses import intervals
+from landscape.analyses.base import Analysis, Examples
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.intervals import Interval
 from landscape.objective.clusters import LEAST_UNITS
@@ -27,6 +30,32 @@ PER_UNIT = {"nll": "mean negative log-likelihood", "accuracy": "accuracy"}
 PER_EXAMPLE = {"loss_change": "change of the negative log-likelihood of the example",
                "hit_change": "change of whether the example is right"}  # fmt: skip
 CHANGES = {"nll_change": "change of the NLL", "accuracy_change": "change of the accuracy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(Analysis):
+    """The base of an analysis of the test split with and without an intervention.
+
+    Parameters
+    ----------
+    images
+        Of the test split, as they are; all where there are fewer.
+    """
+
+    images: Annotated[int, Ge(1)] = 2000
+
+    @property
+    def examples(self) -> Examples:
+        """As many as are asked for of the test split."""
+        return Examples(split="test", transform="eval", exactly=self.images)
+
+    def context(self, objective: Objective) -> Mapping[str, Any]:
+        """The loss, without the penalty, which is no part of what is measured."""
+        return {"objective": objective.config(penalised=False)}
+
+    def remarks(self, result: xr.Dataset) -> list[str]:
+        """How many images there are."""
+        return [f"of {images(result)} images"]
 
 
 def empty(dims: Sequence[str], shape: Sequence[int], objective: Objective) -> dict[str, Any]:

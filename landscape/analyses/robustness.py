@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ import xarray as xr
 from annotated_types import Ge, Gt, Lt
 
 from landscape.analyses import paired, thresholds
-from landscape.analyses.base import Analysis, Examples, Values
+from landscape.analyses.base import Values
 from landscape.analyses.estimates import Estimate
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index
@@ -38,7 +38,7 @@ class Ready(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Robustness(Analysis):
+class Robustness(paired.Paired):
     """The change of accuracy and NLL under noise of each spatial frequency, or under the common corruptions.
 
     On the test split, paired over its images. A frequency is radial, in units of pi radians a pixel.
@@ -62,8 +62,6 @@ class Robustness(Analysis):
         Those of the noise in octaves.
     fall
         Of the accuracy, by which the threshold of an octave is defined: 0.1 for ten points.
-    images
-        Of the test split; all where there are fewer.
     seed
         Of the noise, which is the same draw for each image in every ring, at every level, and for every network.
     """
@@ -76,7 +74,6 @@ class Robustness(Analysis):
     rms: Annotated[float, Gt(0), Lt(1)] = 0.05
     levels: tuple[Annotated[float, Gt(0), Lt(1)], ...] = LEVELS
     fall: Annotated[float, Gt(0), Lt(1)] = 0.1
-    images: Annotated[int, Ge(1)] = 2000
     seed: Annotated[int, Ge(0)] = 0
 
     def check(self) -> None:
@@ -92,15 +89,6 @@ class Robustness(Analysis):
         if self.perturbation != "rings":
             return self.perturbation
         return "" if self.definition == "equal-energy" else self.definition.replace("-", "_")
-
-    @property
-    def examples(self) -> Examples:
-        """Of the test split, as they are."""
-        return Examples(split="test", transform="eval", exactly=self.images)
-
-    def context(self, objective: Objective) -> Mapping[str, Any]:
-        """The loss, without the penalty, which is no part of what is measured."""
-        return {"objective": objective.config(penalised=False)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(frequency), (frequency, level) or (corruption, severity), and each by example."""
@@ -163,7 +151,7 @@ class Robustness(Analysis):
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What the energy of the noise really is."""
-        found = [f"of {paired.images(result)} images"]
+        found = super().remarks(result)
         if self.perturbation == "rings" and self.definition == "equal-energy" and result["done"].any():
             short = result["frequency"].values[result["rms"].values < 0.99 * self.rms]
             if len(short):
