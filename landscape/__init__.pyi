@@ -31,8 +31,12 @@ from .analyses.trajectory import training_trajectory as training_trajectory
 from .analyses.variance import Variance as Variance
 from .checkpoints.load import load_checkpoint as load_checkpoint
 from .checkpoints.read import save_checkpoint as save_checkpoint
+from .curvature.operators import Curvature as Curvature
 from .data.frozen import FrozenData as FrozenData
 from .data.frozen import load_data as load_data
+from .linalg.eigenpairs import eigenpairs as eigenpairs
+from .linalg.ritz import RitzPairs as RitzPairs
+from .linalg.search import Search as Search
 from .models import blocks as blocks
 from .models import create_model as create_model
 from .models import list_models as list_models
@@ -47,6 +51,9 @@ from .objective.tasks import Segmentation as Segmentation
 from .pictures.look import Look as Look
 from .planes.plane import Plane as Plane
 from .planes.random import random_plane as random_plane
+from .planes.spanned import eigenvector_plane as eigenvector_plane
+from .planes.spanned import pca_plane as pca_plane
+from .planes.spanned import plane_through as plane_through
 from .runtime.errors import UserError as UserError
 from .store.file import load as load
 from .store.file import save as save

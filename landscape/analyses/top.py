@@ -79,7 +79,7 @@ class Top(Eigenvalues, Analysis):
         least = (2 * search.k + 6) * H.n * H.zeros().element_size()
         if H.objective.device.type == "cpu":
             refuse_beyond_memory(least, f"a basis for {search.k} eigenvectors (`k`) of {H.n} parameters")
-        held = self.max_basis or max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size()))
+        held = self.max_basis or min(H.n, max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size())))
         start = start_vector(H.gradient(), self.seed, 0)
         pairs = eigenpairs(
             H, start, replace(search, max_basis=held), verify=self.verify, keeper=work.aside(config, unit)

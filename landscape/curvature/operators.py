@@ -28,18 +28,51 @@ from landscape.runtime.threads import stop_if_asked
 class Curvature:
     """H, G or H - G of the objective, on its whole frozen data or on one batch, over all or some parameters.
 
-    kind: "hessian": H = grad^2 L. "ggn": G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's
-        outputs, plus the penalty's Hessian (Schraudolph 2002). "residual": H - G, in which the penalty cancels.
-    x, y: one batch, over whose units the loss is averaged; without them, the whole frozen data.
-    examples: of the frozen data, the numbers (M,) of those to average over, in ascending order; None for all.
-    parameters: names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for
-        every trainable one.
-    chunk_size: examples differentiated at once, which bounds the memory and does not change the product beyond
-        rounding; None for one batch whole, and for the frozen data as they were batched. Where everything is one
-        chunk, its graph is built once and kept. Where a GPU's memory runs out, it is halved, down to 1.
+    Parameters
+    ----------
+    objective
+        The loss.
+    x, y
+        One batch, over whose units the loss is averaged; without them, the whole frozen data.
+    examples
+        Of the frozen data, the numbers (M,) of those to average over, in ascending order; None for all.
+    kind
+        hessian: H = grad^2 L. ggn: G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's outputs,
+        plus the penalty's Hessian (Schraudolph 2002). residual: H - G, in which the penalty cancels.
+    parameters
+        Names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for every
+        trainable one.
+    chunk_size
+        Examples differentiated at once, which bounds the memory and does not change the product beyond rounding; None
+        for one batch whole, and for the frozen data as they were batched. Where everything is one chunk, its graph is
+        built once and kept. Where a GPU's memory runs out, it is halved, down to 1.
 
-    `products` counts the vectors multiplied. Raises UserError for an unknown kind, a chunk_size below 1, where no
-    parameter is left, or for a network without second derivatives, or of one example whose graph the memory holds not.
+    Attributes
+    ----------
+    products
+        How many vectors were multiplied.
+
+    Raises
+    ------
+    UserError
+        For an unknown kind, a chunk_size below 1, where no parameter is left, or for a network without second
+        derivatives, or of one example whose graph the memory holds not.
+
+    Examples
+    --------
+    The Hessian of logistic regression on one example x = 2, right by p = 1/2, is p (1 - p) x^2 [[1, -1], [-1, 1]]:
+
+    >>> import torch
+    >>> import landscape as ls
+    >>> network = torch.nn.Linear(1, 2, bias=False)
+    >>> _ = torch.nn.init.zeros_(network.weight)
+    >>> H = ls.Curvature(ls.Objective(network, [(torch.tensor([[2.0]]), torch.tensor([0]))]))
+    >>> H @ torch.eye(2)
+    tensor([[ 1., -1.],
+            [-1.,  1.]])
+    >>> pairs = ls.eigenpairs(H, torch.tensor([1.0, 0.0]), ls.Search(k=1), vectors=True)
+    >>> pairs.values.round(4), pairs.vectors.abs().numpy().round(4)
+    (array([2.]), array([[0.7071, 0.7071]], dtype=float32))
     """
 
     def __init__(
@@ -91,6 +124,24 @@ class Curvature:
         out = self._summed(V, add)
         self.products += len(V)
         return with_penalty(self, V, out)
+
+    def __matmul__(self, V: Tensor) -> Tensor:
+        """H @ v of a vector (n,), or of the columns of V (n, b)."""
+        return self(V) if V.ndim == 1 else self(V.T).T
+
+    @property
+    def T(self) -> Curvature:
+        """The transpose: it is symmetric."""
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return self.n, self.n
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        return f"Curvature({self.form.title} of {self.n:,} parameters, {self.objective!r})"
 
     def rows(self, X: Tensor, members: Sequence[int] = (0,)) -> Tensor:
         """The products with X (1, b, n): of a group of operators in lockstep it is the only one."""

@@ -46,19 +46,30 @@ def eigenpairs(
     after `max_products` products: then what has not converged is marked.
     The error of a converged value is of the order of residual^2 / gap, far below its residual.
 
-    A: one operator.
-    start: (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make
-        a warm start. One vector finds one copy of a multiple eigenvalue unless the Krylov space is exhausted, a block
-        of b vectors b copies.
-    search: what is wanted. Beyond max_basis vectors the basis is cut down to the best Ritz vectors (thick restart).
+    Parameters
+    ----------
+    A
+        One operator, such as `landscape.Curvature`.
+    start
+        (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make a warm
+        start. One vector finds one copy of a multiple eigenvalue unless the Krylov space is exhausted, a block of b
+        vectors b copies.
+    search
+        What is wanted. Beyond max_basis vectors the basis is cut down to the best Ritz vectors (thick restart).
         second_look: once all is found, search again from a random start orthogonal to it: a start that by chance holds
         next to nothing of a wanted eigenvector misses it unseen.
-    verify: spend k more products on the true residuals ||A u - value u||.
-    keeper: keeps the state of the search, and may have that of an earlier one, which is then continued to the same
-        numbers; and may ask it to stop, which ends it with the pairs so far, not `finished`.
+    vectors
+        Whether the pairs come with their vectors.
+    verify
+        Spend k more products on the true residuals ||A u - value u||.
+    keeper
+        Keeps the state of the search, and may have that of an earlier one, which is then continued to the same numbers;
+        and may ask it to stop, which ends it with the pairs so far, not `finished`.
 
-    Raises UserError for a k outside 1..n, a max_basis below k + b + 1, or an operator that turns out not to be
-    symmetric.
+    Raises
+    ------
+    UserError
+        For a k outside 1..n, a max_basis below k + b + 1, or an operator that turns out not to be symmetric.
     """
     block = start[None] if start.ndim == 1 else start
     stages = Stages(keeper)

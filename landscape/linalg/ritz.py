@@ -22,15 +22,29 @@ SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; at 1,
 class RitzPairs:
     """k Ritz pairs, in the order of `which`: by magnitude for LM, descending for LA and BE, ascending for SA.
 
-    residuals[i] is ||A u_i - values[i] u_i||: a true eigenvalue lies within it of values[i]. It comes from the
-    Lanczos relation, or where `verified` from a product with u_i itself, and is never less than the operator's own
-    rounding. That is `rounding`, by which a product may be wrong (ROUNDING * eps * ||A||, or where it is more, what
-    products that should agree were seen to differ by), and OF_VALUE * eps * |values[i]|.
-    converged[i]: the residual is at most tol * |values[i]|, or value and residual are 0 to rounding. Pairs that the
-    search did not reach are NaN.
-    `vectors` (k, n) has the u_i as rows. `complete`: no other Ritz pair could still turn into a wanted one by
-    its residual. `products` counts every vector that the operator was applied to. `finished`: the search came to its
-    end; otherwise it was asked to stop, and these are the pairs so far.
+    Parameters
+    ----------
+    values
+        (k,); NaN where the search did not reach so far.
+    residuals
+        (k,), ||A u_i - values[i] u_i||: a true eigenvalue lies within it of values[i]. It comes from the Lanczos
+        relation, or where `verified` from a product with u_i itself, and is never less than the operator's own
+        rounding: that is `rounding`, and OF_VALUE * eps * |values[i]|.
+    converged
+        (k,), whether the residual is at most tol * |values[i]|, or value and residual are 0 to rounding.
+    complete
+        Whether no other Ritz pair could still turn into a wanted one by its residual.
+    vectors
+        (k, n), the u_i as rows; None where they were not asked for.
+    products
+        To how many vectors the operator was applied.
+    verified
+        Whether residuals come from products with the u_i.
+    rounding
+        By which a product may be wrong: ROUNDING * eps * ||A||, or where it is more, what products that should agree
+        were seen to differ by.
+    finished
+        Whether the search came to its end; otherwise it was asked to stop, and these are the pairs so far.
     """
 
     values: np.ndarray

@@ -43,13 +43,29 @@ def eigenvector_plane(
 ) -> Plane:
     """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
 
-    search: of k = 1 or 2: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest
-        magnitudes. Eigenvalues, residuals and convergence go into the config.
-    stored: a plane as a file has it, taken as it is where it is that of the very same call.
-    work: keeps the state of the search beside a results file.
+    Parameters
+    ----------
+    objective
+        The loss.
+    search
+        Of k = 1 or 2: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest magnitudes.
+        Eigenvalues, residuals and convergence go into the config.
+    parameters
+        Names or patterns of those that move; None for all.
+    chunk_size
+        Examples differentiated at once, as `landscape.Curvature` has it.
+    seed
+        Of the random start.
+    stored
+        A plane as a file has it, taken as it is where it is that of the very same call.
+    work
+        Keeps the state of the search beside a results file.
 
-    Raises UserError for fewer parameters than directions, a Hessian that is not finite, or where the budget of `work`
-    is spent within the search.
+    Raises
+    ------
+    UserError
+        For fewer parameters than directions, a Hessian that is not finite, or where the budget of `work` is spent
+        within the search.
     """
     asked = {
         "directions": "eigenvectors",
@@ -90,8 +106,19 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
     distances as they are (Garipov et al. 2018, fig. 1). BatchNorm statistics move along, so that at its coordinates
     each network is whole; a variance that turns negative outside of them makes the loss NaN.
 
-    others: one or two state dicts, by label. Raises UserError for another number, networks of other shapes, or ones
-    that do not span a plane.
+    Parameters
+    ----------
+    model
+        The network.
+    others
+        One or two state dicts, by label.
+    label
+        Of `model`.
+
+    Raises
+    ------
+    UserError
+        For another number, networks of other shapes, or ones that do not span a plane.
     """
     if len(others) not in (1, 2):
         raise UserError(f"{len(others)} other checkpoints given; a line needs 1, a plane 2, and more make a trajectory")
@@ -136,11 +163,22 @@ def pca_plane(
 ) -> Plane:
     """The principal components of a training trajectory, through `model`, which is usually its end (Li et al., sec. 7).
 
-    trajectory: state dicts in order, by label; a mapping that reads them when asked keeps one in memory at a time.
-        Directions have unit length and come from the centred trajectory, as do the shares of variance they explain.
-    ignore_biases: leave parameters of fewer than two dimensions where they are, as in the code of Li et al.
+    Parameters
+    ----------
+    model
+        The network, where the plane has its origin.
+    trajectory
+        State dicts in order, by label; a mapping that reads them when asked keeps one in memory at a time. Directions
+        have unit length and come from the centred trajectory, as do the shares of variance they explain.
+    dims
+        How many directions.
+    ignore_biases
+        Leave parameters of fewer than two dimensions where they are, as in the code of Li et al.
 
-    Raises UserError for too few checkpoints, networks of other shapes, or a trajectory that does not move.
+    Raises
+    ------
+    UserError
+        For too few checkpoints, networks of other shapes, or a trajectory that does not move.
     """
     if len(trajectory) < dims + 1:
         raise UserError(f"{len(trajectory)} checkpoints span no {dims} components; a trajectory needs {dims + 1}")
