@@ -20,6 +20,7 @@ from landscape import store
 from landscape.catalogue import CATALOGUE
 from landscape.cli.options import explained
 from landscape.runtime.errors import UserError
+from landscape.study.reading import contents
 
 # Small, so that each runs in seconds; an analysis that is not named runs as it is by default.
 QUICK = {
@@ -84,6 +85,26 @@ def test_killed_and_started_again_it_gives_the_same(whole, tmp_path):
         assert begun(again)
     cli(*command(name, checkpoint, again)).check_returncode()
     same_numbers(out, again, name)
+
+
+def test_its_results_are_taken_from_strangers_as_they_are_or_named(whole, tmp_path):
+    """Each variable left out, and each made text, with digests that hold: no more than the group itself is lost."""
+    name, _, out = whole
+    assert not contents(out).bad
+    groups, path = store.load(out), tmp_path / "wrong.h5"
+    group = group_of(out, name)
+    good = groups[group]
+    for variable in map(str, good.variables):
+        as_text = good[variable].variable.astype(str).astype(object)
+        for wrong in (good.drop_vars(variable), good.drop_vars(variable).assign({variable: as_text})):
+            store.save(path, **{**groups, group: wrong})
+            found = contents(path)
+            assert set(found.groups) | {group} == set(groups)
+            if variable == "done" and variable in wrong:
+                assert "done of the type" in found.bad[group]
+            assert group in found.groups or found.bad[group]
+            assert invoke("show", path).returncode == 0
+            path.unlink()
 
 
 def begun(path: Path) -> bool:
