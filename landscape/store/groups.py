@@ -54,18 +54,26 @@ def software() -> dict[str, str]:
 
 def digests(group: xr.Dataset) -> dict[str, str]:
     """Of each variable (dims, type and values) and, as "@name", of each attribute: what changes in any shows."""
-    found = {f"@{name}": _as_text(value).encode() for name, value in group.attrs.items()}
+    found = {f"@{name}": _digest(_as_text(value)) for name, value in group.attrs.items()}
     for name, variable in group.variables.items():
         values = variable.values
         if values.dtype.kind in "OUT":
-            content = json.dumps(["text", values.shape, [str(v) for v in values.ravel()]]).encode()
+            texts = json.dumps([str(v) for v in values.ravel()])
+            found[str(name)] = _digest(json.dumps([variable.dims, "text", values.shape]), texts)
         else:
-            if values.dtype.kind in "fc":
+            if values.dtype.kind in "fc" and np.isnan(values).any():
                 values = np.where(np.isnan(values), values.dtype.type(np.nan), values)  # of which there are many
-            values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
-            content = json.dumps([values.dtype.str, values.shape]).encode() + values.tobytes()
-        found[str(name)] = json.dumps(variable.dims).encode() + content
-    return {name: blake2b(content, digest_size=16).hexdigest() for name, content in sorted(found.items())}
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+            about = json.dumps([variable.dims, values.dtype.str, variable.shape])
+            found[str(name)] = _digest(about, values.reshape(-1).view(np.uint8))
+    return dict(sorted(found.items()))
+
+
+def _digest(*parts: str | np.ndarray) -> str:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part.data)
+    return digest.hexdigest()
 
 
 def _as_text(value: Any) -> str:
@@ -73,7 +81,7 @@ def _as_text(value: Any) -> str:
     return json.dumps(value if isinstance(value, (dict, list, str)) else np.ravel(value).tolist(), sort_keys=True)
 
 
-def image(groups: Mapping[str, xr.Dataset], old: Path | None = None) -> bytes:
+def image(groups: Mapping[str, xr.Dataset], old: Path | None = None) -> memoryview:
     """The bytes of a file of these groups, and of what `old` has beside them.
 
     The same contents make the same bytes, whether just computed or read back. They are made in memory: on a full disk
@@ -88,7 +96,7 @@ def image(groups: Mapping[str, xr.Dataset], old: Path | None = None) -> bytes:
     if old is not None:
         with h5py.File(old, "r") as there, h5py.File(buffer, "a") as new:
             _keep_others(there, new, groups)
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
 def _canonical(dataset: xr.Dataset) -> xr.Dataset:
