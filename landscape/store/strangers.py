@@ -113,6 +113,14 @@ def unpacked(item: h5py.Group | h5py.Dataset) -> int:
     return total
 
 
+def _numbers(texts: np.ndarray) -> bool:
+    """Whether all of these are numbers written out."""
+    try:
+        return texts.size > 0 and np.asarray(texts, float).size > 0
+    except ValueError:
+        return False
+
+
 def refuse_mislabelled(group: xr.Dataset) -> None:
     """Raises UserError, "it has ...", where a group is not as any analysis labels one, whatever is in it.
 
@@ -127,6 +135,8 @@ def refuse_mislabelled(group: xr.Dataset) -> None:
             raise UserError(f"it has {name} of neither numbers nor text")
         if kind not in "fiubcOUT":
             raise UserError(f"it has {name} of the type {variable.dtype}")
+        if kind in "OUT" and variable.dims != (name,) and _numbers(variable.values):
+            raise UserError(f"it has the numbers of {name} as text")
         if name == "done" and kind != "b":
             raise UserError(f"it has done of the type {variable.dtype}, not true or false")
         if variable.dims == (name,) and kind in "fiuOUT":
