@@ -47,7 +47,7 @@ def test_messages_of_the_library_name_no_options():
     found = [
         f"{path.relative_to(ROOT)}:{text.lineno}: {text.value}"
         for path in (ROOT / "landscape").rglob("*.py")
-        if path.parent.name != "cli"
+        if path.parent.name != "cli" and path.name != "again.py"  # which writes command lines
         for text in strings(ast.parse(path.read_text()))
         if re.search(r"(?<![\w-])--[a-z]", text.value)
     ]

@@ -88,7 +88,7 @@ class Similarity(Looked, Analysis):
         (count,) = sizes if len(sizes) == 1 else (0,)
         labels = [_labels(one) for one in objective.values()]
         if not count or any(not np.array_equal(one, labels[0]) for one in labels):
-            raise UserError("the networks see different images; give them the same data, and the same --images")
+            raise UserError("the networks see different images; give them the same data, and the same `images`")
         if count < LEAST_IMAGES:
             raise UserError(f"{count} images are too few for an unbiased similarity; it needs {LEAST_IMAGES}")
         captures = self._captures(objective)

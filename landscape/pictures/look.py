@@ -83,9 +83,9 @@ def format_of(path: Path, look: Look = LOOK) -> Literal["png", "pdf", "svg"]:
     for known in FORMATS:
         if path.suffix == f".{known}":
             if look.format not in (known, LOOK.format):
-                raise UserError(f"--out {path} is no {look.format}; leave out --format, or name a .{look.format}")
+                raise UserError(f"{path} is no {look.format}; leave out `format`, or name a .{look.format}")
             return known
-    raise UserError(f"--out {path}: a picture is a .png, .pdf or .svg; or give a folder, without an ending")
+    raise UserError(f"{path}: a picture is a .png, .pdf or .svg; or give a folder, without an ending")
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
             held = _contents(waiting).groups if waiting.exists() else {}
             if path.exists():
                 if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
-                    raise UserError(f"{path} is read-only; make it writable, or choose another place with --out")
+                    raise UserError(f"{path} is read-only; make it writable, or choose another place")
                 try:
                     held = {**_contents(path, patience=_patience(path)).groups, **held}
                 except HeldOpen:

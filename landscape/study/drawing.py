@@ -155,7 +155,7 @@ def pictures_of(
                         "there is nothing to draw")  # fmt: skip
     if single and len(wanted) > 1:
         several = ", ".join(dict.fromkeys(name for _, name in wanted))
-        raise UserError(f"one file holds one picture, and there are {len(wanted)}: {several}; choose with --picture")
+        raise UserError(f"one file holds one picture, and there are {len(wanted)}: {several}; choose with `picture`")
     return wanted
 
 
