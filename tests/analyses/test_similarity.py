@@ -149,6 +149,17 @@ def test_two_networks_stand_side_by_side(resnet, vit, tmp_path):
         analysis.run({"r": objective(resnet), "v": objective(vit, seed=1)})
 
 
+def test_a_block_that_does_nothing_changes_nothing():
+    torch.manual_seed(0)
+    model = ls.create_model("vit_xs", 4, 16, 1, depth=1)
+    torch.nn.init.zeros_(model.blocks[0].attn.proj.weight)
+    torch.nn.init.zeros_(model.blocks[0].attn.proj.bias)
+    loss = objective(model)
+    cka = Similarity(batch_size=16).run({"a": loss, "b": loss})["cka"].sel(bound="estimate").values
+    np.testing.assert_allclose([cka[0, 1], cka[3, 4], *np.diagonal(cka, 3)], 1, rtol=1e-9)
+    assert cka[1, 2] < 1 - 1e-6
+
+
 def test_cut_short_it_is_that_of_the_images_seen(resnet):
     loss = objective(resnet)
     some = Similarity(batch_size=16).run({"r": loss}, work=Work(budget=0.0))
