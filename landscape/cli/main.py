@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import tomllib
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml
 
 from landscape import __version__
 from landscape.catalogue import CATALOGUE, summary
@@ -37,11 +40,15 @@ OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls thei
 STORING = ("quickstart", "analyze", "inspect", "train")  # and every analysis: what they have computed is kept
 
 
-def application(asked: str = "") -> App:
-    """The commands, none of which is imported before it is asked for: the others have the first line of their help."""
+def application(asked: str = "", configs: Sequence[str] = ()) -> App:
+    """The commands, none of which is imported before it is asked for: the others have the first line of their help.
+
+    configs: TOML files with a table a command, of its options by name; options given outright go before.
+    """
     app = App(
         name="landscape",
-        help="Loss landscapes and Hessian spectra of neural networks.",
+        help="Loss landscapes and Hessian spectra of neural networks. --config FILE.toml: options by name, of each"
+        " command in its own table, as [surface].",
         version=__version__,
         default_parameter=Parameter(negative=()),
         help_format="plaintext",
@@ -51,6 +58,8 @@ def application(asked: str = "") -> App:
     others = {name: (target, target) for name, target in {**BEFORE, **AFTER}.items()}
     for name, (target, documented) in {**analyses, **others}.items():
         app.command(target, name=name, help=None if name == asked else summary(documented))
+    app.config = tuple(Toml(file, must_exist=True) for file in configs)
+    app.register_install_completion_command(help="Complete commands and options in this shell from now on.")
     return app
 
 
@@ -64,7 +73,8 @@ def status(arguments: Sequence[str]) -> int:
     """Run a command; its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     asked = next(iter(arguments), "")
     try:
-        application(asked)(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        given, configs = _without_configs(list(arguments))
+        application(asked, configs)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt as e:
         return _stopped(getattr(e, "number", signal.SIGINT), asked)
     except (UserError, CycloptsError) as e:
@@ -85,6 +95,24 @@ def status(arguments: Sequence[str]) -> int:
         say(f"landscape: {place} fails: {type(e).__name__}: {' '.join(str(e).split())[:500]}", error=True)
         return 2
     return 0
+
+
+def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without each --config FILE.toml, and these files. Raises UserError for one that is no TOML."""
+    given, files = [], []
+    while arguments:
+        first = arguments.pop(0)
+        if first != "--config":
+            given.append(first)
+            continue
+        if not arguments:
+            raise UserError("--config needs a TOML file: a table a command, such as [surface], of options by name")
+        files.append(arguments.pop(0))
+        try:
+            tomllib.loads(Path(files[-1]).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise UserError(f"--config {files[-1]} cannot be read as TOML: {getattr(e, 'strerror', None) or e}") from e
+    return given, files
 
 
 def _in_users_code(e: BaseException) -> str | None:

@@ -93,13 +93,16 @@ def run(
     UserError
         Where the file has this group with other settings, or results of another checkpoint.
     """
+    from landscape.runtime.caller import undisturbed
+
     work = Work(budget=budget, progress=progress)
-    if out is None:
-        objective = analysis.prepare(subject, Held())
-        return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
-    refuse_another_checkpoint(out, subject.provenance)
-    prepared = analysis.prepare(subject, Held(held(out), Path(out), work))
-    return run_prepared(analysis, prepared, out, work, subject.label)
+    with deferred(), undisturbed():
+        if out is None:
+            objective = analysis.prepare(subject, Held())
+            return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
+        refuse_another_checkpoint(out, subject.provenance)
+        prepared = analysis.prepare(subject, Held(held(out), Path(out), work))
+        return run_prepared(analysis, prepared, out, work, subject.label)
 
 
 def run_several(
@@ -111,8 +114,11 @@ def run_several(
     progress: bool = False,
 ) -> Result:
     """The same of an analysis of several checkpoints at once, by label."""
-    prepared = analysis.prepare_several(subjects)
-    return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "")
+    from landscape.runtime.caller import undisturbed
+
+    with deferred(), undisturbed():
+        prepared = analysis.prepare_several(subjects)
+        return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "")
 
 
 def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str], work: Work, label: str) -> Result:
