@@ -66,7 +66,7 @@ def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet
         raise UserError("plot needs a results file")
     named, chosen = labelled(files), settled(Look, look)
     single = None
-    if out is not None and not out.is_dir() and out.suffix:
+    if out is not None and not out.is_dir() and out.suffix[1:].isalpha():  # a folder may be called study_0.1
         single = out
         chosen = replace(chosen, format=format_of(out, chosen))
     groups = {name: load(file) for name, file in named.items()}

@@ -97,12 +97,12 @@ def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *
     log_axis(ax, "x")
     ax.xaxis.set_inverted(True)
     if share:
-        ax.set(ylabel="NEP: share of negative eigenvalues (%)")
+        ax.set(ylabel="NEP (%)")
         ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # room for the markers of 0
     else:
-        ax.set(ylabel="APE: mean of the positive eigenvalues")
+        ax.set(ylabel="APE")
         log_axis(ax, "y")
-    ax.set_title(own_title(title, "Negative eigenvalues" if share else "Positive eigenvalues"))
+    ax.set_title(own_title(title, "Share of negative eigenvalues" if share else "Mean of the positive eigenvalues"))
     penalties = " or ".join(dict.fromkeys(filter(None, map(in_curvature, series.values()))))
     note_above(ax, "\n".join(filter(None, [penalties, _hollow_note(np.concatenate(unsure))])))
     return ax
@@ -155,6 +155,7 @@ def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -
     figure, axes = new_row(12.0, 4.2, columns=2)
     for statistic, ax in zip(("nep", "ape"), axes, strict=True):
         plot_statistic(series, statistic, ax)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    place = "outside right center" if figure.get_figwidth() > 8 else "outside lower center"
+    figure.legend(*axes[0].get_legend_handles_labels(), loc=place, frameon=False)
     caution_over(figure, caution(differences(series)))
     return {name: figure}

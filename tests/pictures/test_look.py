@@ -172,6 +172,8 @@ def test_pictures_go_into_axes_of_a_figure_of_ones_own():
 def test_one_file_holds_one_picture(files):
     refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf"), "3: spectrum, surface, surface_3d", "--picture")
     refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf", "--picture", "spectra"), "'spectra'", "spectrum")
+    assert invoke("plot", files / "a.h5", "--out", files / "study_0.1", "-q").returncode == 0
+    assert (files / "study_0.1").is_dir()
     refused(invoke("plot", files / "missing.h5", "--out", files / "f.txt"), "f.txt", ".png, .pdf or .svg")
     refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf", "--format", "svg"), "f.pdf is no svg")
     assert not list(files.glob("f.*"))
