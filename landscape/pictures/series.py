@@ -155,7 +155,7 @@ def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -
     figure, axes = new_row(12.0, 4.2, columns=2)
     for statistic, ax in zip(("nep", "ape"), axes, strict=True):
         plot_statistic(series, statistic, ax)
-    place = "outside right center" if figure.get_figwidth() > 8 else "outside lower center"
+    place: Any = "outside right center" if figure.get_figwidth() > 8 else "outside lower center"
     figure.legend(*axes[0].get_legend_handles_labels(), loc=place, frameon=False)
     caution_over(figure, caution(differences(series)))
     return {name: figure}
