@@ -80,16 +80,15 @@ class Dynamics(Looked, Analysis):
         }
 
     def empty(self, objective: Mapping[str, tuple[Objective, Any]]) -> xr.Dataset:
-        """(checkpoint), and (checkpoint, quantity, bound) with a quantity for each estimate, once there is one."""
+        """(checkpoint); quantities (checkpoint, quantity, bound) come with the first, since its estimates name them."""
         count = len(objective)
         numbers = {name: ("checkpoint", np.full(count, np.nan), {"long_name": text}) for name, text in LOSS.items()}
         return xr.Dataset(
             {
-                "quantities": (("checkpoint", "quantity", "bound"), np.full((count, 0, 3), np.nan)),
                 **numbers,
                 "done": ("checkpoint", np.zeros(count, bool), {"long_name": "computed"}),
             },
-            {"checkpoint": list(objective), "quantity": np.array([], dtype=object), "bound": list(BOUNDS)},
+            {"checkpoint": list(objective)},
         )
 
     def compute(self, ready: Mapping[str, tuple[Objective, Any]], unit: Index) -> Values:
@@ -101,6 +100,10 @@ class Dynamics(Looked, Analysis):
 
     def fill(self, objective: Mapping[str, tuple[Objective, Any]], result: xr.Dataset, work: Work) -> xr.Dataset:
         """One checkpoint after another; within one, units are shared out among processes."""
+        if "quantities" not in result:
+            nothing = ("checkpoint", "quantity", "bound"), np.full((len(objective), 0, 3), np.nan)
+            named = {"quantity": np.array([], dtype=object), "bound": list(BOUNDS)}
+            result = result.assign(quantities=nothing).assign_coords(named)
         for unit, label in enumerate(objective):
             at = {"checkpoint": label}
             if result["done"].sel(at):
