@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.runtime.errors import UserError, a_few
-from landscape.store.strangers import refuse_references
+from landscape.store.strangers import UNPACKED, refuse_references, unpacked
 
 STUDY_COLUMNS = (
     "x", "y", "l1", "l2", "nll", "cutoff_1", "cutoff_2", "accuracy", "accuracy_90", "uncertainty", "uncertainty_90",
@@ -185,9 +185,13 @@ def _read_h5(path: Path) -> Columns:
     try:
         with h5py.File(path, "r") as f:
             refuse_references(f, path)
+            if (size := unpacked(f)) > max(UNPACKED, 10 * path.stat().st_size):
+                raise UserError(f"{path} unpacks to {size:,} bytes, far more than it has; do not trust it")
             held = {name: np.asarray(f[name][:], float) for name in f if _is_numeric(f[name])}
             ours = "format" in f.attrs
-    except (OSError, RuntimeError, KeyError) as e:
+    except UserError:
+        raise
+    except Exception as e:  # h5py reads a damaged file until something gives way
         raise UserError(f"{path} is not a readable HDF5 file (truncated?)") from e
     if ours:
         raise UserError(f"{path} is a results file of this toolkit already")

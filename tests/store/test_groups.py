@@ -190,6 +190,14 @@ def test_what_unpacks_to_far_more_than_the_file_is_not_unpacked(path, bomb):
     assert any("unpacks to over 256 MB" in why or "1,048,576 texts" in why for why in found.bad.values())
 
 
+def test_a_surface_of_others_that_unpacks_to_far_more_is_not_imported(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        for name in ("xcoordinates", "train_loss"):
+            f.create_dataset(name, (1 << 28,), "f8", compression="gzip", chunks=(1 << 20,))
+    with pytest.raises(ls.UserError, match="far more than it has"):
+        ls.import_surface(tmp_path / "a.h5")
+
+
 def test_what_others_put_into_the_file_is_kept(path):
     """Of the root and of a group that is written anew: attributes, data sets without dims, groups with labels."""
     with h5py.File(path, "a") as f:
