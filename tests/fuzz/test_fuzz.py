@@ -99,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("place")
 
 
-@tried(40)
+@tried(24)
 @given(st.data())
 def test_results_files_are_shown_and_exported(whole, place, data):
     path = data.draw(changed_file(whole, place / "a.h5"))
@@ -182,7 +182,7 @@ def rows(text: str) -> list[list[str]]:
     return [line.split(",") for line in text.strip().split("\n")]
 
 
-@tried(60)
+@tried(40)
 @given(st.data())
 def test_tables_are_imported(place, data):
     grid = np.linspace(-1, 1, 4)
