@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from landscape.models.alternet import AttentionBlock
 from landscape.models.botnet import BoTNet
 from landscape.models.cifar_resnet import CifarResNet
-from landscape.models.parts import KINDS, Apply, Block, TokenPool, residual
+from landscape.models.parts import TYPES, Apply, Block, TokenPool, residual
 from landscape.models.resnet import PostBlock, PreBlock, Staged
 
-__all__ = ["KINDS", "Block", "blocks"]
+__all__ = ["TYPES", "Block", "blocks"]
 
 
 def blocks(model: nn.Module) -> list[Block]:
@@ -68,19 +68,19 @@ def _staged_block(name: str, stage: int, b: Any, attends: bool) -> Block:
     first: tuple[nn.Module, ...]
     rest: tuple[nn.Module, ...]
     if isinstance(b, PostBlock):
-        kind, attention = ("attention", b.conv2[0]) if attends else ("convolution", None)
-        return residual(name, kind, stage, b.conv1, b.conv2, b.conv3, b.sd, module=b, skip=b.shortcut, after=nn.ReLU(),
-                        attends=attention)  # fmt: skip
+        block_type, attention = ("attention", b.conv2[0]) if attends else ("convolution", None)
+        return residual(name, block_type, stage, b.conv1, b.conv2, b.conv3, b.sd, module=b, skip=b.shortcut,
+                        after=nn.ReLU(), attends=attention)  # fmt: skip
     if isinstance(b, PreBlock):
         first, rest = (b.bn, nn.ReLU()), (b.conv1, b.conv2, b.conv3, b.sd)
-        kind, attention = "convolution", None
+        block_type, attention = "convolution", None
     elif isinstance(b, AttentionBlock):
         first, rest = (b.norm1, nn.GELU()), (b.conv, b.norm2, b.attn, b.sd)
-        kind, attention = "attention", b.attn
+        block_type, attention = "attention", b.attn
     else:
         raise AttributeError(f"{name} is a {type(b).__name__}")
     skip = nn.Sequential(*first, b.shortcut) if len(b.shortcut) else None
-    return residual(name, kind, stage, *first, *rest, module=b, skip=skip, attends=attention)
+    return residual(name, block_type, stage, *first, *rest, module=b, skip=skip, attends=attention)
 
 
 def _cifar_resnet(model: CifarResNet) -> Iterator[Block]:

@@ -9,23 +9,35 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-KINDS = ("stem", "convolution", "attention", "mlp", "pool", "head")
+TYPES = ("stem", "convolution", "attention", "mlp", "pool", "head")
 
 
 @dataclass(frozen=True)
 class Block:
-    """name: of the network's submodule that does the block's work. kind: one of KINDS.
+    """A block of a network. Where it is residual, module(x) is after(skip(x) + branch(x)).
 
-    stage: 0 for the stem, then from 1; the head has one of its own. module: from the feature map before the block to
-    the one after it, shortcut included.
-
-    Where the block is residual, module(x) is after(skip(x) + branch(x)): branch, what the block adds; skip, what it is
-    added to, x itself unless the map changes; after, what is done to the sum, such as ReLU. None where it has no skip
-    connection. attends: of a block of attention, its self-attention with the projections, without norm and skip.
+    Parameters
+    ----------
+    name
+        Of the network's submodule that does the block's work.
+    type
+        One of TYPES.
+    stage
+        0 for the stem, then from 1; the head has one of its own.
+    module
+        From the feature map before the block to the one after it, shortcut included.
+    branch
+        What the block adds; None where it has no skip connection.
+    skip
+        What that is added to, x itself unless the map changes.
+    after
+        What is done to the sum, such as ReLU.
+    attends
+        Of a block of attention, its self-attention with the projections, without norm and skip.
     """
 
     name: str
-    kind: str
+    type: str
     stage: int
     module: nn.Module
     branch: nn.Module | None = None
@@ -46,7 +58,7 @@ class Residual(nn.Module):
 
 
 def residual(
-    name: str, kind: str, stage: int, *branch: nn.Module, module: nn.Module | None = None,
+    name: str, block_type: str, stage: int, *branch: nn.Module, module: nn.Module | None = None,
     skip: nn.Module | None = None, after: nn.Module | None = None, attends: nn.Module | None = None,
 ) -> Block:  # fmt: skip
     """The block after(skip(x) + branch(x)), the branch being modules one after another.
@@ -55,7 +67,7 @@ def residual(
     """
     whole = module if module is not None else Residual(*branch)
     skip, after = skip or nn.Identity(), after or nn.Identity()
-    return Block(name, kind, stage, whole, nn.Sequential(*branch), skip, after, attends)
+    return Block(name, block_type, stage, whole, nn.Sequential(*branch), skip, after, attends)
 
 
 class Apply(nn.Module):

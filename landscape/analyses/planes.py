@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from landscape.objective.parameters import Direction
     from landscape.planes.plane import Plane
 
-KINDS = ("random", "eigenvectors", "pca")
+DIRECTIONS = ("random", "eigenvectors", "pca")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Directions(Settings):
         """What a results file tells the plane by; "" for random directions and stored planes, which say themselves."""
         if self.towards:
             return "interpolation" if len(self.towards) == 1 else "checkpoints"
-        return self.directions if self.directions in KINDS[1:] else ""
+        return self.directions if self.directions in DIRECTIONS[1:] else ""
 
     def plane(self, subject: Subject, objective: Objective, held: Held) -> Plane:
         """The plane, of the subject's network; eigenvectors of `objective`, or where `held` has the very same, those.

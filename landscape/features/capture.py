@@ -112,7 +112,7 @@ class Capture:
         self._layout: Layout | None = None
         if not self._named:
             try:
-                self._blocks = [b for b in blocks(objective.model) if b.kind != "head"]
+                self._blocks = [b for b in blocks(objective.model) if b.type != "head"]
             except ValueError as e:
                 raise UserError(f"{e}; name the modules to look at, such as modules='layer*.*'") from e
             self._layout = layout_of(objective.model)
@@ -193,10 +193,10 @@ class Capture:
         before = features.before
         same = before is not None and before.positions.shape[2:] == (height, width)
         known = self._blocks[features.number] if self._blocks else None
-        name, kind, stage = (
-            (known.name, known.kind, known.stage) if known else (self._order[features.number], BY_NAME, 0)
+        name, block_type, stage = (
+            (known.name, known.type, known.stage) if known else (self._order[features.number], BY_NAME, 0)
         )
-        return Place(name, kind, stage, channels, height, width, same, features.branch is not None)
+        return Place(name, block_type, stage, channels, height, width, same, features.branch is not None)
 
 
 @contextmanager

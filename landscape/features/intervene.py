@@ -108,11 +108,11 @@ class Lesions:
         for number, block in enumerate(self._blocks):
             before, x = x, called(block.module, x)
             same = isinstance(before, Tensor) and isinstance(x, Tensor) and before.shape == x.shape
-            if block.kind in ("stem", "head") or (block.branch is None and not same):
+            if block.type in ("stem", "head") or (block.branch is None and not same):
                 continue
             at.append(number)
             removal: Literal["branch", "identity"] = "identity" if block.branch is None else "branch"
-            found.append(Removable(block.name, block.kind, block.stage, removal))
+            found.append(Removable(block.name, block.type, block.stage, removal))
         return at, found
 
     def _removable_modules(self, x: Nest) -> list[Removable]:

@@ -55,7 +55,7 @@ def test_features_are_those_of_the_network_and_leave_it_as_it_is(name):
             if features.before is not None:
                 assert features.before.positions.numel() + features.before.tokens.numel() == before.numel()
                 assert place.same_size == (features.before.positions.shape[2:] == positions.shape[2:])
-            if block.kind in ("attention", "mlp") and place.same_size and name not in ("botnet_50",):
+            if block.type in ("attention", "mlp") and place.same_size and name not in ("botnet_50",):
                 torch.testing.assert_close(features.before.positions + features.branch.positions, positions)
 
 

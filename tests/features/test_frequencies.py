@@ -120,7 +120,7 @@ def test_fused_attention_is_seen_as_the_plain_one_is(name):
         for m in model.modules():
             if hasattr(m, "fused_attn"):
                 m.fused_attn = fused
-        known = {i: b for i, b in enumerate(blocks(model)) if b.kind == "attention"}
+        known = {i: b for i, b in enumerate(blocks(model)) if b.type == "attention"}
         with torch.no_grad(), watched(known) as found:
             model(x)
         seen.append([found[i].take(2) for i in known])

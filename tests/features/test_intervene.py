@@ -50,7 +50,7 @@ def test_with_all_blocks_it_is_the_network_and_without_one_its_zeroed_branch(nam
                 residual = b.branch is not None
                 h = b.after(b.skip(h) + 0 * b.branch(h)) if residual and b.name == removed.name else b.module(h)
             torch.testing.assert_close(lesions.outputs(objective.x, without=i), h)
-            assert (removed.type, removed.stage) == (known[removed.name].kind, known[removed.name].stage)
+            assert (removed.type, removed.stage) == (known[removed.name].type, known[removed.name].stage)
     assert same(before, state_of(objective.model))
 
 

@@ -5,7 +5,7 @@ from helpers import small, unchanged
 from torch import nn
 
 import landscape as ls
-from landscape.models.blocks import KINDS
+from landscape.models.blocks import TYPES
 
 TIMM = {
     "resnet18": {},
@@ -63,16 +63,16 @@ def test_the_blocks_in_order_are_the_network(make):
             if block.branch is not None:
                 parts = block.after(block.skip(before) + block.branch(before))
                 torch.testing.assert_close(parts, x, msg=f"the branch and the skip of {block.name}")
-            assert (block.attends is not None) == (block.kind == "attention")
+            assert (block.attends is not None) == (block.type == "attention")
     torch.testing.assert_close(x, logits)
 
     names = [block.name for block in found]
     assert len(set(names)) == len(names)
     for name in names:
         model.get_submodule(name)
-    assert found[0].kind == "stem"
-    assert found[-1].kind == "head"
-    assert {block.kind for block in found[1:-1]} <= set(KINDS) - {"stem", "head"}
+    assert found[0].type == "stem"
+    assert found[-1].type == "head"
+    assert {block.type for block in found[1:-1]} <= set(TYPES) - {"stem", "head"}
     stages = [block.stage for block in found]
     assert stages == sorted(stages)
     assert set(stages) == set(range(max(stages) + 1))
@@ -81,7 +81,7 @@ def test_the_blocks_in_order_are_the_network(make):
 
 
 def kinds(model):
-    return "".join(block.kind[0] for block in ls.blocks(model))
+    return "".join(block.type[0] for block in ls.blocks(model))
 
 
 def test_kinds():

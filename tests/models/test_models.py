@@ -193,9 +193,9 @@ def test_build_up(attention):
     """Attention stage by stage, from the last: Park & Kim 2022, fig. 12."""
     with torch.device("meta"):
         model = ls.create_model("alternet_50", 100, attention=attention)
-    found = [sum(b.kind == "attention" and b.stage == s for b in ls.blocks(model)) for s in (1, 2, 3, 4)]
+    found = [sum(b.type == "attention" and b.stage == s for b in ls.blocks(model)) for s in (1, 2, 3, 4)]
     assert tuple(found) == attention
-    assert [b.kind for b in ls.blocks(model) if b.stage == 4][-1] == "attention"
+    assert [b.type for b in ls.blocks(model) if b.stage == 4][-1] == "attention"
 
 
 @pytest.mark.parametrize("image_size", [28, 33, 37, 56, 97])
