@@ -148,7 +148,7 @@ class Test(Analysis):
         there = {**{f.name: f.default for f in fields(self)}, **stored.attrs.get("config", {})}
         loss = {k: v for k, v in there.get("objective", {}).items() if k in config["objective"]}
         done = bool(stored.get("done", True)) and ("confidence" in stored or loss.get("loss") != "cross_entropy")
-        known = stored.assign(done=done)
+        known = stored.assign(done=((), done, {"long_name": "computed"}))
         return known.assign_attrs(config={**there, "objective": {**config["objective"], **loss}})
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:

@@ -102,7 +102,7 @@ def test_digests_survive_the_file(tmp_path_factory, numbers, dtype, texts):
     attrs = {"config": {"k": [1, None, 0.1]}, "seed": 3, "share": 0.1, "text": "[1", "array": np.arange(2), "one": [1]}
     group = xr.Dataset(
         {"numbers": ("n", np.array(numbers, dtype)), "texts": ("t", np.array(texts, object)), "whole": 3, "yes": True},
-        {"label": ("t", np.array([f"{i} {t}" for i, t in enumerate(texts)], object))},
+        {"label": ("t", np.array([f"{i}: {t}" for i, t in enumerate(texts)], object))},
         attrs,
     )
     path = tmp_path_factory.mktemp("digests") / "a.h5"
