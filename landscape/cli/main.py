@@ -18,7 +18,7 @@ from landscape.catalogue import CATALOGUE, summary
 from landscape.cli.options import option
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
-from landscape.runtime.interrupts import noted, take_over
+from landscape.runtime.interrupts import ignored, noted, take_over
 from landscape.runtime.visible import say
 
 BEFORE = {
@@ -66,7 +66,9 @@ def application(asked: str = "", configs: Sequence[str] = ()) -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """What the console script comes to."""
     take_over()
-    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+    ended = status(sys.argv[1:] if arguments is None else arguments)
+    ignored()  # all is stored and said: a signal while Python takes itself down changes nothing of that
+    sys.exit(ended)
 
 
 def status(arguments: Sequence[str]) -> int:
