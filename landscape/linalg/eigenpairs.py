@@ -1,4 +1,4 @@
-"""Lanczos: given products with symmetric operators, Ritz pairs with residuals.
+"""Lanczos: Ritz pairs, with their residuals, of symmetric operators that are given by their products.
 
 References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick-restart Lanczos (2000).
 """
@@ -41,30 +41,30 @@ def eigenpairs(
 ) -> RitzPairs:
     """k eigenpairs of a symmetric operator, by thick-restart Lanczos with full reorthogonalisation.
 
-    Stops when each of the k wanted residuals is at most tol * |value| (or no more than rounding) and the next Ritz pair
-    at each end has converged, or could not be a wanted one by twice its residual; when the whole space is spanned; or
-    after `max_products` products: then what has not converged is marked.
-    The error of a converged value is of the order of residual^2 / gap, far below its residual.
+    The search stops when each of the k wanted residuals is at most tol * |value| (or no more than rounding) and the
+    next Ritz pair at each end has converged, or could not become a wanted one even if it moved by twice its residual;
+    when the basis spans the whole space; or after `max_products` products, and then the pairs that have not converged
+    are marked. The error of a converged value is of the order of residual^2 / gap, far below its residual.
 
     Parameters
     ----------
     A
         One operator, such as `landscape.Curvature`.
     start
-        (n,) or (b, n), fixes type, device and, with it, every number that follows. Approximate eigenvectors make a warm
-        start. One vector finds one copy of a multiple eigenvalue unless the Krylov space is exhausted, a block of b
-        vectors b copies.
+        (n,) or (b, n). It fixes the dtype, the device and every number that follows. Approximate eigenvectors make a
+        warm start. Unless the Krylov space is exhausted, one vector finds one copy of a multiple eigenvalue, and a
+        block of b vectors finds b copies.
     search
         What is wanted. Beyond max_basis vectors the basis is cut down to the best Ritz vectors (thick restart).
-        second_look: once all is found, search again from a random start orthogonal to it: a start that by chance holds
-        next to nothing of a wanted eigenvector misses it unseen.
+        second_look: when all pairs are found, search again from a random start orthogonal to them. A start that by
+        chance holds next to nothing of a wanted eigenvector misses it without a sign.
     vectors
         Whether the pairs come with their vectors.
     verify
         Spend k more products on the true residuals ||A u - value u||.
     keeper
-        Keeps the state of the search, and may have that of an earlier one, which is then continued to the same numbers;
-        and may ask it to stop, which ends it with the pairs so far, not `finished`.
+        Keeps the state of the search. If it holds the state of an earlier search, that search continues to the same
+        numbers. If it asks the search to stop, the pairs found so far are returned, and they are not `finished`.
 
     Raises
     ------
@@ -83,9 +83,21 @@ def eigenpairs(
 
 
 def eigenpairs_in_lockstep(A: Operators, start: Tensor, search: Search, *, vectors: bool = False) -> list[RitzPairs]:
-    """`eigenpairs` of G operators of one size at once; those that have converged leave the group.
+    """The `eigenpairs` of G operators of one size at once; operators that have converged leave the group.
 
-    start: (G, b, n). Each operator's result is that of `eigenpairs` for it alone, to rounding.
+    Parameters
+    ----------
+    A
+        The operators.
+    start
+        (G, b, n), a block of start vectors for each operator.
+    search, vectors
+        As in `eigenpairs`.
+
+    Returns
+    -------
+    list of RitzPairs
+        For each operator what `eigenpairs` gives for it alone, to rounding.
     """
     if not search.second_look:
         return _found(Seeking(A, start, search, vectors=vectors))
@@ -111,27 +123,27 @@ def _stage(A: Operators, start: Tensor, search: Search, stages: Stages, *, vecto
 
 
 class Seeking:
-    """A search under way: a Krylov basis that grows by a product with each operator a step, and what it has shown.
+    """A search under way: a Krylov basis that grows by one product with each operator per step, and its results so far.
 
-    start: (G, b, n). Its `pairs` are whole once it has `ended`.
+    start: (G, b, n). `pairs` may be read once the search has `ended`.
     """
 
     def __init__(self, A: Operators, start: Tensor, search: Search, *, vectors: bool) -> None:
         self.G, b, n = start.shape
         k = search.k
         if k > n:
-            raise UserError(f"k={k} eigenvalues asked of an operator of size {n}; take 1 to {n}")
+            raise UserError(f"k={k} eigenvalues were asked of an operator of size {n}; take 1 to {n}")
         self.most = n if search.max_basis is None else search.max_basis
         if self.most < min(k + b + 1, n):
             raise UserError(
-                f"max_basis={search.max_basis} is too small for k={k} by blocks of {b}; take {k + b + 1} or more"
+                f"max_basis={search.max_basis} is too small for k={k} with blocks of {b}; take {k + b + 1} or more"
             )
         self.search, self.vectors = search, vectors
         self.lanczos = Lanczos(A, start, min(self.most, max(search.max_products, b)))
         self._found: dict[int, RitzPairs] = {}
         self._before_fresh: dict[int, np.ndarray] = {}
         self._checked = 0
-        self.sound = True  # whether `state` may be asked
+        self.sound = True  # whether `state` may be called
 
     @property
     def ended(self) -> bool:
@@ -140,17 +152,17 @@ class Seeking:
 
     @property
     def pairs(self) -> list[RitzPairs]:
-        """Those of each operator."""
+        """The pairs of each operator."""
         return [self._found[g] for g in range(self.G)]
 
     def step(self) -> None:
-        """One more product with each operator that is still in the group, and a look at what it shows."""
+        """Take one more product with each operator still in the group, and look at the Ritz values where due."""
         lanczos = self.lanczos
         lanczos.step()
         width = 0 if lanczos.X is None else lanczos.X.shape[1]
         last = lanczos.products + width > self.search.max_products or lanczos.exhausted
         full = lanczos.m + width > self.most
-        # A look at the Ritz values is cheap beside a product while there are few, and of no use while fewer than k + 1.
+        # Ritz values cost little beside a product while there are few, and are of no use while there are at most k.
         due = lanczos.m > self.search.k and lanczos.m - self._checked >= max(1, lanczos.m // 32)
         if not (due or last or full or not lanczos.finite.all()):
             return
@@ -162,7 +174,7 @@ class Seeking:
         self.sound = True
 
     def _looked_at(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Ritz values and vectors of those that continue; the others leave the group with their pairs."""
+        """Ritz values and vectors of the operators that continue; the others leave the group with their pairs."""
         lanczos = self.lanczos
         theta, S, residuals = lanczos.ritz()
         finished = []
@@ -183,15 +195,15 @@ class Seeking:
         return theta, S
 
     def _judged(self, place: int, t: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, bool, bool]:
-        """The wanted Ritz values; whether none can be missing among them; and whether their residuals are met."""
+        """The wanted Ritz values, whether none of them can be missing, and whether their residuals are small enough."""
         search, lanczos = self.search, self.lanczos
         member = lanczos.members[place]
         picked = wanted(t, search)
         rounding = ROUNDING * torch.finfo(lanczos.dtype).eps * np.abs(t).max()
         slack = np.maximum(search.tol * np.abs(t[picked]), rounding)
-        reached = bool((r[picked] <= slack).all())  # what is less than rounding is no longer known
+        reached = bool((r[picked] <= slack).all())  # a residual below rounding tells nothing
         complete = len(picked) == search.k and nothing_missed(t, r, picked, search)
-        if complete and lanczos.broken[place]:  # what the fresh direction holds is not known before a step with it
+        if complete and lanczos.broken[place]:  # only a step along the fresh direction shows what lies in it
             known = self._before_fresh.get(member)
             self._before_fresh[member] = t[picked]
             complete = known is not None and bool((np.abs(t[picked] - known) <= slack).all())
@@ -208,7 +220,7 @@ class Seeking:
 
     def _vectors(self, place: int, S: np.ndarray, picked: np.ndarray) -> Tensor:
         k = self.search.k
-        if self.G == 1:  # in place: k eigenvectors never need more than the basis did
+        if self.G == 1:  # in place: k eigenvectors never need more memory than the basis did
             self.lanczos.rotate(S[:, :, picked])
             return _filled(self.lanczos.Q[0], k)
         Q = self.lanczos.Q[place]
@@ -225,28 +237,28 @@ class Seeking:
         self._checked = self.lanczos.m
 
     def so_far(self) -> RitzPairs:
-        """The pairs of a single operator as they stand, those that it has not reached NaN."""
+        """The pairs of a single operator as they stand; NaN for those that it has not reached."""
         theta, _, residuals = self.lanczos.ritz()
         picked = wanted(theta[0], self.search)
         return self._recorded(0, theta[0], residuals[0], picked, complete=False)
 
     def state(self) -> dict[str, Tensor | np.ndarray]:
-        """Of a single operator: what `restore` continues from, to the same numbers; nothing where nothing is done."""
+        """What `restore` needs to continue to the same numbers, for a single operator; empty before the first step."""
         if not self.lanczos.m:
             return {}
         fresh = {"before_fresh": self._before_fresh[0]} if self._before_fresh else {}
         return {**self.lanczos.state(), "checked": np.array(self._checked), **fresh}
 
     def restore(self, state: State) -> None:
-        """Continue from the `state` of a search for the same. Raises ValueError for one of other shapes."""
+        """Continue from the `state` of the same search. Raises ValueError for a state of other shapes."""
         self.lanczos.restore(state)
         self._checked = int(state["checked"])
         self._before_fresh = {0: np.array(state["before_fresh"])} if "before_fresh" in state else {}
 
 
 def _looked_again(A: Operators, start: Tensor, pairs: RitzPairs, search: Search, stages: Stages) -> RitzPairs:
-    """The pairs, with those that they lacked: what is found beside them goes into the start of a new search, as rows
-    of their own.
+    """The pairs, completed by those that the first search missed: each vector found in the space orthogonal to them
+    becomes a further row of the start of a new search.
     """
     k, n, products = search.k, start.shape[-1], pairs.products
     while pairs.vectors is not None and pairs.complete and pairs.converged.all() and k < n:
@@ -269,7 +281,7 @@ def _looked_again(A: Operators, start: Tensor, pairs: RitzPairs, search: Search,
 
 
 def _verified(A: Operators, pairs: RitzPairs, tol: float, stages: Stages) -> RitzPairs:
-    """The pairs with the lengths of A u - value u for residuals, a product each."""
+    """The pairs with residuals ||A u - value u||, each from a product of its own."""
     assert pairs.vectors is not None
     k = len(pairs.values)
     for row in range(len(stages.lengths), k):

@@ -1,6 +1,6 @@
-"""A Krylov basis: orthonormal rows Q, and the projection T of an operator, known by its products alone, to rounding.
+"""A Krylov basis of an operator that is known only by its products: orthonormal rows Q and the projection T onto them.
 
-Nothing here knows what the operator is: the same class meets a 12 x 12 matrix in a test and a ViT in use.
+Nothing here knows what the operator is: tests use it with a 12 x 12 matrix, users with a ViT.
 References: Parlett, The Symmetric Eigenvalue Problem, ch. 13; Wu & Simon, Thick-restart Lanczos (2000).
 """
 
@@ -17,29 +17,36 @@ from landscape.linalg.operators import Operators
 State = Mapping[str, Tensor | np.ndarray]
 
 
-ROUNDING = 10  # in units of eps * ||A||: what a product may be wrong by
+ROUNDING = 10  # the error that a product may have, in units of eps * ||A||
 
 
 class Lanczos:
-    """A_g Q_g^T = Q_g^T T_g + X_g^T B_g^T for G symmetric operators in lockstep, grown by a block of b rows a step.
+    """A_g Q_g^T = Q_g^T T_g + X_g^T B_g^T for G symmetric operators in lockstep, grown by a block of b rows per step.
 
     The rows of Q (G, m, n) are orthonormal to rounding: each product is orthogonalised against all of them, and its
-    coefficients are the new columns of T (G, m, m), held in float64. X (G, b, n) are the next rows, B (G, m, b) what
+    coefficients are the new columns of T (G, m, m), held in float64. X (G, b, n) are the next rows, and B (G, m, b)
     couples them to Q, so that ||B^T s|| is the residual of a Ritz vector Q^T s. Since T comes from the coefficients
-    and not from a recurrence, Q may at any time be rotated to some of its Ritz vectors (`restart`) and grown on.
+    and not from a recurrence, Q may at any time be rotated to some of its Ritz vectors (`restart`) and grown further.
 
-    Where a Krylov space is exhausted before n (breakdown), it continues in a fresh random direction orthogonal to all
-    before, with a coupling of exactly 0: a new invariant subspace.
+    Where a Krylov space is exhausted before n rows (breakdown), the basis continues in a fresh random direction
+    orthogonal to all rows before, with a coupling of exactly 0: a new invariant subspace.
 
-    That the operators are symmetric is seen for free: a new product's coefficients against the rows of Q are known
-    before, as the products with those rows gave them (B). `asymmetry` (G,) is the largest |q_i^T A q_j - q_j^T A q_i|
-    so far, of the size of rounding where the operator is symmetric.
+    The symmetry of the operators is checked at no cost: the coefficients of a new product against earlier rows of Q
+    are already known from the products with those rows (B). `asymmetry` (G,) is the largest
+    |q_i^T A q_j - q_j^T A q_i| so far; it is of the size of rounding where the operator is symmetric.
 
-    A step waits for the device once, for all that it has to know of it; a further time for each pass of
-    orthogonalisation that it has to add, or row that it has to replace.
+    A step waits for the device once, to copy everything that it needs from there, and once more for each further pass
+    of orthogonalisation and for each row that has to be replaced.
 
-    start: (G, b, n), the rows of each operator linearly independent.
-    most: rows of Q ever held at once; the memory for them is taken whole where they are few, else as they are needed.
+    Parameters
+    ----------
+    A
+        The operators.
+    start
+        (G, b, n); the rows of each operator are linearly independent.
+    most
+        The most rows of Q that are held at once; by default n. Memory for them is taken at the beginning where they
+        are few, and otherwise as it is needed.
     """
 
     def __init__(self, A: Operators, start: Tensor, most: int | None = None) -> None:
@@ -54,7 +61,7 @@ class Lanczos:
         self.m = 0
         self.products = 0  # for each operator
         self._most = min(self.n if most is None else most, self.n)
-        # Growing holds the old rows beside the new ones, so a small bound must not be grown into.
+        # While memory grows, the old rows are held beside the new ones; so a small bound is allocated at once.
         self._Q = start.new_empty(G, self._most if self._most <= 64 else max(16, b), self.n)
         self._T = np.zeros((G, self._Q.shape[1], self._Q.shape[1]))
         self.B = np.zeros((G, 0, b))
@@ -78,13 +85,13 @@ class Lanczos:
 
     @property
     def exhausted(self) -> bool:
-        """The basis spans the whole space."""
+        """Whether the basis spans the whole space."""
         return self.m == self.n
 
     def step(self) -> None:
-        """One more product with each row of X. Not to be called once `exhausted`.
+        """Take one more product with each row of X. It must not be called once the basis is `exhausted`.
 
-        Where the product raises, or is interrupted, the basis stays as it was.
+        If the product raises or is interrupted, the basis stays as it was.
         """
         kept = ("m", "products", "_coupled", "X", "B", "broken", "finite", "asymmetry")
         before = {name: getattr(self, name) for name in kept}
@@ -105,7 +112,7 @@ class Lanczos:
         self.products += b
         W = self.A.rows(X, self.members)
         finite = torch.isfinite(torch.linalg.vector_norm(W, dim=(-2, -1), dtype=torch.float64))
-        W = torch.where(finite[:, None, None], W, 0)  # no finite spectrum there: the others continue undisturbed
+        W = torch.where(finite[:, None, None], W, 0)  # the other operators continue undisturbed
         W, C, kept = self._reduced(W, (self._coupled, 0))
         following, lengths = self._orthonormalised(W)
         seen, coefficients, share, R = _on_host(finite, C, kept, lengths)
@@ -127,7 +134,7 @@ class Lanczos:
         self.B[:, old:] = R
 
     def _enter(self, C: np.ndarray, old: int) -> None:
-        """The coefficients C (G, m, b) of the products with the rows of Q from `old` on become columns of T."""
+        """Store C (G, m, b), the coefficients of the products with the rows of Q from `old` on, as columns of T."""
         block = C[:, old:]
         for known, column in ((self.B, C[:, :old]), (block.transpose(0, 2, 1), block)):
             off = np.abs(known - column).max(axis=(-2, -1), initial=0.0)
@@ -149,10 +156,11 @@ class Lanczos:
         self._Q, self._T = Q, T
 
     def _reduced(self, W: Tensor, passes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """W (G, b, n) orthogonalised against the rows of Q, in each pass against those from the one named on; what it
-        had of them (G, m, b); and which share of each row's length (G, b) the last pass left.
+        """W (G, b, n) orthogonalised against the rows of Q; its coefficients along them (G, m, b); and 1 for each row
+        (G, b) of which the last pass left at least half the length, 0 for the others.
 
-        First against the rows that a product is coupled to, then against all, removes what rounding brought back.
+        Each number in `passes` is one pass, against the rows of Q from that one on. The first pass takes the rows that
+        a product is coupled to; a second one, against all rows, removes what rounding brought back.
         """
         C = W.new_zeros(len(W), self.m, W.shape[1], dtype=torch.float64)
         for first in passes:
@@ -169,7 +177,7 @@ class Lanczos:
     ) -> tuple[Tensor, Tensor]:
         """Orthonormal rows X (G, b', n), orthogonal to Q, and R (G, b, b') with W = R X; b' = min(b, n - m).
 
-        replaced: rows of X by (operator, row), which W has nothing of beyond rounding.
+        replaced: rows of X by (operator, row), along which W has no component beyond rounding.
         """
         G, b, n = W.shape
         width = min(b, n - self.m)
@@ -187,7 +195,7 @@ class Lanczos:
             norm = torch.linalg.vector_norm(w, dim=-1)
             R[:, i, i] = norm
             w = w / norm.clamp_min(tiny)[:, None]
-            if i:  # the rows beside it may have taken so much away that rounding shows
+            if i:  # the rows before may have taken away so much that rounding shows
                 for basis in (self.Q, have):
                     w = w - ((basis @ w[..., None]).mT @ basis)[:, 0]
                 w = w / torch.linalg.vector_norm(w, dim=-1, keepdim=True).clamp_min(tiny)
@@ -199,7 +207,7 @@ class Lanczos:
         return X, R
 
     def _normalised(self, W: Tensor, X: Tensor, R: np.ndarray, scale: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """X and R as `_orthonormalised` gave them for W, once rows of no more than rounding's length are replaced."""
+        """X and R of W as from `_orthonormalised`, with rows no longer than rounding replaced by fresh ones."""
         least = ROUNDING * torch.finfo(W.dtype).eps * scale
         replaced: dict[tuple[int, int], Tensor] = {}
         for i in range(X.shape[1]):
@@ -213,7 +221,7 @@ class Lanczos:
         return X, R
 
     def _fresh(self, g: int, beside: Tensor) -> Tensor:
-        # Its own seed for each size of the basis: the same draw, whoever else is in the group.
+        # Each size of the basis has its own seed, so that the draw does not depend on the others in the group.
         generator = torch.Generator().manual_seed(self.m + len(beside))
         while True:  # a draw may by chance lie in the space already spanned
             w = torch.randn(self.n, generator=generator, dtype=torch.float64).to(beside)
@@ -236,13 +244,13 @@ class Lanczos:
         """Q <- S^T Q in place, S (G, m, p) with orthonormal columns: the basis shrinks to p rows, without a copy."""
         p = S.shape[-1]
         St = torch.as_tensor(S.transpose(0, 2, 1)).to(self._Q)
-        for columns in range(0, self.n, 1 << 20):  # a part of the columns at a time bounds what is held beside Q
+        for columns in range(0, self.n, 1 << 20):  # in parts, which bounds the memory taken beside Q
             part = slice(columns, columns + (1 << 20))
             self._Q[:, :p, part] = St @ self._Q[:, : self.m, part]
         self.m = p
 
     def restart(self, theta: np.ndarray, S: np.ndarray) -> None:
-        """Go on from p Ritz pairs, theta (G, p) and S (G, m, p), and the same X: a thick restart (Wu & Simon)."""
+        """Continue from p Ritz pairs, theta (G, p) and S (G, m, p), and the same X: a thick restart (Wu & Simon)."""
         self.B = S.transpose(0, 2, 1) @ self.B
         self.rotate(S)
         self._T[:] = 0
@@ -250,16 +258,16 @@ class Lanczos:
         self._coupled = 0
 
     def state(self) -> dict[str, Tensor | np.ndarray]:
-        """What `restore` continues from, to the same numbers."""
+        """What `restore` needs to continue to the same numbers."""
         held = {"T": self.T, "B": self.B, "broken": self.broken, "finite": self.finite, "asymmetry": self.asymmetry}
-        rows = {f"Q {i}": self._Q[:, i] for i in range(self.m)}  # one by one: there may be no room for a copy of all
+        rows = {f"Q {i}": self._Q[:, i] for i in range(self.m)}  # row by row: a copy of all may not fit into memory
         numbers = np.array([self.m, self.products, self._coupled])
         return {"numbers": numbers, **rows, **({} if self.X is None else {"X": self.X}), **held}
 
     def restore(self, state: State) -> None:
-        """Continue from the `state` of another of the same operators, start and bound.
+        """Continue from the `state` of a basis of the same operators, start and bound.
 
-        Raises ValueError for one of other shapes.
+        Raises ValueError for a state of other shapes.
         """
         m, products, coupled = np.asarray(state["numbers"]).tolist()
         G, width = len(self.members), (0 if self.X is None else self.X.shape[1])
@@ -277,7 +285,7 @@ class Lanczos:
         self.X, self.B, self.broken, self.finite, self.asymmetry = X, B, broken, finite, asymmetry
 
     def keep(self, places: Sequence[int]) -> None:
-        """Only the operators at these places of the group continue."""
+        """Continue with the operators at these places of the group only."""
         for to, place in enumerate(places):
             if to != place:
                 self._Q[to] = self._Q[place]
@@ -296,7 +304,7 @@ def _of_shape(a: Tensor | np.ndarray, *shape: int) -> np.ndarray:
 
 
 def rows_held(most: int) -> int:
-    """The most rows that `Lanczos` holds memory for at once: those that it grows out of stand beside the new ones."""
+    """The most rows that `Lanczos` holds in memory at once: while it grows, old rows are held beside the new ones."""
     held = have = most if most <= 64 else 16
     while have < most:
         after = min(2 * have, most)
@@ -305,7 +313,7 @@ def rows_held(most: int) -> int:
 
 
 def _project(Q: Tensor, W: Tensor) -> Tensor:
-    """Q W^T, (G, m, b). Of one operator as a plain product of matrices: the batched one took 19 times as long."""
+    """Q W^T, (G, m, b). For one operator a plain matrix product: the batched one took 19 times as long."""
     return (Q[0] @ W[0].T)[None] if len(Q) == 1 else Q @ W.mT
 
 

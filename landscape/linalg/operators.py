@@ -1,4 +1,4 @@
-"""Symmetric operators as linear algebra sees them: products with rows, and nothing else."""
+"""Symmetric operators, of which linear algebra needs products with rows and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Operators(Protocol):
-    """G symmetric operators of one size n, multiplied in lockstep; most often G is 1."""
+    """G symmetric operators of one size n, multiplied in lockstep; G is mostly 1."""
 
     def rows(self, X: Tensor, members: Sequence[int]) -> Tensor:
         """The products (G', b, n) of the operators numbered `members` with b rows each, X (G', b, n)."""
@@ -19,7 +19,7 @@ class Operators(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """One operator, by a function from rows (b, n) to their products (b, n)."""
+    """One operator, given as a function from rows (b, n) to their products (b, n)."""
 
     product: Callable[[Tensor], Tensor]
 
@@ -30,7 +30,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Member:
-    """One operator of several."""
+    """One operator out of several."""
 
     all: Operators
     number: int
@@ -42,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Deflated:
-    """A on the space orthogonal to U, orthonormal rows (k, n) that A maps into their own span."""
+    """A restricted to the space orthogonal to U, orthonormal rows (k, n) that A maps into their own span."""
 
     A: Operators
     U: Tensor

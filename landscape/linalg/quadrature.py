@@ -15,14 +15,32 @@ from landscape.runtime.threads import stop_if_asked
 def quadrature(
     A: Operators, probe: Tensor, steps: int, keeper: Keeper | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Gauss quadrature of one operator's spectral measure of a probe: nodes (steps,), weights (steps,) that sum to 1.
+    """Gauss quadrature of the spectral measure that a probe has under one operator.
 
     sum_i w_i f(t_i) equals v^T f(A) v for v = probe / ||probe|| and every polynomial f of degree below 2 * steps
-    (Golub & Meurant, th. 6.4). Where the Krylov space of the probe is exhausted earlier, the remaining entries are
-    NaN nodes of weight 0. Raises UserError for an operator that turns out not to be symmetric.
+    (Golub & Meurant, th. 6.4).
 
-    keeper: keeps the basis, and may have one, from which it is continued to the same numbers; where it asks to stop
-        between two products, there is no quadrature yet: None.
+    Parameters
+    ----------
+    A
+        The operator.
+    probe
+        (n,), of any length but 0.
+    steps
+        Lanczos steps, and nodes.
+    keeper
+        Keeps the basis. If it holds one from an earlier call, that one continues to the same numbers.
+
+    Returns
+    -------
+    tuple of arrays or None
+        The nodes t (steps,) and the weights w (steps,), which sum to 1. If the Krylov space of the probe is exhausted
+        earlier, the remaining nodes are NaN, of weight 0. None if the keeper asked to stop between two products.
+
+    Raises
+    ------
+    UserError
+        For an operator that turns out not to be symmetric.
     """
     lanczos, enough = _begun(A, probe, keeper), min(steps, probe.numel())
     while lanczos.m < enough:
@@ -47,7 +65,7 @@ def quadrature(
 
 
 def unit_start(A: Operators, probe: Tensor) -> Tensor:
-    """The probe as the first product has it, (1, 1, n): to unit length, in the basis's own arithmetic."""
+    """The probe as the first product takes it, (1, 1, n): of unit length, in the arithmetic of the basis."""
     X = Lanczos(A, probe[None, None]).X
     assert X is not None
     return X

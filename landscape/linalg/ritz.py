@@ -12,10 +12,10 @@ from landscape.linalg.krylov import ROUNDING
 from landscape.linalg.search import Search
 from landscape.runtime.errors import UserError
 
-OF_VALUE = 300  # in units of eps: a network's forward pass rounds too, which scales eigenvalues. ResNet-20: up to 66
+OF_VALUE = 300  # relative error of an eigenvalue, in units of eps, from rounding in the forward pass: up to 66 measured
 
 
-SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; at 1, 3 of 90 spectra of a ViT missed one
+SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; with 1, 3 of 90 spectra of a ViT missed one
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,26 @@ class RitzPairs:
     Parameters
     ----------
     values
-        (k,); NaN where the search did not reach so far.
+        (k,); NaN where the search found none.
     residuals
-        (k,), ||A u_i - values[i] u_i||: a true eigenvalue lies within it of values[i]. It comes from the Lanczos
-        relation, or where `verified` from a product with u_i itself, and is never less than the operator's own
-        rounding: that is `rounding`, and OF_VALUE * eps * |values[i]|.
+        (k,), ||A u_i - values[i] u_i||: a true eigenvalue lies within this distance of values[i]. A residual comes from
+        the Lanczos relation or, if `verified`, from a product with u_i itself. It is never smaller than `rounding` or
+        OF_VALUE * eps * |values[i]|, which the arithmetic cannot resolve.
     converged
         (k,), whether the residual is at most tol * |values[i]|, or value and residual are 0 to rounding.
     complete
-        Whether no other Ritz pair could still turn into a wanted one by its residual.
+        Whether no other Ritz pair could still turn into a wanted one, as judged by its residual.
     vectors
         (k, n), the u_i as rows; None where they were not asked for.
     products
-        To how many vectors the operator was applied.
+        The number of vectors to which the operator was applied.
     verified
-        Whether residuals come from products with the u_i.
+        Whether the residuals come from products with the u_i.
     rounding
-        By which a product may be wrong: ROUNDING * eps * ||A||, or where it is more, what products that should agree
-        were seen to differ by.
+        The error that a product may have: ROUNDING * eps * ||A||, or the observed difference of products that should
+        agree, if that is larger.
     finished
-        Whether the search came to its end; otherwise it was asked to stop, and these are the pairs so far.
+        Whether the search came to its end. Otherwise it was asked to stop, and these are the pairs so far.
     """
 
     values: np.ndarray
@@ -75,19 +75,19 @@ def wanted(values: np.ndarray, search: Search) -> np.ndarray:
 
 
 def converged(values: np.ndarray, residuals: np.ndarray, tol: float, rounding: float) -> np.ndarray:
-    """Which residuals are at most tol * |value|, or no more than rounding where the value is none either."""
+    """Which residuals are at most tol * |value|, or at most rounding where the value is no larger than that either."""
     return residuals <= np.where(np.abs(values) <= rounding, rounding, tol * np.abs(values))
 
 
 def floored(residuals: np.ndarray, values: np.ndarray, rounding: float, dtype: torch.dtype) -> np.ndarray:
-    """The residuals, none below what the arithmetic resolves."""
+    """The residuals, raised to the least that the arithmetic resolves."""
     return np.maximum(residuals, np.maximum(rounding, OF_VALUE * torch.finfo(dtype).eps * np.abs(values)))
 
 
 def known_rounding(asymmetry: float, theta: np.ndarray, dtype: torch.dtype) -> float:
-    """What a product may be wrong by, of an operator with Ritz values theta.
+    """The error that a product may have, for an operator with Ritz values theta.
 
-    Raises UserError for one that is not symmetric: neither Ritz values nor residuals say anything of it.
+    Raises UserError for an operator that is not symmetric: its Ritz values and residuals mean nothing.
     """
     norm = float(np.abs(theta).max())
     refuse_asymmetric(asymmetry, norm, dtype)
@@ -95,20 +95,20 @@ def known_rounding(asymmetry: float, theta: np.ndarray, dtype: torch.dtype) -> f
 
 
 def refuse_asymmetric(asymmetry: float, norm: float, dtype: torch.dtype) -> None:
-    """Raises UserError where <u, A v> and <v, A u> of unit vectors differ by more than rounding makes of a norm."""
+    """Raise UserError if <u, A v> and <v, A u> of unit vectors differ by more than rounding at this norm explains."""
     if asymmetry > torch.finfo(dtype).eps ** 0.5 * norm:
         raise UserError(
             f"the operator is not symmetric: <u, A v> and <v, A u> differ by {asymmetry:.2g} where its largest "
-            f"eigenvalue is about {norm:.2g}; a Hessian is not where a second derivative is wrong, as torch's of "
-            "weight_norm is, where the loss draws random numbers, as dropout that is always on, or where weights in "
-            "float64 meet a part in float32: take that out"
+            f"eigenvalue is about {norm:.2g}; a Hessian is not symmetric if a second derivative is wrong, such as "
+            "torch's of weight_norm, if the loss draws random numbers, such as dropout that is always on, or if "
+            "weights in float64 meet a part in float32: remove that part"
         )
 
 
 def nothing_missed(theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray, search: Search) -> bool:
-    """Whether the next Ritz value at each wanted end has either converged too, and so is known to come after the ones
-    picked, or could not pass them even by SAFETY times its residual. As the basis grows, Ritz values interlace: what
-    is still to be found passes through the next one.
+    """Whether the next Ritz value at each wanted end has converged too, and so is known to come after those picked, or
+    could not pass them even if it moved by SAFETY times its residual. As the basis grows, Ritz values interlace: an
+    eigenvalue that is still to be found shows first in the next Ritz value.
     """
     rest = np.setdiff1d(np.arange(len(theta)), picked)
     if not len(rest):
@@ -133,7 +133,7 @@ def nothing_missed(theta: np.ndarray, residuals: np.ndarray, picked: np.ndarray,
 
 
 def missed(found: np.ndarray, beside: np.ndarray, search: Search) -> np.ndarray:
-    """Which of the values seen beside the wanted ones that were found come before one of these by more than `tol`."""
+    """Which of the values `beside`, from a second look, should have been among those `found`, by more than `tol`."""
     tol, split = search.tol, search.ends(len(found))[0]
     high, low = found[:split], found[split:]
     if search.which == "LM":
@@ -144,7 +144,7 @@ def missed(found: np.ndarray, beside: np.ndarray, search: Search) -> np.ndarray:
     if len(low):
         last = low.max()
         before |= beside < last - tol * abs(last)
-    if search.which == "BE":  # each was sought at its own end
+    if search.which == "BE":  # each was searched for at its own end
         ends = np.arange(len(beside)) < len(beside) - len(beside) // 2
         before &= np.where(ends, beside > high.min(), beside < (low.max() if len(low) else -np.inf))
     return before

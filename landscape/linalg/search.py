@@ -1,4 +1,4 @@
-"""What a search for eigenvalues looks for, and what it may spend."""
+"""What a search for eigenvalues looks for, and how much it may compute."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Which = Literal["LM", "LA", "SA", "BE"]
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Settings):
-    """Which eigenvalues of a symmetric operator are searched for by Lanczos, and how far.
+    """Which eigenvalues of a symmetric operator a Lanczos search looks for, and how far it goes.
 
     Parameters
     ----------
     k
-        Eigenvalues.
+        The number of eigenvalues.
     which
         LM largest magnitude, LA largest, SA smallest, BE from both ends, as in scipy.sparse.linalg.eigsh.
     tol
-        A pair has converged at a residual of tol * |eigenvalue|.
+        A pair has converged when its residual is at most tol * |eigenvalue|.
     max_products
-        Hessian products allowed for one search; what has not converged by then is marked.
+        The most Hessian products for one search; pairs that have not converged by then are marked.
     max_basis
-        Vectors of the network's size held at once; by default what memory allows.
+        The most vectors of the network's size held at once; by default as many as memory allows.
     second_look
-        Search again, for as many products at most, from a start orthogonal to what was found: `complete` rests on a
-        random start, which may hold next to nothing of a wanted eigenvector. 5 of 400 searches of a spectrum like a
-        ResNet-20's missed one, 0 of 1,920 of those in results/study; a second look found all five
-        (benchmarks/second_look.py).
+        Search again, with at most as many products, from a start orthogonal to what was found. `complete` relies on a
+        random start, which may hold next to nothing of a wanted eigenvector: 5 of 400 searches of a spectrum like that
+        of a ResNet-20 missed one, and a second look found all five (benchmarks/second_look.py); of the 1,920 searches
+        in results/study none did.
     """
 
     k: Annotated[int, Ge(1)] = 5
@@ -43,12 +43,12 @@ class Search(Settings):
     second_look: bool = False
 
     def within(self, n: int) -> Search:
-        """The search alone, without what a subclass adds, in an operator of size n: of n eigenvalues at most."""
+        """The search itself, without what a subclass adds, for an operator of size n: at most n eigenvalues."""
         same = {f.name: getattr(self, f.name) for f in fields(Search)}
         return Search(**{**same, "k": min(self.k, n)})
 
     def ends(self, m: int) -> tuple[int, int]:
-        """How many of those wanted among m are from the high end, and how many from the low one; none of LM."""
+        """How many of the wanted eigenvalues among m are from the high end, and from the low end; both 0 for LM."""
         k = min(self.k, m)
         high = {"LM": 0, "LA": k, "SA": 0, "BE": k - k // 2}[self.which]  # the odd one from the high end
         return high, 0 if self.which == "LM" else k - high

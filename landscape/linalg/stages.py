@@ -1,5 +1,5 @@
-"""Searches one after another that are one to the user, watched: their state is kept, continued, and they may be
-stopped between two products.
+"""Several searches in turn that are one to the user: their state is kept and continued, and they may be stopped between
+two products.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from landscape.runtime.threads import stop_if_asked
 
 
 class Keeper(Protocol):
-    """Who keeps the state of a search that may be interrupted, and says when it must stop."""
+    """Keeps the state of a search that may be interrupted, and says when the search must stop."""
 
     def kept(self) -> State | None:
-        """The state that an earlier, interrupted search of the very same left; None for none."""
+        """The state that an earlier, interrupted run of the very same search left, or None."""
         ...
 
     def unusable(self) -> None:
-        """What `kept` gave is not the state of such a search."""
+        """Take note that what `kept` returned is not the state of such a search."""
         ...
 
     def due(self) -> bool:
@@ -33,7 +33,7 @@ class Keeper(Protocol):
         ...
 
     def keep(self, state: State) -> None:
-        """Keep this state in place of the one before."""
+        """Keep this state in place of the previous one."""
         ...
 
     def stop(self) -> bool:
@@ -42,7 +42,7 @@ class Keeper(Protocol):
 
 
 class Steps(Protocol):
-    """One search of several, step by step; `landscape.linalg.eigenpairs.Seeking` is one."""
+    """One of the searches, step by step; `landscape.linalg.eigenpairs.Seeking` is one."""
 
     sound: bool
 
@@ -70,10 +70,10 @@ class Paused(Exception):
 
 
 class Stages:
-    """The searches that are finished, and the lengths of the remainders that were measured after them.
+    """The searches that are finished, and the residuals that were measured after them.
 
-    Of a search that is continued the finished ones are known, and the one under way goes on from its state: whoever
-    carries out the same searches in the same order gets the same numbers.
+    When an interrupted run is continued, the finished searches are known and the one under way continues from its
+    state: the same searches in the same order give the same numbers.
     """
 
     def __init__(self, keeper: Keeper | None = None) -> None:
@@ -92,11 +92,11 @@ class Stages:
 
     @property
     def products(self) -> int:
-        """Those of what is finished."""
+        """The number of products in what is finished."""
         return sum(pairs.products for pairs in self.finished) + len(self.lengths)
 
     def carried_out(self, search: Callable[[], Steps], k: int, like: Tensor) -> RitzPairs:
-        """The k pairs of the next search, by vectors like (b, n), begun, continued or already known."""
+        """The k pairs of the next search, with vectors like `like` (b, n): begun, continued or already known."""
         number, keeper = self._number, self.keeper
         self._number += 1
         if number < len(self.finished):
@@ -121,7 +121,7 @@ class Stages:
         return pairs
 
     def measured(self, length: float, pairs: RitzPairs) -> None:
-        """The length of one more remainder of `pairs`."""
+        """Add the length of one more residual vector of `pairs`."""
         self.lengths.append(length)
         if len(self.lengths) < len(pairs.values):
             self._between(dict, lambda: replace(pairs, products=pairs.products + len(self.lengths)))
@@ -137,7 +137,7 @@ class Stages:
             self._between(one.state, lambda: self._so_far(one))
 
     def _between(self, state: Callable[[], State], pairs: Callable[[], RitzPairs]) -> None:
-        """Two products: here the state is kept, and the search stops where it is asked to."""
+        """Between two products the state is kept, and the search stops if it is asked to."""
         try:
             stop_if_asked()
         except BaseException:
@@ -155,7 +155,7 @@ class Stages:
 
     def _so_far(self, one: Steps) -> RitzPairs:
         pairs = one.so_far()
-        whole = self.finished[::2]  # every other search looks for what the one before may have missed
+        whole = self.finished[::2]  # every other search is a second look
         return replace(whole[-1], products=self.products + pairs.products) if whole else pairs
 
     def _state(self, under_way: State) -> dict[str, Tensor | np.ndarray]:

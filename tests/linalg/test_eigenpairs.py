@@ -262,7 +262,7 @@ def test_the_basis_never_outgrows_its_bound():
 
 
 def test_max_basis_too_small():
-    with pytest.raises(UserError, match="max_basis=5 is too small for k=5 by blocks of 1; take 7"):
+    with pytest.raises(UserError, match="max_basis=5 is too small for k=5 with blocks of 1; take 7"):
         sought(lambda v: v, start(30), 5, max_basis=5)
 
 
