@@ -1,4 +1,4 @@
 """Products with the Hessian, the Gauss-Newton matrix and the rest, on mini-batches and on the whole data.
 
-What is made of the products, such as eigenpairs, is in `landscape.linalg`; what is studied, in `landscape.analyses`.
+What is computed from products, such as eigenpairs, is in `landscape.linalg`; the analyses are in `landscape.analyses`.
 """

@@ -12,11 +12,11 @@ from landscape.linalg.krylov import rows_held
 from landscape.objective.nests import Batch, stacked
 from landscape.objective.objective import Objective
 
-GRAPH_BYTES = 4 << 30  # what the graphs of the mini-batches computed side by side hold at most, unless asked otherwise
+GRAPH_BYTES = 4 << 30  # bound on the memory of the graphs of mini-batches computed side by side
 
 
 def worker_count(objective: Objective, minibatches: Sequence[Batch], kind: str) -> int:
-    """As many as torch has threads, while GRAPH_BYTES hold what one mini-batch's graph saves; 1 on a GPU."""
+    """How many mini-batches to compute side by side: a thread each, while their graphs fit GRAPH_BYTES; 1 on a GPU."""
     most = min(torch.get_num_threads(), len(minibatches))
     if objective.device.type != "cpu" or most == 1:
         return 1
@@ -34,8 +34,9 @@ def worker_count(objective: Objective, minibatches: Sequence[Batch], kind: str) 
 def group_size(
     objective: Objective, batch_size: int, k: int, rows: int, kind: str, parameters: str | Sequence[str] | None
 ) -> int:
-    """Mini-batches that fill half of a GPU's free memory, from what a product and a basis of `rows` take; 1 elsewhere,
-    and where the network cannot be vectorised: one at a time, the kept graph is faster.
+    """How many mini-batches fill half of a GPU's free memory, each with a product and a basis of `rows` vectors.
+
+    1 on other devices and for a network that cannot be vectorised: one at a time, a kept graph is faster.
     """
     if objective.device.type != "cuda":
         return 1
@@ -52,8 +53,10 @@ def group_size(
 
 
 def that_fit(memory: int, product: int, k: int, rows: int, v: torch.Tensor) -> int:
-    """How many mini-batches `memory` bytes hold, 1 to 64: each with the bytes of a product, and vectors like v, of a
-    Krylov basis of up to `rows`, grown from few, and of k eigenvectors and the four that a step works with.
+    """How many mini-batches fit into `memory` bytes, 1 to 64.
+
+    Each takes the bytes of a product and vectors like v: those of a Krylov basis that grows up to `rows`, k
+    eigenvectors, and four that a step works with.
     """
     vectors = rows_held(min(rows, v.numel())) + k + 4
     return int(max(1, min(64, memory // (product + vectors * v.numel() * v.element_size()))))

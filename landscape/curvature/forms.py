@@ -1,7 +1,7 @@
-"""The forms of curvature, a class each: the Hessian, its Gauss-Newton part, and the rest.
+"""The forms of curvature, one class each: the Hessian, the Gauss-Newton matrix, and their difference.
 
-A form knows its product by reverse over reverse, from a kept graph; and that of many mini-batches at once, which is
-forward over reverse under vmap.
+A form computes its product by reverse over reverse, from a graph that may be kept; and the products of many
+mini-batches at once, by forward over reverse under vmap.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ Named = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Local:
-    """One chunk, differentiated: its gradient, and its product with v; `keep` where another product will follow."""
+    """One chunk, differentiated: its gradient, and its product with v; `keep` if another product will follow."""
 
     gradient: Parts
     product: Callable[[Parts, bool], list[Tensor]]
 
 
 class Form(ABC):
-    """What is made of the second derivatives of the loss."""
+    """A symmetric matrix made of the second derivatives of the loss."""
 
     name: ClassVar[str]
-    penalised: ClassVar[bool] = True  # whether the penalty has a share in it
+    penalised: ClassVar[bool] = True  # whether the penalty contributes to it
 
     @property
     def title(self) -> str:
-        """In words."""
+        """The name of the form in words."""
         return KINDS[self.name]
 
     @abstractmethod
     def local(self, objective: Objective, parameters: Parts, x: Nest, y: Nest, scale: float) -> Local:
-        """Of scale * sum_i l_i over one chunk."""
+        """Differentiate scale * sum_i l_i over one chunk."""
 
     @abstractmethod
     def pushed(self, outputs: Callable[[Named], Nest], loss: Callable[[Nest], Tensor], theta: Named, v: Named) -> Named:
-        """The product with v of one mini-batch, in functions that vmap takes: theta -> outputs -> loss."""
+        """The product with v for one mini-batch, from functions that vmap can transform: theta -> outputs -> loss."""
 
 
 class Hessian(Form):
@@ -108,7 +108,7 @@ class GaussNewton(Form):
 
 
 class Residual(Form):
-    """H - G: sum over outputs of the loss's slope times the output's own curvature; the penalty cancels."""
+    """H - G: summed over outputs, the slope of the loss times the Hessian of the output; the penalty cancels."""
 
     name = "residual"
     penalised = False
@@ -139,7 +139,7 @@ def form_of(kind: str) -> Form:
 
 
 def _backward(outputs: Parts, inputs: Parts, v: Parts, *, keep: bool, create: bool = False) -> list[Tensor]:
-    # An output that does not depend on the inputs, or depends on them linearly, has no graph: its share is 0.
+    # An output that does not depend on the inputs, or only linearly, has no graph: it contributes 0.
     live = [(o, u) for o, u in zip(outputs, v, strict=True) if o.requires_grad]
     if not live:
         return [torch.zeros_like(p) for p in inputs]

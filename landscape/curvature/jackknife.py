@@ -1,4 +1,4 @@
-"""Gradient and curvature by folds of the examples: how far other examples would have changed them."""
+"""Gradient and curvature by folds of the examples, for the standard errors that come from the choice of examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDS = 10
 
 @dataclass(frozen=True)
 class Moments:
-    """v^T H v and ||H v||^2 of a vector v: over all examples, and (F,) over those without each fold."""
+    """v^T H v and ||H v||^2 for a vector v: over all examples and, (F,), over all but those of each fold."""
 
     first: float
     second: float
@@ -40,11 +40,11 @@ class Moments:
 
 
 class FoldedCurvature(Curvature):
-    """`Curvature` on the whole frozen data, each fold of the examples differentiated by itself.
+    """`Curvature` on the whole frozen data, with each fold of the examples differentiated separately.
 
-    Up to FOLDS folds of about equal size, none of which parts a cluster. A product costs what it costs anyway, since a
-    fold is a chunk or several; by folds it holds FOLDS vectors (n,) besides.
-    keep: keep the folds' graphs where all examples together fit into one chunk, as `Curvature` keeps the one.
+    There are up to FOLDS folds of about equal size, and no cluster is in two of them. A product by folds costs no more
+    time, since a fold is one chunk or several, but holds FOLDS further vectors (n,).
+    keep: keep the graphs of the folds if all examples together fit into one chunk, as `Curvature` keeps its one graph.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FoldedCurvature(Curvature):
         return self._folds.count
 
     def no_moments(self) -> Moments:
-        """Those of no vector: 0."""
+        """The moments to start a sum from: 0."""
         return Moments(0.0, 0.0, np.zeros(self.folds), np.zeros(self.folds))
 
     def with_moments(self, v: Tensor) -> tuple[Tensor, Moments]:
@@ -86,9 +86,9 @@ class FoldedCurvature(Curvature):
 
 
 def gradient_norm(objective: Objective) -> tuple[float, float]:
-    """||grad L|| where the private copy stands, the penalty's share included, and its standard error over examples.
+    """||grad L|| at the weights of the private copy, penalty included, and its standard error over examples.
 
-    The jackknife holds FOLDS gradients.
+    The jackknife holds FOLDS gradients in memory.
     """
     parameters = trainable(objective.model)
     tensors = list(parameters.values())
@@ -113,7 +113,7 @@ def gradient_norm(objective: Objective) -> tuple[float, float]:
 
 
 class _Folds:
-    """The examples as (x, y) chunks, fold after fold, gathered when they are asked for."""
+    """The examples as (x, y) chunks, fold after fold, each gathered when it is needed."""
 
     def __init__(self, objective: Objective, size: int) -> None:
         self.objective = objective
@@ -128,7 +128,7 @@ class _Folds:
         return map(self.objective.data.at, self._places)
 
     def without(self, rows: Tensor, whole: Tensor) -> Iterator[Tensor]:
-        """The mean over the units without each fold, from the folds' shares (F, n) of the mean over all (n,)."""
+        """The mean over all units but those of each fold, from the folds' parts (F, n) of the mean over all (n,)."""
         for row, units in zip(rows, self.units, strict=True):
             rest = self.objective.units - int(units)
             yield (whole - row) * (self.objective.units / rest if rest else torch.nan)

@@ -21,14 +21,21 @@ from landscape.runtime.threads import stop_if_asked
 
 
 class MiniBatchCurvatures:
-    """The curvature of G mini-batches of one size, each times a vector of its own, in one vectorised product.
+    """The curvature of G mini-batches of one size, each times its own vector, in one vectorised product.
 
-    Forward over reverse under vmap. On a GPU it replaces G products bound by the time to launch them; on a CPU the kept
-    graph of `Curvature` is faster. Where a network's code does not go through vmap (checkpointing, a GRU, writes into
-    fresh zeros), which the first product shows, `vectorised` turns False, a warning says so, and the mini-batches are
-    multiplied one at a time, without a kept graph.
+    The product is forward over reverse under vmap. On a GPU it replaces G products whose time goes into kernel
+    launches; on a CPU the kept graph of `Curvature` is faster. If the first product shows that vmap cannot transform
+    the network's code (checkpointing, a GRU, writes into fresh zeros), `vectorised` becomes False, a warning says so,
+    and the mini-batches are multiplied one at a time, without a kept graph.
 
-    x, y: (G, b, ...), or nests of such tensors, a mini-batch a row. kind, parameters: as in `Curvature`.
+    Parameters
+    ----------
+    objective
+        The loss.
+    x, y
+        (G, b, ...), or nests of such tensors, one row per mini-batch.
+    kind, parameters
+        As in `Curvature`.
     """
 
     def __init__(
@@ -51,14 +58,14 @@ class MiniBatchCurvatures:
         return torch.stack([self(X[:, i], members) for i in range(X.shape[1])], dim=1)
 
     def __call__(self, V: Tensor, members: Sequence[int]) -> Tensor:
-        """The products (G', n) of the mini-batches `members` with a vector each, V (G', n)."""
+        """The products (G', n) of the mini-batches `members` with one vector each, V (G', n)."""
         stop_if_asked()
         if self.vectorised:
             try:
                 return with_penalty(self, V, self._together(V, members))
             except torch.OutOfMemoryError:
                 raise
-            except Exception as e:  # whatever the network's own code does under vmap
+            except Exception as e:  # the network's own code may raise anything under vmap
                 self.vectorised = False
                 why = str(e).split("\n", 1)[0]
             warnings.warn(

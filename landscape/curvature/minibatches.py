@@ -27,10 +27,28 @@ def minibatch_eigenpairs(
     seed: int = 0,
     vectors: bool = False,
 ) -> list[RitzPairs]:
-    """The eigenpairs of each of some mini-batches: of one by the kept graph, of several of one shape in lockstep.
+    """The eigenpairs of each of some mini-batches: for one by the kept graph, for several of one shape in lockstep.
 
-    minibatches: by number; number and seed fix the start, so that any grouping gives the same but for rounding.
-    search: k is cut down to the number of parameters.
+    Parameters
+    ----------
+    objective
+        The loss.
+    minibatches
+        The batches, by number. Number and seed fix the start vector, so that any grouping gives the same result up to
+        rounding.
+    search
+        What to search for. Its k is lowered to the number of parameters where that is smaller.
+    kind, parameters
+        As in `landscape.Curvature`.
+    seed
+        The seed of the start vectors.
+    vectors
+        Whether the pairs come with their vectors.
+
+    Returns
+    -------
+    list of RitzPairs
+        The pairs of each mini-batch, in the order of `minibatches`.
     """
     objective = objective.in_this_thread()
     batch, *others = minibatches.values()
@@ -52,13 +70,15 @@ def minibatch_eigenpairs(
 
 
 def start_vector(gradient: torch.Tensor, seed: int, i: int) -> torch.Tensor:
-    """A random vector (n,) and, where there is one, the gradient, which leans towards the top eigenvectors, to equal
-    parts: on a ResNet-20 this saves 6 % of the products. The eigenvectors of the mini-batch before save none there, and
-    would make the numbers depend on what came before; these depend on (seed, i) only.
+    """A start (n,) of equal parts of a random vector and, unless it is 0, the gradient.
+
+    The gradient leans towards the top eigenvectors: on a ResNet-20 it saves 6 % of the products. The eigenvectors of
+    the previous mini-batch save none there, and results would depend on it; with this start they depend on (seed, i)
+    only.
     """
     noise = gaussian(gradient, seed, i)
     norm = torch.linalg.vector_norm(gradient)
     start = noise / torch.linalg.vector_norm(noise)
     leaning = start + gradient / norm
-    # Two unit vectors may cancel where there are few parameters; of one parameter they often do.
+    # With few parameters two unit vectors may cancel; with one parameter they often do.
     return leaning if torch.linalg.vector_norm(leaning) > 0.5 else start

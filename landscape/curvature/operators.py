@@ -1,8 +1,8 @@
 """Products with the curvature of the objective: its Hessian H, its generalised Gauss-Newton matrix G, and H - G.
 
-An operator multiplies rows, as `landscape.linalg.operators.Operators` has it; called, it maps a vector (n,) over the
-chosen parameters to a vector (n,), or rows (b, n) to rows. Products are by reverse over reverse, the graph kept where
-the data fit into one chunk. The penalty's share is added once, in closed form.
+An operator multiplies rows, as `landscape.linalg.operators.Operators` asks; called, it maps a vector (n,) over the
+chosen parameters to a vector (n,), or rows (b, n) to rows. Products are by reverse over reverse, and the graph is kept
+if the data fit into one chunk. The penalty's part is added once, in closed form.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ class Curvature:
     objective
         The loss.
     x, y
-        One batch, over whose units the loss is averaged; without them, the whole frozen data.
+        One batch, over whose units the loss is averaged; by default the whole frozen data.
     examples
-        Of the frozen data, the numbers (M,) of those to average over, in ascending order; None for all.
+        The numbers (M,), in ascending order, of the frozen examples to average over; None for all.
     kind
-        hessian: H = grad^2 L. ggn: G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i, J_i the Jacobian of the network's outputs,
+        hessian: H = grad^2 L. ggn: G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i with J_i the Jacobian of the outputs,
         plus the penalty's Hessian (Schraudolph 2002). residual: H - G, in which the penalty cancels.
     parameters
-        Names or patterns (`layer1.*`; a name stands for all below it) of those to differentiate by; None for every
-        trainable one.
+        Names or patterns (`layer1.*`; a name stands for all below it) of the parameters to differentiate by; None for
+        every trainable one.
     chunk_size
-        Examples differentiated at once, which bounds the memory and does not change the product beyond rounding; None
-        for one batch whole, and for the frozen data as they were batched. Where everything is one chunk, its graph is
-        built once and kept. Where a GPU's memory runs out, it is halved, down to 1.
+        The number of examples differentiated at once, which bounds the memory and changes the product by rounding only.
+        By default one batch is one chunk, and the frozen data are taken as they were batched. If everything is one
+        chunk, its graph is built once and kept. If a GPU's memory runs out, the chunks are halved, down to 1.
 
     Attributes
     ----------
     products
-        How many vectors were multiplied.
+        How many vectors have been multiplied.
 
     Raises
     ------
     UserError
-        For an unknown kind, a chunk_size below 1, where no parameter is left, or for a network without second
-        derivatives, or of one example whose graph the memory holds not.
+        For an unknown kind; for a chunk_size below 1; if no parameter is left; for a network without second
+        derivatives; or if memory does not hold the graph of a single example.
 
     Examples
     --------
-    The Hessian of logistic regression on one example x = 2, right by p = 1/2, is p (1 - p) x^2 [[1, -1], [-1, 1]]:
+    The Hessian of logistic regression on one example x = 2 with p = 1/2 is p (1 - p) x^2 [[1, -1], [-1, 1]]:
 
     >>> import torch
     >>> import landscape as ls
@@ -112,7 +112,7 @@ class Curvature:
         return torch.zeros(self.n, dtype=self.objective.dtype, device=self.objective.device)
 
     def __call__(self, V: Tensor) -> Tensor:
-        """The products, of the shape of V: (n,) or (b, n)."""
+        """The products, in the shape of V: (n,) or (b, n)."""
         if V.ndim == 1:
             return self(V[None])[0]
         parts = [self._parts(row) for row in V]
@@ -126,12 +126,12 @@ class Curvature:
         return with_penalty(self, V, out)
 
     def __matmul__(self, V: Tensor) -> Tensor:
-        """H @ v of a vector (n,), or of the columns of V (n, b)."""
+        """H @ v for a vector (n,), or for the columns of V (n, b)."""
         return self(V) if V.ndim == 1 else self(V.T).T
 
     @property
     def T(self) -> Curvature:
-        """The transpose: it is symmetric."""
+        """The transpose, which is the operator itself."""
         return self
 
     @property
@@ -140,15 +140,15 @@ class Curvature:
         return self.n, self.n
 
     def __repr__(self) -> str:
-        """What it is, in one line."""
+        """The form, the number of parameters and the objective, in one line."""
         return f"Curvature({self.form.title} of {self.n:,} parameters, {self.objective!r})"
 
     def rows(self, X: Tensor, members: Sequence[int] = (0,)) -> Tensor:
-        """The products with X (1, b, n): of a group of operators in lockstep it is the only one."""
+        """The products with X (1, b, n), as the only operator of its group."""
         return self(X[0])[None]
 
     def gradient(self) -> Tensor:
-        """The gradient (n,) of the mean NLL, the penalty's left out."""
+        """The gradient (n,) of the mean NLL, without the penalty."""
         return self._summed(self.zeros()[None], lambda totals, local, *_: accumulate(totals[0], local.gradient))[0]
 
     def linear_operator(self) -> LinearOperator:
@@ -166,8 +166,9 @@ class Curvature:
         return LinearOperator(shape, matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=like.numpy().dtype)
 
     def _summed(self, like: Tensor, add: Callable[[Sequence[Parts], Local, bool, int], None]) -> Tensor:
-        """Rows like those of `like`, to which `add` has added the share of each chunk, by number; of smaller
-        ones if need be.
+        """Rows like those of `like`, to which `add` has added the part of each chunk, given with its number.
+
+        If memory runs out, it starts again with smaller chunks.
         """
         while True:
             out = torch.zeros_like(like)
@@ -182,10 +183,10 @@ class Curvature:
                 largest = max(map(length, self._chunks))
                 if largest == 1:
                     raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
-            self._cut(largest // 2)  # here, where nothing holds the graph that failed any more
+            self._cut(largest // 2)  # here, where nothing holds the failed graph any longer
 
     def _cut(self, size: int) -> None:
-        """Into chunks of at most `size` examples from now on, and no graph kept."""
+        """Cut into chunks of at most `size` examples from now on, and keep no graph."""
         self._keep, self._kept = False, None
         self._chunks = [part for chunk in self._chunks for part in split(chunk, size)]
 

@@ -1,4 +1,4 @@
-"""The penalty's share of a product, once and in closed form."""
+"""The penalty's part of a product, added once and in closed form."""
 
 from __future__ import annotations
 

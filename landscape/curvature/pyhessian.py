@@ -32,11 +32,29 @@ def pyhessian_eigenpairs(
 ) -> RitzPairs:
     """What `pyhessian.hessian(...).eigenvalues(iterations, tol, top_n=k)` returns (Yao et al., arXiv:1912.07145).
 
-    Its stopping rule looks at the change between two iterates and certifies nothing. The residuals are ours, from k
-    more products that are not counted; `converged` says whether they are at most `certify` * |eigenvalue|.
+    Its stopping rule looks at the change between two iterates and certifies nothing. The residuals are added here, from
+    k more products that are not counted.
 
-    Raises UserError where pyhessian is not installed; where the network does not use a parameter, on which it fails;
-    or, on a GPU, for inputs or labels of several tensors, which it does not take there.
+    Parameters
+    ----------
+    objective
+        The loss.
+    x, y
+        One mini-batch.
+    k
+        The number of eigenvalues.
+    seed
+        The seed of PyHessian's random starts.
+    iterations, tol
+        The most iterations for one eigenvalue, and the relative change between two iterates at which it stops.
+    certify
+        A pair counts as `converged` when its residual is at most `certify` * |eigenvalue|.
+
+    Raises
+    ------
+    UserError
+        If pyhessian is not installed; if the network does not use one of its parameters, on which PyHessian fails; or,
+        on a GPU, for inputs or labels of several tensors, which it does not take there.
     """
     try:
         from pyhessian import hessian
@@ -45,7 +63,7 @@ def pyhessian_eigenpairs(
     on_gpu = objective.device.type == "cuda"
     if on_gpu and not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         raise UserError("PyHessian takes batches of one tensor x and one tensor y on a GPU; compute on the CPU")
-    network = copy.deepcopy(objective.model)  # it leaves gradients behind
+    network = copy.deepcopy(objective.model)  # PyHessian leaves gradients behind
     model, units = Called(network, objective.task.outputs), objective.units_in(y)
     products = 0
     zero_grad = model.zero_grad
@@ -64,7 +82,7 @@ def pyhessian_eigenpairs(
         unused = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
         if unused:
             raise UserError(
-                f"PyHessian fails on parameters that the network does not use, here {unused[0]!r}; freeze them"
+                f"PyHessian fails on parameters that the network does not use, such as {unused[0]!r}; freeze them"
             )
         model.zero_grad = counted  # type: ignore[method-assign]
         values, vectors = engine.eigenvalues(iterations, tol, k)

@@ -1,4 +1,4 @@
-"""The loss of one mini-batch around the weights w in units of their own size: f(u) = L(w + c u), c a scale each."""
+"""The loss of one mini-batch around the weights w, in units of their size: f(u) = L(w + c u), with a scale c each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from landscape.objective.parameters import displaced, flatten, trainable, unflat
 from landscape.runtime.threads import stop_if_asked
 
 SCALES = ("common", "elementwise")
-RATIO = 1.01  # of the two steps that a critical one is left between
-DOUBLINGS = 60  # either way from the step that a quadratic model gives: beyond, there is no critical step
+RATIO = 1.01  # between the two steps that bracket a critical step at the end
+DOUBLINGS = 60  # at most, up or down from the step of a quadratic model; then there is no critical step
 
 
 def scale_of(weights: Tensor, kind: str) -> Tensor:
-    """c (n,) of weights (n,): "common", their root mean square ||w|| / sqrt(n) for all; "elementwise", each |w_i|."""
+    """The scales c (n,) of weights (n,): "common", ||w|| / sqrt(n) for all of them; "elementwise", |w_i| for each."""
     if kind == "elementwise":
         return weights.abs()
     norm = torch.linalg.vector_norm(weights, dtype=torch.float64)
@@ -29,13 +29,20 @@ def scale_of(weights: Tensor, kind: str) -> Tensor:
 
 
 class ScaledLoss:
-    """f(u) = L(w + c u) of one mini-batch, its penalty included, and of f the gradient and at 0 the Hessian.
+    """f(u) = L(w + c u) for one mini-batch, penalty included; the gradient of f, and its Hessian at 0.
 
-    In u the ball ||u|| <= rho is ||delta / c|| <= rho in the weights: that of the standard sharpness where c is one
-    number, and of the elementwise adaptive one where c = |w| (Andriushchenko et al. 2023, arXiv:2302.07011, sec. 3.1).
-    A weight of 0 does not move in the latter.
+    The ball ||u|| <= rho is ||delta / c|| <= rho in the weights: the ball of the standard sharpness if c is one number,
+    and of the elementwise adaptive sharpness if c = |w| (Andriushchenko et al. 2023, arXiv:2302.07011, sec. 3.1). In
+    the latter a weight of 0 does not move.
 
-    objective: of this thread alone; its weights are moved and put back. batch: (x, y). kind: one of SCALES.
+    Parameters
+    ----------
+    objective
+        An objective that only this thread uses; its weights are moved and put back.
+    batch
+        One mini-batch (x, y).
+    kind
+        One of SCALES.
     """
 
     def __init__(self, objective: Objective, batch: Batch, kind: str) -> None:
@@ -48,13 +55,13 @@ class ScaledLoss:
             self.at_0 = float(self._loss())
 
     def value(self, u: Tensor) -> float:
-        """f(u); inf where it is NaN, which is beyond every bound as well."""
+        """f(u), or inf if it is NaN: both exceed every bound."""
         with torch.no_grad(), self._moved(u):
             found = float(self._loss())
         return math.inf if math.isnan(found) else found
 
     def with_gradient(self, u: Tensor) -> tuple[float, Tensor]:
-        """f(u) and its gradient (n,), by u."""
+        """f(u) and its gradient (n,) with respect to u."""
         with self._moved(u):
             loss = self._loss()
             parts = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
@@ -63,7 +70,7 @@ class ScaledLoss:
         return math.inf if math.isnan(found) else found, gradient
 
     def product(self, v: Tensor) -> Tensor:
-        """The Hessian of f at 0 times v: c H (c v)."""
+        """The product of the Hessian of f at 0 with v: c H (c v)."""
         if self._hessian is None:
             self._hessian = Curvature(self.objective, *self.batch)
         return self.c * self._hessian(self.c * v)
@@ -74,16 +81,16 @@ class ScaledLoss:
         return loss + self.objective.penalty_of(dict(self.objective.model.named_parameters()))
 
     def _moved(self, u: Tensor) -> AbstractContextManager[None]:
-        self._hessian = None  # its graph is of weights that are about to be written to
+        self._hessian = None  # its graph holds weights that are about to change
         return displaced(self.objective.model, [unflatten(self.c * u, self.parameters)], [1.0])
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """The highest point that was found in a ball: u, the rise of f from 0 to it, and how far it is from a maximum.
+    """The highest point found in a ball: u, the rise of f from 0 to u, and how far u is from a maximum.
 
-    angle: in radians between u and the gradient there, 0 at a maximum on the sphere; NaN where the gradient is not
-    finite, or u lies inside.
+    angle: in radians, between u and the gradient at u, which is 0 at a maximum on the sphere; NaN if the gradient is
+    not finite or u lies inside the ball.
     """
 
     u: Tensor
@@ -92,11 +99,12 @@ class Ascent:
 
 
 def highest(f: ScaledLoss, radius: float, starts: list[Tensor], steps: int) -> Ascent:
-    """max f(u) - f(0) over ||u|| <= radius, by projected gradient ascent from each start; of all, the best.
+    """The largest f(u) - f(0) over ||u|| <= radius that projected gradient ascent finds from any of the starts.
 
-    A step goes along the normalised gradient and back onto the ball; where it does not rise it is halved and taken from
-    the best point again, else doubled. What is found is a lower bound of the maximum. Starts are scaled to the sphere.
-    A loss that is not finite within the ball ends the search: the rise is inf.
+    A step goes along the normalised gradient and is projected onto the ball. A step that does not raise f is halved and
+    taken from the best point again; otherwise the next one is twice as long. The result is a lower bound of the
+    maximum. Starts are scaled to the sphere. A loss that is not finite within the ball ends the search with a rise of
+    inf.
     """
     best = Ascent(torch.zeros_like(starts[0]), 0.0, math.nan)
     for start in starts:
@@ -121,12 +129,12 @@ def highest(f: ScaledLoss, radius: float, starts: list[Tensor], steps: int) -> A
 
 
 def critical_step(f: ScaledLoss) -> float:
-    """The step eta along -grad f(0) at which the loss is what it was, f(-eta grad f(0)) = f(0), after falling.
+    """The step eta along -grad f(0) after which the loss has fallen and is back at its value: f(-eta grad f(0)) = f(0).
 
-    The sharpness is 2 / eta: of a quadratic g^T H g / g^T g (critical sharpness, arXiv:2601.16979). Doubled or halved
-    from 2 g^T g / g^T H g, or 1 where that is not positive, until it is between a step that lowers the loss and twice
-    that; then by bisection until the two are RATIO apart. inf where no step found raises it, NaN without a gradient, or
-    where none found lowers it.
+    The sharpness is 2 / eta, which for a quadratic is g^T H g / g^T g (critical sharpness, arXiv:2601.16979). The step
+    is doubled or halved from 2 g^T g / g^T H g (or from 1, if that is not positive) until a step lowers the loss and
+    its double does not; bisection follows until the two differ by a factor of at most RATIO. The step is inf if no step
+    tried raises the loss, and NaN without a gradient or if no step tried lowers it.
     """
     _, g = f.with_gradient(torch.zeros_like(f.c))
     norm = float(torch.linalg.vector_norm(g, dtype=torch.float64))
