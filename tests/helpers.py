@@ -97,7 +97,7 @@ def dense_hessian(objective: ls.Objective, x: Tensor | None = None, y: Tensor | 
         named = {k: p.view(s) for k, p, s in zip(names, parts, shapes, strict=True)}
         logits = torch.func.functional_call(model, named, (x,))
         penalty = sum((p**2).sum() for p in named.values() if p.ndim >= 2)
-        return nn.functional.cross_entropy(logits, y) + 0.5 * objective.weight_decay * penalty
+        return nn.functional.cross_entropy(logits, y) + 0.5 * objective.penalty.weight_decay * penalty
 
     return torch.func.hessian(loss)(theta).numpy()
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 
 from landscape.analyses.curved import Curved
 from landscape.linalg.search import Search
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.runtime.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from landscape.analyses.base import Analysis
 from landscape.analyses.curved import Curved
 from landscape.analyses.estimates import Estimate
 from landscape.objective.clusters import jackknife_sem, mean_and_sem, numbered, sem_within
-from landscape.objective.penalty import in_trace
+from landscape.objective.penalised import in_trace
 
 if TYPE_CHECKING:
     from landscape.curvature.operators import Curvature
@@ -39,9 +39,9 @@ def empty_folds(probes: int, folds: int) -> dict[str, Any]:
 
 def penalty_trace(H: Curvature) -> dict[str, float]:
     """The exact share of the penalty in the trace, where there is a penalty in it."""
-    if not H.form.penalised or not H.objective.weight_decay:
+    if not H.form.penalised or not H.objective.penalty.weight_decay:
         return {}
-    return {"penalty_trace": H.objective.penalty_trace(H.parameters)}
+    return {"penalty_trace": H.objective.penalty.trace(dict(H.objective.model.named_parameters()), H.parameters)}
 
 
 def errors(name: str, estimates: np.ndarray, without: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from landscape.analyses.base import Analysis, Examples, Values
 from landscape.analyses.estimates import Estimate, in_place
 from landscape.analyses.intervals import unit_mean
 from landscape.analyses.survival import survival
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.store.units import Index
 
 if TYPE_CHECKING:

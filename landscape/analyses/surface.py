@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,12 @@ from annotated_types import Ge, Gt
 from pydantic import FiniteFloat
 
 from landscape.analyses.base import Analysis, Examples, Held, Subject, Values
+from landscape.analyses.beside import checked, direction_curvatures, exact_penalty
 from landscape.analyses.estimates import Estimate
+from landscape.analyses.pilot import samples_for
 from landscape.analyses.planes import Directions
+from landscape.analyses.quantities import Quantities
 from landscape.linalg.search import Search
-from landscape.objective.clusters import LEAST_UNITS, standard_error
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
@@ -35,29 +36,6 @@ if TYPE_CHECKING:
     from landscape.planes.plane import Extent, Plane
     from landscape.planes.slice import Slice
 
-LABELS = {
-    "nll": "negative log-likelihood",
-    "nll_sem": "standard error of nll over examples",
-    "penalty": "penalty",
-    "loss": "nll + penalty",
-    "accuracy": "accuracy",
-    "accuracy_sem": "standard error of accuracy over examples",
-}
-GRADIENT_LABELS = {
-    "gradient_norm": "norm of the gradient of the loss",
-    "gradient_norm_sem": "standard error of gradient_norm over examples",
-}
-EIGENVALUE_LABELS = {
-    "eigenvalue_high": "largest Hessian eigenvalue",
-    "eigenvalue_low": "smallest Hessian eigenvalue",
-    "residual_high": "residual of the largest",
-    "residual_low": "residual of the smallest",
-}
-EIGENVALUE_FLAGS = {
-    "converged_high": "residual of the largest within tolerance",
-    "converged_low": "residual of the smallest within tolerance",
-    "complete": "no other Ritz pair could be the largest or smallest",
-}
 AFTERWARDS = (
     "measure", "quantity", "bound", "trajectory", "off_plane", "explained", "checkpoint", *RAY_VARIABLES, "ray_angle",
     *VARIABLES,
@@ -219,10 +197,10 @@ class Surface(Directions, Analysis):
         axes, names = self._axes(plane), ("x", "y")[: plane.dims]
         dims, shape = names[::-1], tuple(len(axis) for axis in reversed(axes))
         variables: dict[str, Any] = {
-            name: (dims, np.full(shape, np.nan), {"long_name": text}) for name, text in self._labels.items()
+            name: (dims, np.full(shape, np.nan), {"long_name": text}) for name, text in self._quantities.labels.items()
         }
-        flags = EIGENVALUE_FLAGS if self.eigenvalues else {}
-        variables |= {name: (dims, np.zeros(shape, bool), {"long_name": text}) for name, text in flags.items()}
+        flags = self._quantities.flags.items()
+        variables |= {name: (dims, np.zeros(shape, bool), {"long_name": text}) for name, text in flags}
         about = {"long_name": "nll of a fold of the examples"}
         variables["nll_fold"] = (("fold", *dims), np.full((folds, *shape), np.nan), about)
         variables["done"] = (dims, np.zeros(shape, bool), {"long_name": "computed"})
@@ -236,9 +214,9 @@ class Surface(Directions, Analysis):
         return xr.Dataset(variables, coordinates)
 
     @property
-    def _labels(self) -> dict[str, str]:
-        gradient = GRADIENT_LABELS if self.gradient_norm else {}
-        return {**LABELS, **gradient, **(EIGENVALUE_LABELS if self.eigenvalues else {})}
+    def _quantities(self) -> Quantities:
+        search = Search(k=2, which="BE", tol=self.tol, max_products=self.max_products) if self.eigenvalues else None
+        return Quantities(self.gradient_norm, search)
 
     def side_by_side(self, objective: Slice) -> int:
         """Points at a time: one on a GPU, or with eigenvalues, whose products take all cores."""
@@ -267,31 +245,7 @@ class Surface(Directions, Analysis):
         objective, axes = ready
         coordinates = tuple(float(axis[i]) for axis, i in zip(axes, reversed(unit), strict=True))
         with objective.at(coordinates) as here:
-            values = here.evaluate(autocast=objective.autocast).asdict()
-            if self.gradient_norm:
-                from landscape.curvature.jackknife import gradient_norm
-
-                values["gradient_norm"], values["gradient_norm_sem"] = gradient_norm(here)
-            if self.eigenvalues:
-                values |= self._extremes(here)
-        flags = EIGENVALUE_FLAGS if self.eigenvalues else {}
-        return {name: values[name] for name in (*self._labels, *flags)} | {"nll_fold": np.array(values["nll_fold"])}
-
-    def _extremes(self, here: Objective) -> dict[str, Any]:
-        from landscape.curvature.operators import Curvature
-        from landscape.linalg.eigenpairs import eigenpairs
-        from landscape.runtime.random import gaussian
-
-        H = Curvature(here)
-        search = Search(k=2, which="BE", tol=self.tol, max_products=self.max_products)
-        pairs = eigenpairs(H, gaussian(H.zeros(), 0), search.within(H.n))
-        ends = {"high": 0, "low": -1}
-        values: dict[str, Any] = {"complete": pairs.complete}
-        for end, i in ends.items():
-            values[f"eigenvalue_{end}"] = pairs.values[i]
-            values[f"residual_{end}"] = pairs.residuals[i]
-            values[f"converged_{end}"] = pairs.converged[i]
-        return values
+            return self._quantities.values(here, objective.autocast)
 
     def fill(self, objective: Slice, result: xr.Dataset, work: Work) -> xr.Dataset:
         """The grid, all of it or where it is needed; then what is computed beside it."""
@@ -302,21 +256,21 @@ class Surface(Directions, Analysis):
             refine(result, lambda only: self.visit(objective, result, work, only), self.adaptive)
             if not result["done"].all():
                 return result
-            _exact_penalty(result, objective, self._axes(objective.plane))
+            exact_penalty(result, objective, self._axes(objective.plane))
         if objective.plane.marks is not None:
             result = result.merge(objective.plane.marks, combine_attrs="override")
         if not result["done"].all():
             return result
         if objective.plane.config.get("directions") == "eigenvectors" and "direction_curvature" not in result:
-            result = result.assign(_direction_curvatures(objective))
+            result = result.assign(direction_curvatures(objective))
         if self.rays:
             result = self._with_rays(objective, result, searched, work)
         if self.dtype != "float32" and "checked_nll" not in result and self.checks:
-            result = result.assign(_checked(result, objective, self._axes(objective.plane), self.checks))
+            result = result.assign(checked(result, objective, self._axes(objective.plane), self.checks))
         return result
 
     def _with_rays(self, objective: Slice, result: xr.Dataset, searched: xr.Dataset, work: Work) -> xr.Dataset:
-        def point(coordinates: Sequence[float]) -> Point:
+        def at(coordinates: Sequence[float]) -> Point:
             values = objective.evaluate(coordinates)
             return Point(values.nll, np.array(values.nll_fold))
 
@@ -331,16 +285,20 @@ class Surface(Directions, Analysis):
                 work.save(result.merge(rays, combine_attrs="override"))
 
         found = search_width(
-            point, ranges_of(self._span(objective.plane), objective.plane.dims),
-            centre or point((0.0,) * objective.plane.dims), rays=self.rays, workers=self.side_by_side(objective),
+            at, ranges_of(self._span(objective.plane), objective.plane.dims),
+            centre or at((0.0,) * objective.plane.dims), rays=self.rays, workers=self.side_by_side(objective),
             partial=searched, work=work.saving(save),
         )  # fmt: skip
         return result.merge(found, combine_attrs="override")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the measures and the minima of the NLL; of an unfinished grid those of the finest grid that is whole."""
+        """With the measures and the minima of the NLL; of an unfinished grid those of the finest grid that is whole,
+        and none where none is.
+        """
         whole = result if result["done"].values.all() else _whole_part(result)
         result = result.drop_vars(VARIABLES, errors="ignore")
+        if whole is None:
+            return result.drop_vars("measure", errors="ignore")
         return result.merge(measure(whole), combine_attrs="override").merge(minima(whole), combine_attrs="override")
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
@@ -391,97 +349,14 @@ def _groups(plane: Plane) -> tuple[str, str]:
     return (f"surface{suffix}", f"plane{suffix}") if plane.dims == 2 else (f"curve{suffix}", f"plane_curve{suffix}")
 
 
-def _whole_part(result: xr.Dataset) -> xr.Dataset:
-    """The points of the finest coarser grid that are all done; the first point alone where none is."""
+def _whole_part(result: xr.Dataset) -> xr.Dataset | None:
+    """The points of the finest coarser grid that are all done; None where none is."""
     done = result["done"].values
     for stride in strides(done.shape):
         kept = [along(n, stride) for n in done.shape]
         if done[np.ix_(*kept)].all():
             return result.isel(dict(zip(result["done"].dims, kept, strict=True)))
-    return result
-
-
-def _exact_penalty(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray]) -> None:
-    """The penalty of interpolated points needs no data: it is computed, not interpolated."""
-    for index in (tuple(map(int, i)) for i in np.argwhere(result["interpolated"].values)):
-        at = [float(axis[i]) for axis, i in zip(axes, reversed(index), strict=True)]
-        result["penalty"].values[index] = objective.penalty(at)
-    result["loss"].values[:] = result["nll"].values + result["penalty"].values
-
-
-def _checked(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray], checks: int) -> dict[str, Any]:
-    """The NLL in both dtypes at points spread over the grid."""
-    shape = result["done"].shape
-    flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
-    indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
-    points = [[float(axis[i]) for axis, i in zip(axes, reversed(index), strict=True)] for index in indices]
-    exact = np.array([objective.evaluate(at, exactly=True).nll for at in points])
-    return {
-        "checked_at": (("checked", "axis"), np.array(points)),
-        "checked_nll": (("checked",), exact, {"long_name": "NLL in full precision"}),
-        "checked_error": (
-            ("checked",),
-            np.array([result["nll"].values[index] for index in indices]) - exact,
-            {"long_name": "error of the NLL in lower precision"},
-        ),
-    }
-
-
-def _direction_curvatures(objective: Slice) -> dict[str, Any]:
-    """v^T H v of this objective along each direction, which a plane of other examples does not know, with its standard
-    error over folds of the examples; beside them the eigenvalues that the plane was made with.
-    """
-    import torch
-
-    from landscape.curvature.operators import Curvature
-
-    loss, plane = objective.objective, objective.plane
-    H = Curvature(loss)
-    V = torch.stack([
-        torch.cat([d[name].reshape(-1).to(p) if name in d else torch.zeros_like(p).reshape(-1)
-                   for name, p in H.parameters.items()])
-        for d in plane.directions
-    ])  # fmt: skip
-    folds = [np.flatnonzero(loss.fold == f) for f in range(loss.folds)]
-    each = np.array([
-        (V * Curvature(loss, examples=i, chunk_size=loss.batch_size)(V)).sum(1).tolist() for i in folds
-    ])  # fmt: skip
-    whole = np.average(each, axis=0, weights=[loss.units_of_example[i].sum() for i in folds])
-    sem = standard_error(each)
-    return {
-        "direction_curvature": (("axis",), whole, {"long_name": "v^T H v of the loss over these examples"}),
-        "direction_curvature_sem": (("axis",), sem, {"long_name": "standard error of direction_curvature"}),
-        "direction_eigenvalue": (("axis",), np.array(plane.config["eigenvalues"], float), {
-            "long_name": "eigenvalue that the plane was made with"}),
-    }  # fmt: skip
-
-
-def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0, *, batchnorm: str = "stored") -> int:
-    """Examples that the central region needs for a standard error of the NLL of at most `se`.
-
-    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
-    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only.
-
-    Raises
-    ------
-    UserError
-        For an se that is not positive, losses there that are not finite, or too few examples to know their spread.
-    """
-    from landscape.planes.slice import Slice
-
-    if not (np.isfinite(se) and se > 0):
-        raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
-    if len(set(objective.clusters)) < LEAST_UNITS:
-        raise UserError(
-            f"a pilot of {objective.examples} examples does not tell how they spread; take {2 * LEAST_UNITS} or more"
-        )
-    needed = 0.0
-    for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in ranges_of(span, plane.dims))):
-        sem = Slice(objective, plane, batchnorm).evaluate(at).nll_sem
-        needed = max(needed, 1.2 * objective.examples * (sem / se) ** 2)
-        if not np.isfinite(needed):
-            raise UserError(f"the NLL at {at} is not finite, so no number of examples meets {se}; take a smaller span")
-    return max(2, int(np.ceil(needed)))
+    return None
 
 
 def evaluate_surface(objective: Objective, plane: Plane, **settings: Any) -> xr.Dataset:

@@ -14,7 +14,7 @@ from annotated_types import Ge
 from landscape.analyses.base import Analysis, Examples, Subject, Values
 from landscape.analyses.estimates import Estimate
 from landscape.objective.clusters import jackknife_sem
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.runtime.errors import UserError
 from landscape.store.units import Index
 

@@ -101,8 +101,8 @@ def gradient_norm(objective: Objective) -> tuple[float, float]:
         part = torch.autograd.grad(loss, tensors, materialize_grads=True)
         torch._foreach_add_(list(unflatten(rows[fold], parameters).values()), part)
     whole, penalty = rows.sum(0), torch.zeros_like(rows[0])
-    if objective.weight_decay:
-        loss = objective.penalty_of(dict(objective.model.named_parameters()))
+    if objective.penalty.weight_decay:
+        loss = objective.penalty.value(dict(objective.model.named_parameters()))
         part = torch.autograd.grad(loss, tensors, materialize_grads=True)
         penalty = flatten(dict(zip(parameters, part, strict=True)))
 

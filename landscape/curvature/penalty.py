@@ -10,9 +10,11 @@ from landscape.objective.parameters import unflatten
 
 
 def with_penalty(operator: Any, V: Tensor, out: Tensor) -> Tensor:
-    if operator.form.penalised and operator.objective.weight_decay:
+    penalty = operator.objective.penalty
+    if operator.form.penalised and penalty.weight_decay:
+        parameters = dict(operator.objective.model.named_parameters())
         for v, o in zip(V, out, strict=True):
             total = unflatten(o, operator.parameters)
-            for name, extra in operator.objective.penalty_product(unflatten(v, operator.parameters)).items():
+            for name, extra in penalty.product(parameters, unflatten(v, operator.parameters)).items():
                 total[name] += extra
     return out

@@ -74,7 +74,7 @@ def pyhessian_eigenpairs(
         zero_grad(set_to_none)
 
     def criterion(f: Nest, labels: Nest) -> Tensor:
-        return objective.task.total(f, labels) / units + objective.penalty_of(dict(network.named_parameters()))
+        return objective.task.total(f, labels) / units + objective.penalty.value(dict(network.named_parameters()))
 
     with exact_arithmetic(), seeded(seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)

@@ -78,7 +78,7 @@ class ScaledLoss:
     def _loss(self) -> Tensor:
         stop_if_asked()
         loss = self.objective.nll_sum(*self.batch) / self.units
-        return loss + self.objective.penalty_of(dict(self.objective.model.named_parameters()))
+        return loss + self.objective.penalty.value(dict(self.objective.model.named_parameters()))
 
     def _moved(self, u: Tensor) -> AbstractContextManager[None]:
         self._hessian = None  # its graph holds weights that are about to change

@@ -7,41 +7,34 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.objective.batches import Batches, batches_of
 from landscape.objective.clusters import fold_of, mean_and_sem, numbered, parted
+from landscape.objective.fit import check_fit, check_repeatable, refuse_batch_statistics
 from landscape.objective.folding import accelerate
-from landscape.objective.nests import Batch, Nest, leaves, length, mapped, rows, split
+from landscape.objective.nests import Batch, Nest, length, mapped, rows, split
 from landscape.objective.networks import (
     called,
     lacks_second_derivative,
     refuse_lazy,
     supply_second_derivative,
     unwrapped,
-    what,
 )
 from landscape.objective.parameters import fingerprint
+from landscape.objective.penalty import Penalty
 from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.threads import stop_if_asked
 
-PENALTIES = ("l2", "norm-sum")
-
-
 FOLDS = 20
-
-
-LOOKED_AT = 8  # examples evaluated twice when an objective is made
 
 
 NO_UNIT = "{} have no unit that counts, and a mean needs one; give labels that the task does not ignore"
@@ -51,16 +44,6 @@ CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 t
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _refuse_batch_statistics(model: nn.Module) -> None:
-    for name, m in model.named_modules():
-        if isinstance(m, _BatchNorm) and m.running_mean is None:
-            raise UserError(
-                f"{type(m).__name__} {name!r} keeps no running statistics, so each example's loss depends on the batch "
-                "it is in; give it track_running_stats=True and run the training data through the network in train "
-                "mode, or take GroupNorm or LayerNorm"
-            )
 
 
 def _without_graphs(method: Method) -> Method:
@@ -99,11 +82,6 @@ class Evaluation:
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _is_decayed(name: str, p: Tensor, skipped: Iterable[str]) -> bool:
-    """timm's rule, `param_groups_weight_decay`, of a parameter that requires a gradient."""
-    return p.ndim >= 2 and not name.endswith(".bias") and not any(fnmatchcase(name, pattern) for pattern in skipped)
 
 
 class Objective:
@@ -148,6 +126,8 @@ class Objective:
 
     Attributes
     ----------
+    penalty
+        A `landscape.objective.penalty.Penalty`: its value, its Hessian's products and trace.
     examples, units
         How many there are of each.
     units_of_example
@@ -191,12 +171,7 @@ class Objective:
         dtype: torch.dtype = torch.float32,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        if penalty not in PENALTIES:
-            raise UserError(f"penalty={penalty!r} is not one of {', '.join(PENALTIES)}")
-        if decay not in ("matrices", "all"):
-            raise UserError(f"decay={decay!r} is not one of matrices, all")
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise UserError(f"weight_decay={weight_decay} must be a finite number, 0 or more")
+        term = Penalty(weight_decay, penalty, decay)
         model = unwrapped(model)
         first = next(model.parameters(), None)
         if first is None:
@@ -204,9 +179,6 @@ class Objective:
         self.device = torch.device(device) if device is not None else first.device
         self.dtype = dtype
         self.task = task_of(task, loss)
-        self.weight_decay = weight_decay
-        self.penalty_form = penalty
-        self.decay = decay
         self.provenance = dict(provenance or {})
         refuse_lazy(model)
         try:
@@ -214,32 +186,26 @@ class Objective:
         except RuntimeError as e:
             raise UserError(f"the model cannot be copied ({e}); give one whose tensors are all parameters") from e
         self.model.zero_grad(set_to_none=True)
-        _refuse_batch_statistics(self.model)
+        refuse_batch_statistics(self.model)
         self._data, first_outputs = self._frozen(data)
         self.examples = self._data.examples
         self.batches = list(self._data)
         self.data_config: dict[str, Any] = dict(getattr(data, "config", {}))
         self._given_clusters: Tensor | None = getattr(data, "clusters", None)
         self.clusters = self._numbered_clusters()
-        self._check_fit(first_outputs)
+        check_fit(self.task, self.outputs, self._data.stores, first_outputs)
         self._check_repeatable()
         self._count_units()
         self._thread, self._replica = threading.get_ident(), threading.local()
-        skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
-        self._decayed = [
-            name
-            for name, p in self.model.named_parameters()
-            if penalty == "norm-sum" or (p.requires_grad and (decay == "all" or _is_decayed(name, p, skipped)))
-        ]
+        self.penalty = term.over(self.model)
 
     def __repr__(self) -> str:
         """What it is the loss of, in one line."""
         parameters = sum(p.numel() for p in self.model.parameters())
-        penalty = f"{self.penalty_form} penalty of {self.weight_decay:g}" if self.weight_decay else "no penalty"
         units = f", {self.units:,} units" if self.units != self.examples else ""
         return (
             f"Objective({type(self.model).__name__} of {parameters:,} parameters, {self.examples:,} examples{units}, "
-            f"{type(self.task).__name__}, {penalty}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
+            f"{type(self.task).__name__}, {self.penalty}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
         )
 
     @property
@@ -315,48 +281,9 @@ class Objective:
         """What the private copy makes of a batch's inputs, as the task calls it."""
         return self.task.outputs(self.model, x)
 
-    @torch.no_grad()
-    def _check_fit(self, first_outputs: Nest) -> None:
-        """That network, labels and task fit each other, by the first example of each store."""
-        for number, (x, y) in enumerate(self._data.stores):
-            with true_float32():
-                out = called(self.outputs, rows(x, slice(1))) if number else first_outputs
-            self.task.check(out, y)
-            if bad := [t for t in leaves(out) if not (isinstance(t, Tensor) and t.is_floating_point())]:
-                raise UserError(
-                    f"the task's outputs hold {what(bad[0])}; let its `outputs` keep tensors of floating-point numbers "
-                    "alone"
-                )
-            if number:
-                self._check_shapes(out, rows(y, slice(1)))
-
-    def _check_shapes(self, out: Nest, y: Nest, losses: Tensor | None = None) -> None:
-        counted = self.task.units(y)
-        shape = (length(y),) if counted is None else tuple(counted.shape)
-        losses = self.task.losses(out, y) if losses is None else losses
-        for name, found in (("losses", losses), ("hits", self.task.hits(out, y))):
-            if found is not None and tuple(found.shape) != shape:
-                remedy = 'a mean or sum has no error: let it give one of each, as with reduction="none"'
-                if found.ndim:
-                    remedy = "give one of each unit, (n,), or say with the task's `units` which of (n, ...) count"
-                raise UserError(
-                    f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; {remedy}"
-                )
-
     @_without_graphs
     def _check_repeatable(self) -> None:
-        x, y = rows(self._data.stores[0], slice(LOOKED_AT))
-        with true_float32():
-            out = self.outputs(x)
-            once, again = self.task.losses(out, y), self.task.losses(self.outputs(x), y)
-        self._check_shapes(out, y, once)
-        near = torch.finfo(self.dtype).eps ** 0.5  # on a GPU, sums are rounded differently each time
-        if not torch.allclose(once, again, rtol=near, atol=near, equal_nan=True):
-            raise UserError(
-                f"the loss of the same examples is {float(once.mean()):.4g} once and {float(again.mean()):.4g} again: "
-                "the network or the loss draws random numbers in eval mode, as F.dropout(x, p) does; "
-                "give it training=self.training"
-            )
+        check_repeatable(self.task, self.outputs, self._data.stores[0], self.dtype)
 
     def _count_units(self) -> None:
         """Which of the losses count, (losses,), and of which cluster and fold each unit (units,) is."""
@@ -423,56 +350,9 @@ class Objective:
         """The sum of l_i over the units of one batch, differentiable."""
         return self.task.total(self.outputs(x), y)
 
-    def penalty(self) -> Tensor:
+    def penalty_value(self) -> Tensor:
         """penalty(theta) where the private copy stands, a scalar in float64."""
-        return self.penalty_of({name: p.detach().double() for name, p in self._penalised().items()})
-
-    def penalty_of(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The penalty of these named parameters, differentiable; those it does not touch are passed over."""
-        some = next(iter(parameters.values()), torch.zeros((), dtype=torch.float64, device=self.device))
-        total = some.new_zeros(())
-        for name in self._decayed if self.weight_decay else ():
-            p = parameters[name]
-            total = total + (torch.linalg.vector_norm(p) if self.penalty_form == "norm-sum" else 0.5 * p.square().sum())
-        return self.weight_decay * total
-
-    def penalty_product(self, v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The Hessian of the penalty times v, in closed form; only the entries of v that it touches.
-
-        l2: lambda v. norm-sum, per parameter p: lambda (v - p <p, v> / ||p||^2) / ||p||.
-        """
-        out: dict[str, Tensor] = {}
-        if self.weight_decay == 0:
-            return out
-        for name, p in self._penalised().items():
-            if name not in v:
-                continue
-            u = v[name]
-            if self.penalty_form == "norm-sum":
-                norm = torch.linalg.vector_norm(p.detach())
-                if norm == 0:  # not differentiable at 0; the subgradient 0 moves nothing
-                    continue
-                unit = p.detach() / norm
-                u = (u - unit * (unit * u).sum()) / norm
-            out[name] = self.weight_decay * u
-        return out
-
-    def penalty_trace(self, among: Iterable[str]) -> float:
-        """The trace of the penalty's Hessian over these parameters, in closed form.
-
-        l2: lambda n. norm-sum, per parameter p of n_p entries: lambda (n_p - 1) / ||p||.
-        """
-        total = 0.0
-        for name, p in self._penalised().items() if self.weight_decay else ():
-            if name in among:
-                norm = float(torch.linalg.vector_norm(p.detach().double()))
-                curved = (p.numel() - 1) / norm if norm > 0 else 0.0
-                total += curved if self.penalty_form == "norm-sum" else p.numel()
-        return self.weight_decay * total
-
-    def _penalised(self) -> dict[str, Tensor]:
-        parameters = dict(self.model.named_parameters())
-        return {name: parameters[name] for name in self._decayed}
+        return self.penalty.value({name: p.detach().double() for name, p in self.model.named_parameters()})
 
     @property
     def fold(self) -> np.ndarray:
@@ -522,7 +402,7 @@ class Objective:
             From inputs to outputs, in the place of the network's own; called with the examples in order.
         """
         losses, hits = self._losses_and_hits(outputs, autocast)
-        found = torch.cat([*losses, *hits, self.penalty()[None]]).cpu().numpy()  # one copy from the device
+        found = torch.cat([*losses, *hits, self.penalty_value()[None]]).cpu().numpy()  # one copy from the device
         loss, right, (penalty,) = np.split(found, [len(self._counted), len(found) - 1])
         loss = loss[self._counted]
         nll, sem = mean_and_sem(loss, self._unit_cluster)
@@ -557,16 +437,11 @@ class Objective:
 
         penalised: False for numbers in which no penalty has a part.
         """
-        penalty = {
-            "weight_decay": self.weight_decay,
-            "penalty": self.penalty_form,
-            "decay": "all" if self.penalty_form == "norm-sum" else self.decay,
-        }
         given = self._given_clusters
         clusters = {} if given is None else {"clusters_sha256": fingerprint({"clusters": torch.tensor(self.clusters)})}
         return {
             **self.task.config(),
-            **(penalty if penalised else {}),
+            **(self.penalty.config() if penalised else {}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "examples": self.examples,
             "data": self.data_config,

@@ -1,77 +1,116 @@
-"""What the penalty of an objective adds to a stored number or picture: its formula, its share, in words."""
+"""The penalty: an L2 term of the parameters that decay, with its Hessian in closed form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
-import xarray as xr
+import torch
+from torch import Tensor, nn
+
+from landscape.runtime.errors import UserError
+
+FORMS = ("l2", "norm-sum")
+DECAYS = ("matrices", "all")
 
 
-def formula(config: Mapping[str, Any]) -> str:
-    """The penalty of the objective that a group's configuration names, with its lambda; empty where it has none."""
-    objective = config.get("objective", {})
-    decay = objective.get("weight_decay")
-    if not decay:
-        return ""
-    return f"{decay:g} sum ||p||" if objective.get("penalty") == "norm-sum" else f"{decay:g}/2 sum ||p||^2"
+@dataclass(frozen=True)
+class Penalty:
+    """penalty(theta), of the parameters of one model.
 
+    Parameters
+    ----------
+    weight_decay
+        lambda; 0 for no penalty.
+    form
+        l2: (lambda/2) sum_p ||theta_p||^2 over the decayed parameters. norm-sum: lambda sum_p ||theta_p|| over every
+        parameter, frozen ones too.
+    decay
+        Which parameters an l2 penalty is of. matrices: those that `timm.optim.param_groups_weight_decay` decays. all:
+        every one that requires a gradient.
+    names
+        Of the parameters that it touches, as `over` finds them.
 
-def in_curvature(group: xr.Dataset) -> str:
-    """What the penalty adds to the eigenvalues of a group, in words; empty without one, and where it cancels.
-
-    That of (lambda/2) sum ||p||^2 adds lambda times the share of the squared eigenvector that lies in decayed
-    parameters.
+    Raises
+    ------
+    UserError
+        For an unknown form or decay, or a lambda that is negative or not finite.
     """
-    config = group.attrs.get("config", {})
-    if config.get("kind") == "residual":
-        return ""
-    each = config.get("each", {"": config}).values()
-    found = dict.fromkeys(text for one in each if (text := formula(one)))
-    decays = [one.get("objective", {}).get("weight_decay") or 0.0 for one in each]
-    if not found:
-        return ""
-    quadratic = all(one.get("objective", {}).get("penalty") != "norm-sum" for one in each)
-    share = f", up to {max(decays):g} of each eigenvalue" if quadratic else ""
-    return f"with the penalty {' or '.join(found)}{share}"
 
+    weight_decay: float = 0.0
+    form: str = "l2"
+    decay: str = "matrices"
+    names: tuple[str, ...] = ()
 
-def in_trace(group: xr.Dataset) -> str:
-    """The same of a group that has a trace, with the penalty's share in that where it is stored."""
-    text = in_curvature(group)
-    if text and "penalty_trace" in group:
-        text += f", {float(group['penalty_trace']):.4g} of the trace"
-    return text
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UserError(f"penalty={self.form!r} is not one of {', '.join(FORMS)}")
+        if self.decay not in DECAYS:
+            raise UserError(f"decay={self.decay!r} is not one of {', '.join(DECAYS)}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UserError(f"weight_decay={self.weight_decay} must be a finite number, 0 or more")
 
+    def over(self, model: nn.Module) -> Penalty:
+        """The same penalty, of the parameters of `model`."""
+        skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+        names = (name for name, p in model.named_parameters() if self._touches(name, p, skipped))
+        return Penalty(self.weight_decay, self.form, self.decay, tuple(names))
 
-def in_heights(surface: xr.Dataset, below: float = np.inf) -> str:
-    """How much of the differences in the loss of a surface is its penalty, in words; empty without a penalty."""
-    share = share_of_variance(surface, below)
-    return f"penalty: {share:.0%} of the variance of the heights" if np.isfinite(share) else ""
+    def _touches(self, name: str, p: Tensor, skipped: Iterable[str]) -> bool:
+        if self.form == "norm-sum" or self.decay == "all":
+            return p.requires_grad or self.form == "norm-sum"
+        matrix = p.ndim >= 2 and not name.endswith(".bias")  # timm's rule
+        return p.requires_grad and matrix and not any(fnmatchcase(name, pattern) for pattern in skipped)
 
+    def __str__(self) -> str:
+        return f"{self.form} penalty of {self.weight_decay:g}" if self.weight_decay else "no penalty"
 
-def share_of_variance(surface: xr.Dataset, below: float = np.inf) -> float:
-    """cov(penalty, loss) / var(loss) over the points with a finite loss of at most `below`.
+    def config(self) -> dict[str, Any]:
+        """What fixes it, as results files have it."""
+        decay = "all" if self.form == "norm-sum" else self.decay
+        return {"weight_decay": self.weight_decay, "penalty": self.form, "decay": decay}
 
-    With that of the NLL it adds up to 1; it is below 0 where the two go opposite ways. NaN without a penalty, or where
-    the loss is the same everywhere.
-    """
-    if not {"penalty", "loss"} <= set(surface.data_vars) or not (surface["penalty"].fillna(0) != 0).any():
-        return np.nan
-    loss = surface["loss"].values
-    penalty = surface["penalty"].transpose(*surface["loss"].dims).values
-    used = np.isfinite(loss) & np.isfinite(penalty) & (loss <= below)
-    if not used.any() or np.ptp(loss[used]) == 0:
-        return np.nan
-    covariance = np.cov(penalty[used], loss[used])
-    return float(covariance[0, 1] / covariance[1, 1])
+    def _touched(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: parameters[name] for name in self.names} if self.weight_decay else {}
 
+    def value(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """penalty(theta) of all named parameters, a scalar, differentiable; others are ignored."""
+        total = next(iter(parameters.values())).new_zeros(())
+        for p in self._touched(parameters).values():
+            total = total + (torch.linalg.vector_norm(p) if self.form == "norm-sum" else 0.5 * p.square().sum())
+        return self.weight_decay * total
 
-def loss_label(surface: xr.Dataset) -> str:
-    """What `loss` is in a surface: its stored name, with the penalty's formula where that is known."""
-    objective = surface.attrs.get("config", {}).get("objective", {})
-    if objective.get("weight_decay") == 0:
-        return "nll (no penalty)"
-    text = formula(surface.attrs.get("config", {}))
-    return f"nll + {text}" if text else str(surface["loss"].attrs.get("long_name", "loss"))
+    def product(self, parameters: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The Hessian of the penalty at these parameters times v; only the entries of v that it touches.
+
+        l2: lambda v. norm-sum, per parameter p: lambda (v - p <p, v> / ||p||^2) / ||p||, and nothing where p is 0.
+        """
+        out: dict[str, Tensor] = {}
+        for name, p in self._touched(parameters).items():
+            if name not in v:
+                continue
+            u = v[name]
+            if self.form == "norm-sum":
+                norm = torch.linalg.vector_norm(p.detach())
+                if norm == 0:  # not differentiable at 0; the subgradient 0 moves nothing
+                    continue
+                unit = p.detach() / norm
+                u = (u - unit * (unit * u).sum()) / norm
+            out[name] = self.weight_decay * u
+        return out
+
+    def trace(self, parameters: Mapping[str, Tensor], among: Iterable[str]) -> float:
+        """The trace of the penalty's Hessian at these parameters over those `among` them.
+
+        l2: lambda n. norm-sum, per parameter p of n_p entries: lambda (n_p - 1) / ||p||.
+        """
+        total, among = 0.0, set(among)
+        for name, p in self._touched(parameters).items():
+            if name in among:
+                norm = float(torch.linalg.vector_norm(p.detach().double()))
+                curved = (p.numel() - 1) / norm if norm > 0 else 0.0
+                total += curved if self.form == "norm-sum" else p.numel()
+        return self.weight_decay * total

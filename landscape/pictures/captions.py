@@ -8,7 +8,7 @@ from textwrap import wrap
 import numpy as np
 import xarray as xr
 
-from landscape.objective.penalty import formula, in_heights
+from landscape.objective.penalised import formula, in_heights
 from landscape.pictures.scales import Scale
 
 LINES = 2  # of a caption

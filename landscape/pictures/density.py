@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from landscape.objective.clusters import mean_and_sem, numbered
-from landscape.objective.penalty import in_trace
+from landscape.objective.penalised import in_trace
 from landscape.pictures.axes import squeeze, stretch, symlog, symlog_ticks
 from landscape.pictures.canvas import COLORS, captioned, new_figure, own_title, variant_of
 from landscape.pictures.look import LOOK, Look

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.analyses.summaries import statistics_of
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.pictures.axes import log_axis, name_ticks, symlog
 from landscape.pictures.canvas import (
     MARKERS,

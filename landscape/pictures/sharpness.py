@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from landscape.analyses.intervals import unit_mean
 from landscape.analyses.sharpness import MEASURES
 from landscape.analyses.survival import UNCHANGED, changes
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.pictures.axes import log_axis
 from landscape.pictures.canvas import COLORS, MARKERS, caution_over, new_row, note_above, style
 from landscape.store.comparable import caution, differences

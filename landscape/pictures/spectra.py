@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from landscape.analyses.summaries import statistics_of
-from landscape.objective.penalty import in_curvature
+from landscape.objective.penalised import in_curvature
 from landscape.pictures import parts
 from landscape.pictures.axes import squeeze, stretch, symlog
 from landscape.pictures.canvas import (

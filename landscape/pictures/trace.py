@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.clusters import standard_error
-from landscape.objective.penalty import in_trace
+from landscape.objective.penalised import in_trace
 from landscape.pictures.canvas import (
     COLORS,
     legend_below,

@@ -100,7 +100,7 @@ def _gradient(objective: Objective, chosen: np.ndarray, tensors: list[Any]) -> T
     batches = [objective.data.at(place) for place in objective.data.places(chosen, len(chosen))]
     units = sum(objective.units_in(y) for _, y in batches)
     loss = sum((objective.nll_sum(x, y) for x, y in batches), torch.zeros((), device=objective.device)) / units
-    loss = loss + objective.penalty_of(dict(objective.model.named_parameters()))
+    loss = loss + objective.penalty.value(dict(objective.model.named_parameters()))
     parts = torch.autograd.grad(loss, tensors, materialize_grads=True)
     return torch.cat([part.reshape(-1) for part in parts])
 

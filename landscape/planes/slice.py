@@ -73,7 +73,7 @@ class Slice:
     def penalty(self, coordinates: Sequence[float]) -> float:
         """The penalty there, which needs no data."""
         with displaced(self.objective.model, self.moves, coordinates):
-            return float(self.objective.penalty())
+            return float(self.objective.penalty_value())
 
     def config(self) -> dict[str, Any]:
         """What fixes the numbers."""

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.analyses.summaries import statistics_of
-from landscape.objective.penalty import in_heights
+from landscape.objective.penalised import in_heights
 from landscape.pictures.axes import squeeze, symlog_ticks
 from landscape.pictures.canvas import OKABE_ITO
 from landscape.pictures.captions import axis_label, quantity_label

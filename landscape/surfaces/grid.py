@@ -61,8 +61,12 @@ def strides(shape: Sequence[int]) -> list[int]:
 
 
 def along(n: int, stride: int) -> np.ndarray:
-    """Every stride-th of n points, and the last."""
-    return np.unique([*range(0, n, stride), n - 1])
+    """Every stride-th of n points counted from the middle one, and both ends, but none nearer to an end than half a
+    stride. Those of a stride are among those of half of it.
+    """
+    inner = np.arange((n - 1) // 2 % stride, n, stride)
+    inner = inner[(2 * inner >= stride) & (2 * (n - 1 - inner) >= stride)]
+    return np.unique([0, *inner, n - 1])
 
 
 def lattice(shape: Sequence[int], stride: int) -> np.ndarray:
@@ -73,9 +77,10 @@ def lattice(shape: Sequence[int], stride: int) -> np.ndarray:
 
 
 def coarse_to_fine(shape: Sequence[int]) -> np.ndarray:
-    """The place of each point of a grid in an order by levels: 0 for the coarsest."""
+    """The place of each point of a grid in an order by levels: 0 for the middle, 1 for the rest of the coarsest."""
     levels = [*reversed(strides(shape)), 1]
     order = np.full(tuple(shape), len(levels))
-    for place, stride in reversed(list(enumerate(levels))):
+    for place, stride in reversed(list(enumerate(levels, 1))):
         order[lattice(shape, stride)] = place
+    order[tuple((n - 1) // 2 for n in shape)] = 0
     return order

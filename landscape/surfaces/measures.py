@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from landscape.objective.clusters import jackknife_sem, standard_error
-from landscape.objective.penalty import loss_label
+from landscape.objective.penalised import loss_label
 from landscape.runtime.errors import UserError
 
 QUANTITIES = (

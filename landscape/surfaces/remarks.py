@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from landscape.objective.penalty import formula, in_heights, loss_label
+from landscape.objective.penalised import formula, in_heights, loss_label
 from landscape.surfaces.measures import describe_measures
 
 

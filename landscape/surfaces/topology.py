@@ -172,12 +172,16 @@ def _as_dataset(
 
 
 def with_minima(surface: xr.Dataset) -> xr.Dataset:
-    """The minima of a surface: as stored, or else of its NLL; without any where it has none to tell."""
+    """The minima of a surface: as stored, or else of its NLL; without any where it has none to tell, as of a grid with
+    holes.
+    """
     if "minimum_persistence" in surface:
         return surface
     if surface.get("nll", xr.DataArray(0.0)).size > MOST_POINTS:
         return xr.Dataset()
     if "nll" not in surface or not {"x"} <= set(surface["nll"].dims) <= {"x", "y"} or "done" not in surface:
+        return xr.Dataset()
+    if not surface["done"].all():
         return xr.Dataset()
     return minima(surface)
 

@@ -120,7 +120,7 @@ def dense_ggn(objective, x, y):
     A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     G = torch.einsum("nci,ncd,ndj->ij", J, A, J) / len(y)
     decay = torch.cat([torch.full((q.numel(),), float(q.ndim >= 2), dtype=x.dtype) for q in parameters.values()])
-    return (G + objective.weight_decay * torch.diag(decay)).numpy()
+    return (G + objective.penalty.weight_decay * torch.diag(decay)).numpy()
 
 
 def test_gauss_newton_and_residual(objective):

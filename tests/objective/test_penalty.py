@@ -7,7 +7,7 @@ import xarray as xr
 from helpers import dense_hessian, invoke, refused
 
 import landscape as ls
-from landscape.objective.penalty import formula, in_curvature, share_of_variance
+from landscape.objective.penalised import formula, in_curvature, share_of_variance
 from landscape.study import drawing as draw
 from landscape.study.words import describe
 
@@ -118,13 +118,13 @@ def test_the_trace_of_the_penalty_is_that_of_its_hessian(mlp, points, penalty):
     def trace(theta):
         parts = theta.split([p.numel() for p in objective.model.parameters()])
         named = {k: t.view(p.shape) for (k, p), t in zip(objective.model.named_parameters(), parts, strict=True)}
-        return objective.penalty_of(named)
+        return objective.penalty.value(named)
 
     theta = torch.cat([p.detach().reshape(-1) for p in objective.model.parameters()])
     truth = torch.func.hessian(trace)(theta).trace().item()
-    assert objective.penalty_trace(names) == pytest.approx(truth, rel=1e-12)
+    assert objective.penalty.trace(dict(objective.model.named_parameters()), names) == pytest.approx(truth, rel=1e-12)
     found = ls.hessian_trace(objective, products=12)
-    assert float(found["penalty_trace"]) == objective.penalty_trace(names)
+    assert float(found["penalty_trace"]) == objective.penalty.trace(dict(objective.model.named_parameters()), names)
     if penalty == "l2":
         assert np.trace(dense_hessian(objective)) - np.trace(
             dense_hessian(ls.Objective(mlp, points, dtype=torch.float64))
