@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +90,7 @@ def looked_up(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
+@cache
 def summary(target: str) -> str:
     """The first line of the docstring of what "module:name" names, read off the source without importing it."""
     module, _, name = target.partition(":")

@@ -64,7 +64,14 @@ def _left(name: str, group: xr.Dataset, seconds: float) -> str:
     done, left = int(group["done"].sum()), int((~group["done"]).sum())
     unit = entry.settings.unit if entry is not None else "unit"
     more = f", about {left * seconds / done / 60:.2g} minutes" if done else ""
-    return f"{name}: {left} {unit}s are left{more}; the same command with a larger --budget continues"
+    return f"{name}: {counted(left, unit)} left{more}; the same command with a larger --budget continues"
+
+
+def counted(count: int, unit: str) -> str:
+    """1 part is, 2 mini-batches are, 3 kinds of evidence are."""
+    first, *rest = unit.split(" ")
+    ending = "" if count == 1 else "es" if first.endswith(("ch", "s")) else "s"
+    return f"{count} {' '.join([first + ending, *rest])} {'is' if count == 1 else 'are'}"
 
 
 def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: SubjectSettings, run: RunSettings) -> None:

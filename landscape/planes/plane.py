@@ -115,8 +115,17 @@ class Plane:
     def from_dataset(cls, stored: xr.Dataset, model: nn.Module) -> Plane:
         """A stored plane, to move `model` in; a network of the same shapes as the one it was made for.
 
-        Raises UserError, with the names, where the shapes differ.
+        Raises UserError, with the names, where the shapes differ, or where it is not as `to_dataset` makes one.
         """
+        try:
+            return cls._read(stored, model)
+        except UserError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as e:  # whoever wrote it
+            raise UserError("the file's group 'plane' is not as a surface makes it; make one with another file") from e
+
+    @classmethod
+    def _read(cls, stored: xr.Dataset, model: nn.Module) -> Plane:
         layout = stored.attrs.get("layout")
         if not isinstance(layout, Mapping) or "direction" not in stored:
             raise UserError("the file's group 'plane' holds no directions; make one with 'landscape surface'")

@@ -9,6 +9,7 @@ analysis makes it, is named and left alone; the others serve.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import time
 from collections.abc import Mapping
@@ -49,7 +50,8 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
     waiting = pending(path)
     try:
         with alone(path):
-            held = _contents(waiting).groups if waiting.exists() else {}
+            kept = _contents(waiting) if waiting.exists() else Contents()
+            held = kept.groups
             if path.exists():
                 if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
                     raise UserError(f"{path} is read-only; make it writable, or choose another place")
@@ -60,7 +62,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
                     _write(waiting, {**held, **groups})
                     return
             _write(path, {**held, **groups})
-            waiting.unlink(missing_ok=True)
+            _clear(waiting, kept.bad)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
 
@@ -68,6 +70,17 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
 def pending(path: str | os.PathLike[str]) -> Path:
     """Where the groups are kept that cannot go into the results file at `path` while another program holds it open."""
     return Path(path).with_name(Path(path).name + ".pending")
+
+
+def _clear(waiting: Path, bad: Mapping[str, str]) -> None:
+    """Remove the file whose groups have found their place; but of what is damaged in it nothing is lost."""
+    if not bad:
+        waiting.unlink(missing_ok=True)
+        return
+    number = next(n for n in itertools.count(1) if not waiting.with_name(f"{waiting.name}.damaged-{n}").exists())
+    place = waiting.rename(waiting.with_name(f"{waiting.name}.damaged-{number}"))
+    for name, why in bad.items():
+        say_once(f"{waiting}: the group {name} is left out: {why}; it is kept in {place}")
 
 
 def _patience(path: Path) -> float:

@@ -55,11 +55,18 @@ class Config(TypedDict, total=False):
     plane: dict[str, Any]
 
 
+class Attributes(TypedDict, total=False):
+    """Of a group, likewise."""
+
+    config: Config
+    software: dict[str, str]
+
+
 @cache
-def _config() -> Any:
+def _attributes() -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Config)
+    return TypeAdapter(Attributes)
 
 
 def refuse_references(f: h5py.File, path: str | os.PathLike[str]) -> None:
@@ -124,8 +131,8 @@ def _numbers(texts: np.ndarray) -> bool:
 def refuse_mislabelled(group: xr.Dataset) -> None:
     """Raises UserError, "it has ...", where a group is not as any analysis labels one, whatever is in it.
 
-    Numbers or texts; `done` boolean; along each dim coordinates that are finite and different; a configuration of the
-    types that its readers rely on.
+    Numbers or texts; `done` boolean; along each dim coordinates that are finite and different; a configuration and
+    versions of the types that their readers rely on.
     """
     from pydantic import ValidationError
 
@@ -146,8 +153,8 @@ def refuse_mislabelled(group: xr.Dataset) -> None:
             if len(np.unique(values.astype(str) if kind in "OT" else values)) < len(values):
                 raise UserError(f"it has a value of its coordinate {name} more than once")
     try:
-        _config().validate_python(group.attrs.get("config", {}), strict=True)
+        _attributes().validate_python({str(name): value for name, value in group.attrs.items()}, strict=True)
     except ValidationError as e:
         (first, *_) = e.errors(include_url=False)
-        at = ".".join(map(str, ("config", *first["loc"])))
+        at = ".".join(map(str, first["loc"]))
         raise UserError(f"it has {at} that {first['msg'].replace('Input should be', 'should be')}") from e

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ def run_several(
     from landscape.runtime.caller import undisturbed
 
     with deferred(), undisturbed():
+        refuse_another_checkpoint(out, *(subject.provenance for subject in subjects.values()))
         prepared = analysis.prepare_several(subjects)
         return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "")
 
@@ -167,10 +168,23 @@ def into(
     return result
 
 
-def refuse_another_checkpoint(path: str | os.PathLike[str], provenance: dict[str, Any]) -> None:
-    """Raise UserError where the results file has those of other weights: one file, one network."""
-    path = Path(path)
+def refuse_another_checkpoint(path: str | os.PathLike[str], *provenances: Mapping[str, Any]) -> None:
+    """Raise UserError where the results file has a group of none of these weights: one file, one network or series."""
+    path, asked = Path(path), {provenance["sha256"] for provenance in provenances}
     for name, group in (contents(path).groups if path.exists() else {}).items():
-        origin = group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
-        if origin and origin.get("sha256") != provenance["sha256"]:
-            raise UserError(f"{path} has the {name} of another checkpoint, {origin.get('file')}; write to another file")
+        origins = dict(_origins(group.attrs.get("config", {})))
+        if origins and not asked & set(origins):
+            file = next(iter(origins.values()))
+            raise UserError(f"{path} has the {name} of another checkpoint, {file}; write to another file")
+
+
+def _origins(config: Any) -> Iterator[tuple[Any, Any]]:
+    """(sha256, file) of each network that a stored configuration is of: one, or those under `each`."""
+    if not isinstance(config, Mapping):
+        return
+    if isinstance(origin := config.get("provenance"), Mapping) and origin:
+        yield str(origin.get("sha256")), origin.get("file")
+    yield from _origins(config.get("objective"))
+    if isinstance(each := config.get("each"), Mapping):
+        for one in each.values():
+            yield from _origins(one)

@@ -12,6 +12,7 @@ import torch
 from helpers import ROOT, cli, invoke, refused
 
 import landscape as ls
+from landscape.cli.analyses import counted
 
 SMALL = ("--samples", 64, "--points", 3, "--batches", 2, "--probes", 2, "--steps", 4)
 
@@ -292,6 +293,34 @@ def test_a_series_takes_a_folder_and_the_order_of_its_numbers(trained, tmp_path)
         assert ls.load(tmp_path / f"{name}.h5")["series"]["checkpoint"].values.tolist() == right
     (tmp_path / "empty").mkdir()
     refused(invoke("series", tmp_path / "empty", "--out", tmp_path / "x.h5"), "not a folder of checkpoints")
+
+
+def test_a_file_takes_no_other_network_nor_training(tmp_path):
+    """Whether it is of one network or of several; but of one of several it takes more."""
+    one, other, third = (tmp_path / f"{name}.safetensors" for name in ("one", "other", "third"))
+    for path in (one, other, third):
+        network = ls.create_model("resnet8", 10, 8, 1, widths=(4, 4, 4))
+        ls.save_checkpoint(path, network, {"model": "resnet8(widths=(4, 4, 4))", "data": "digits"})
+    few = ("--samples", 32, "--out", tmp_path / "x.h5", "--quiet")
+    series = ("--batches", 2, "--top", 1, *few)
+    assert invoke("series", one, other, *series).returncode == 0
+    said = "has the series of another checkpoint", "write to another file"
+    refused(invoke("surface", third, *few), *said)
+    refused(invoke("trajectory", third, *few), *said)
+    assert invoke("surface", other, "--points", 2, "--rays", 0, *few).returncode == 0
+    refused(invoke("spectrum", one, *series), "has the surface of another checkpoint", str(other))
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "words"),
+    [
+        (1, "part", "1 part is"),
+        (2, "mini-batch", "2 mini-batches are"),
+        (3, "kind of evidence", "3 kinds of evidence are"),
+    ],
+)
+def test_what_is_left_is_counted_in_words(count, unit, words):
+    assert counted(count, unit) == words
 
 
 def test_a_trajectory_of_ten_epochs_sorts_by_name(tmp_path):

@@ -1,23 +1,29 @@
 """Files and arguments of all sorts of wrong end in success or in one line, within 30 s and 4 GB; never in a traceback.
 
-The same tries each time, a minute in all; FUZZ=20000 draws that many others of each (python -m pytest -n 0 tests/fuzz).
+The same tries each time, a minute in all. By hand, that many others of each, of files that have every analysis:
+
+    FUZZ=4000 python -m pytest -n 0 tests/fuzz -k shown
+
+goes on after what it finds, keeps the files in the folder FOUND, and says at last what it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from analyses.test_catalogue import command
+from bounded import Ended, in_time, wrong_end
 from helpers import invoke
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -32,7 +38,7 @@ from landscape.runtime.settings import Settings
 from landscape.training.recipe import Recipe
 
 TRIES = int(os.environ.get("FUZZ", 0))
-SECONDS, BYTES = 30, 4 << 30
+TINY = {"model": "resnet8(widths=(4, 4, 4))", "data": "digits", "num_classes": 10}
 
 
 def tried(few: int) -> settings:
@@ -43,55 +49,49 @@ def tried(few: int) -> settings:
     )  # fmt: skip
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Fails where the block takes over SECONDS of the processor, or over BYTES of memory beyond what it had."""
+class Tally:
+    """What a test tried, and what was wrong, of which by hand the rest is told at the end."""
 
-    def late(*_: object) -> None:
-        pytest.fail(f"hung for {SECONDS} s")
+    def __init__(self) -> None:
+        self.tries, self.seconds, self.bytes = 0, 0.0, 0
+        self.found: Counter[str] = Counter()
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    handler = signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, handler)
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < BYTES
+    def note(self, ended: Ended) -> None:
+        self.tries += 1
+        self.seconds, self.bytes = max(self.seconds, ended.seconds), max(self.bytes, ended.bytes)
+
+    def serves(self, path: Path, *commands: Sequence[object]) -> None:
+        """Fails unless each ends in success or in one line; path: the file that they are about."""
+        why = wrong_end(*commands, note=self.note)
+        if not TRIES:
+            assert not why, why
+        elif why:
+            self.keep(path, why)
+
+    def keep(self, path: Path, why: str) -> None:
+        kind = why.strip().rpartition("\n")[2][:200]
+        self.found[kind] += 1
+        if self.found[kind] <= 3 and path.exists():
+            folder = Path(os.environ.get("FOUND") or tempfile.gettempdir()) / f"found-{os.getpid()}"
+            folder.mkdir(exist_ok=True, parents=True)
+            place = folder / f"{sum(self.found.values())}-{path.name}"
+            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, place)
+            (folder / f"{place.name}.txt").write_text(why)
 
 
-def serves(*arguments: object) -> str:
-    """What a command prints, which ends in success or in one line."""
-    with bounded():
-        result = invoke(*arguments)
-    lines = result.stderr.strip().split("\n")
-    assert result.returncode in (0, 2), result.stderr
-    assert "Traceback" not in result.stderr
-    if result.returncode == 2:
-        wrong = [line for line in lines if line.startswith("landscape: ") and " is left alone: " not in line]
-        assert len(wrong) == 1, result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results file of every analysis that needs no more than a loss, of a tiny network."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
-    x, y = torch.randn(40, 4), torch.randint(0, 2, (40,))
-    objective = ls.Objective(model, [(x, y)])
-    plane = ls.random_plane(model)
-    path = tmp_path_factory.mktemp("whole") / "a.h5"
-    ls.save(
-        path, plane=plane.to_dataset(), surface=ls.evaluate_surface(objective, plane, points=5, rays=2),
-        spectrum=ls.hessian_spectrum(objective, k=2, batch_size=4),
-        density=ls.spectral_density(objective, probes=2, steps=4),
-        trace=ls.hessian_trace(objective, products=24), top=ls.hessian_top(objective, k=2),
-        test=ls.Test().run(objective), series=ls.hessian_series({"a": objective, "b": objective}, k=2, batch_size=8),
-        curve=ls.evaluate_surface(objective, ls.random_plane(model, dims=1), points=5, rays=0),
-    )  # fmt: skip
-    return path
+@pytest.fixture
+def tally(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Iterator[Tally]:
+    made = Tally()
+    yield made
+    if TRIES:
+        with capfd.disabled():
+            print(
+                f"\n{request.node.name}: {made.tries} tries, {sum(made.found.values())} wrong; "
+                f"at most {made.seconds:.1f} s and {made.bytes / (1 << 30):.2f} GB"
+            )
+            for kind, count in made.found.most_common():
+                print(f"{count:6} {kind}")
+    assert not made.found
 
 
 @pytest.fixture(scope="module")
@@ -99,61 +99,109 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("place")
 
 
-@tried(24)
-@given(st.data())
-def test_results_files_are_shown_and_exported(whole, place, data):
-    path = data.draw(changed_file(whole, place / "a.h5"))
-    serves("show", path)
-    serves("export", path, "--out", place / f"a{data.draw(st.sampled_from(['.csv', '.npz']))}")
-
-
-@tried(4)
-@given(st.data())
-def test_results_files_are_drawn_and_compared(whole, place, data):
-    path = data.draw(changed_file(whole, place / "a.h5"))
-    serves("plot", path, whole, "--out", place / "pictures")
+@pytest.fixture(scope="module")
+def checkpoint(place: Path) -> Path:
+    ls.save_checkpoint(place / "tiny.safetensors", ls.create_model("resnet8", 10, 8, 1, widths=(4, 4, 4)), TINY)
+    return place / "tiny.safetensors"
 
 
 @pytest.fixture(scope="module")
-def begun(trained, tmp_path_factory) -> Path:
-    """An unfinished spectrum of a network that is at hand."""
-    out = tmp_path_factory.mktemp("begun") / "a.h5"
-    serves("spectrum", trained, "--batches", 2, "-k", 2, "--tol", 0.3, "--out", out, "-q")
-    groups = ls.load(out)
-    groups["spectrum"]["done"][1:] = False
-    ls.save(out, **groups)
-    return out
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Results files, an analysis each beside a plane: of those that need a loss alone; by hand of all there are."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    objective = ls.Objective(model, [(torch.randn(40, 4), torch.randint(0, 2, (40,)))])
+    plane = ls.random_plane(model)
+    groups = {
+        "surface": ls.evaluate_surface(objective, plane, points=5, rays=2),
+        "spectrum": ls.hessian_spectrum(objective, k=2, batch_size=4),
+        "density": ls.spectral_density(objective, probes=2, steps=4),
+        "trace": ls.hessian_trace(objective, products=24),
+        "top": ls.hessian_top(objective, k=2),
+        "test": ls.Test().run(objective),
+        "series": ls.hessian_series({"a": objective, "b": objective}, k=2, batch_size=8),
+        "curve": ls.evaluate_surface(objective, ls.random_plane(model, dims=1), points=5, rays=0),
+    }
+    folder = tmp_path_factory.mktemp("whole")
+    for name, group in groups.items():
+        ls.save(folder / f"{name}.h5", plane=plane.to_dataset(), **{name: group})
+    for name in CATALOGUE if TRIES else ():
+        assert invoke(*command(name, checkpoint, folder / f"{name}-tiny.h5")).returncode == 0
+    (good, *_) = found = sorted(folder.glob("*.h5"))
+    for asked in (("show", good), ("plot", good, "--out", folder), ("report", good, "--out", folder / "a.html")):
+        assert invoke(*asked).returncode == 0  # and what they import, children need not
+    return found
+
+
+@tried(24)
+@given(st.data())
+def test_results_files_are_shown_and_exported(whole, place, tally, data):
+    path = data.draw(changed_file(data.draw(st.sampled_from(whole)), place / "a.h5"))
+    out = place / f"a{data.draw(st.sampled_from(['.csv', '.npz']))}"
+    tally.serves(path, ("show", path), ("export", path, "--out", out))
 
 
 @tried(4)
 @given(st.data())
-def test_results_files_are_continued_or_refused(begun, trained, place, data):
-    path = data.draw(changed_file(begun, place / "b.h5"))
-    serves("spectrum", trained, "--batches", 2, "-k", 2, "--tol", 0.3, "--out", path, "-q")
-    path.unlink(missing_ok=True)
+def test_results_files_are_drawn_and_compared(whole, place, tally, data):
+    good = data.draw(st.sampled_from(whole))
+    path = data.draw(changed_file(good, place / "a.h5"))
+    commands = [
+        ("plot", path, good, "--out", place / "pictures"),
+        ("compare", good, path),
+        ("report", path, good, "--out", place / "a.html"),
+    ]
+    tally.serves(path, *(data.draw(st.permutations(commands))[:2]))
+
+
+@pytest.fixture(scope="module")
+def begun(whole: list[Path], checkpoint: Path, place: Path) -> dict[str, Path]:
+    """By their analyses, unfinished results of a network that is at hand: a spectrum, and by hand all."""
+    found = {}
+    for name in CATALOGUE if TRIES else ("spectrum",):
+        found[name] = place / f"begun-{name}.h5"
+        assert invoke(*command(name, checkpoint, found[name]), "--budget", "0s").returncode in (0, 2)
+    return {name: path for name, path in found.items() if path.exists()}
+
+
+@tried(4)
+@given(st.data())
+def test_results_files_are_continued_or_refused(begun, checkpoint, place, tally, data):
+    name = data.draw(st.sampled_from(sorted(begun)))
+    path = data.draw(changed_file(begun[name], place / "b.h5"))
+    tally.serves(path, (*command(name, checkpoint, path), "--budget", "0s"))
+    for left in place.glob("b.h5*"):
+        left.unlink()
 
 
 METADATA = {
-    "model": "vit_xs(depth=1)", "settings": {"embed_dim": 8, "num_heads": 2}, "num_classes": 4, "image_size": 8,
+    "model": "vit_xs(depth=1)", "settings": {"embed_dim": 8, "num_heads": 2}, "num_classes": 10, "image_size": 8,
     "in_channels": 1, "mean": [0.5], "std": [0.5], "data": "digits", "mixup": 0.0, "smoothing": 0.1, "seed": 0,
     "fraction": 1.0, "auto_augment": None, "weight_decay": 0.05, "training_loss": [1.0, 0.5],
 }  # fmt: skip
 HUGGING = {
-    "architecture": "resnet18", "num_classes": 4, "model_args": {"stem_type": "deep"}, "model_type": "vit",
+    "architecture": "resnet18", "num_classes": 10, "model_args": {"stem_type": "deep"}, "model_type": "vit",
     "hidden_size": 8, "num_hidden_layers": 1, "id2label": {"0": "a"}, "image_size": 8,
     "pretrained_cfg": {"mean": [0.5], "std": [0.5], "input_size": [1, 8, 8]},
 }  # fmt: skip
 
 
+SMALL = ("--samples", 16, "--points", 2, "--rays", 0, "-q")
+
+
 @pytest.fixture(scope="module")
-def state() -> dict[str, torch.Tensor]:
-    model = ls.create_model("vit_xs", 4, 8, 1, depth=1, embed_dim=8, num_heads=2)
+def state(place: Path) -> dict[str, torch.Tensor]:
+    model = ls.create_model("vit_xs", 10, 8, 1, depth=1, embed_dim=8, num_heads=2)
+    path = place / "good.safetensors"
+    ls.save_checkpoint(path, model, METADATA)
+    for asked in (("show", path), ("surface", path, "--out", place / "good.h5", *SMALL)):
+        assert invoke(*asked).returncode == 0  # and what they import and remember, children have from now on
     return {k: t.contiguous() for k, t in model.state_dict().items()}
 
 
 @tried(6)
 @given(st.data())
-def test_checkpoints_are_described_and_loaded(state, place, data):
+def test_checkpoints_are_described_and_loaded(state, place, tally, data):
     sort = data.draw(st.sampled_from(["safetensors", "folder", "torch", "bytes"]))
     path = place / "w.safetensors"
     if sort == "folder":
@@ -173,18 +221,13 @@ def test_checkpoints_are_described_and_loaded(state, place, data):
         torch.save(held, path)
         if sort == "bytes":
             path.write_bytes(data.draw(damaged_bytes(path.read_bytes())))
-    serves("show", path)
-    serves("test", path, "--out", place / "c.h5", "--samples", 16, "-q")
+    tally.serves(path, ("show", path), ("surface", path, "--out", place / "c.h5", *SMALL))
     (place / "c.h5").unlink(missing_ok=True)
-
-
-def rows(text: str) -> list[list[str]]:
-    return [line.split(",") for line in text.strip().split("\n")]
 
 
 @tried(40)
 @given(st.data())
-def test_tables_are_imported(place, data):
+def test_tables_are_imported(place, tally, data):
     grid = np.linspace(-1, 1, 4)
     table = [["x", "y", "nll", "accuracy"], *([f"{x}", f"{y}", f"{x * x + y}", "0.5"] for x in grid for y in grid)]
     for _ in range(data.draw(st.integers(1, 3))):
@@ -206,7 +249,7 @@ def test_tables_are_imported(place, data):
         content = data.draw(damaged_bytes(content)) if content else content
     path = place / "t.csv"
     path.write_bytes(content)
-    serves("import", path, "--out", place / "t.h5")
+    tally.serves(path, ("import", path, "--out", place / "t.h5"))
     (place / "t.h5").unlink(missing_ok=True)
 
 
@@ -220,7 +263,7 @@ def test_settings_are_themselves_or_refused(data):
     cls = data.draw(st.sampled_from(all_settings()))
     names = data.draw(st.lists(st.sampled_from([f.name for f in fields(cls)]), min_size=1, max_size=3))
     given_ = {name: data.draw(values) for name in names}
-    with bounded():
+    with in_time():
         try:
             made = cls.asked(given_)
         except ls.UserError as e:
@@ -243,7 +286,7 @@ def test_arguments_are_understood_or_refused(place, data):
         words.append("--" + data.draw(st.sampled_from(names) | st.text(max_size=5)).replace("_", "-"))
         words.append(str(data.draw(st.sampled_from(NASTY))).replace("\0", ""))
     assume(command not in ("quickstart",) or "--effort" not in words)
-    with bounded():
+    with in_time():
         result = invoke(*words)
     assert result.returncode == 2 or command == "quickstart" or "--help" in words, result.stderr
     assert "Traceback" not in result.stderr

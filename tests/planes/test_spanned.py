@@ -244,3 +244,7 @@ def test_stored_and_loaded_the_same_plane_serves_another_network(convolutional, 
         np.testing.assert_array_equal(there["nll"], here["nll"])
     with pytest.raises(ls.UserError, match="of another network: this one lacks"):
         Plane.from_dataset(ls.load(tmp_path / "plane.h5")["plane"], nn.Linear(2, 2))
+    whole = ls.load(tmp_path / "plane.h5")["plane"]
+    for layout in ({"direction": 3}, {"direction": [["a"]]}, {"direction": []}, {"buffer": []}):
+        with pytest.raises(ls.UserError, match=r"is not as a surface makes it|holds no directions"):
+            Plane.from_dataset(whole.assign_attrs(layout=layout), nn.Linear(2, 2))

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,6 +160,14 @@ def test_groups_that_no_analysis_labels_so(tmp_path, words):
 def test_a_configuration_of_other_types(tmp_path, config, at):
     ls.save(tmp_path / "a.h5", group=xr.Dataset({"v": 1.0}, attrs={"config": config}))
     assert f"has {at} that should be" in read_contents(tmp_path / "a.h5").bad["group"]
+
+
+@pytest.mark.parametrize("software", ["torch", {"torch": 2}])
+def test_versions_of_other_types(tmp_path, software):
+    """Of which `show` and the report make a line."""
+    ls.save(tmp_path / "a.h5", group=xr.Dataset({"v": 1.0}, attrs={"software": software}))
+    assert "has software" in read_contents(tmp_path / "a.h5").bad["group"]
+    assert invoke("show", tmp_path / "a.h5").returncode == 0
 
 
 def zeros(f):

@@ -189,6 +189,25 @@ def test_another_program_that_holds_the_file_open_ends_no_run(tmp_path, held_ope
         assert set(f) >= {"earlier", "plane", "surface"}
 
 
+def test_what_is_damaged_while_it_waits_is_kept_and_said(tmp_path, capfd):
+    """A group of the file beside it whose bits have flipped: the others go into their place, and it is not removed."""
+    path = tmp_path / "a.h5"
+    waiting = store.pending(path)
+    ls.save(path, one=xr.Dataset({"v": ("n", np.arange(5.0))}))
+    ls.save(waiting, two=xr.Dataset({"v": ("n", np.arange(3.0))}), three=xr.Dataset({"v": ("n", np.arange(4.0))}))
+    with h5py.File(waiting, "a") as f:
+        f["two/v"][0] = 7.0
+    damaged = waiting.read_bytes()
+    ls.save(path, four=xr.Dataset({"v": 1.0}))
+    assert set(ls.load(path)) == {"one", "three", "four"}
+    assert not waiting.exists()
+    kept = tmp_path / "a.h5.pending.damaged-1"
+    assert kept.read_bytes() == damaged
+    said = capfd.readouterr().err
+    assert "the group two is left out: it is not as it was written (v): damaged" in said
+    assert f"it is kept in {kept}" in said
+
+
 def test_a_file_that_is_being_written_is_waited_for(tmp_path, held_open, monkeypatch):
     path = tmp_path / "a.h5"
     monkeypatch.setattr(store, "PATIENCE", 0.3)
