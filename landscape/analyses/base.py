@@ -198,6 +198,10 @@ class Analysis(Settings, ABC):
         """How many calls run side by side, by a thread each."""
         return 1
 
+    def by_all(self) -> bool:
+        """Whether under torchrun all processes compute each unit together, rather than some of the units each."""
+        return False
+
     def order(self, result: xr.Dataset) -> np.ndarray | None:
         """Of the shape of `done`: units of lower numbers go first, so that a result cut short already answers."""
         return None
@@ -300,7 +304,7 @@ class Analysis(Settings, ABC):
 
         each_not_done(
             result, compute, work, only=only, order=self.order(result), unit=self.unit,
-            together=self.group_size(objective), workers=self.side_by_side(objective),
+            together=self.group_size(objective), workers=self.side_by_side(objective), by_all=self.by_all(),
         )  # fmt: skip
 
     def config(self, objective: Any) -> dict[str, Any]:

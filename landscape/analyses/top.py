@@ -17,7 +17,10 @@ from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
 
 if TYPE_CHECKING:
+    from landscape.curvature.operators import Curvature
+    from landscape.linalg.ritz import RitzPairs
     from landscape.objective.objective import Objective
+    from landscape.store.aside import Aside
 
 USUAL_EXAMPLES = 256
 BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
@@ -66,25 +69,33 @@ class Top(Eigenvalues, Analysis):
         self.visit(Kept(objective, work, result.attrs["config"]), result, work)
         return result
 
+    def by_all(self) -> bool:
+        """Each process differentiates its share of the examples."""
+        return True
+
     def compute(self, ready: Kept, unit: Index) -> Values:
         """The eigenpairs of one part; of a search that had to stop those so far."""
-        from landscape.curvature.minibatches import start_vector
-        from landscape.curvature.operators import Curvature
-        from landscape.linalg.eigenpairs import eigenpairs
+        from landscape.curvature.spread import by_all
 
         objective, work, config = ready
         part = list(self.parts(objective).values())[unit[0] if self.per else 0]
-        H = Curvature(objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
+
+        def search(H: Curvature) -> Values:
+            return recorded(self._found(H, work.aside(config, unit)), self.k)
+
+        return by_all(search, objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
+
+    def _found(self, H: Curvature, keeper: Aside) -> RitzPairs:
+        from landscape.curvature.minibatches import start_vector
+        from landscape.linalg.eigenpairs import eigenpairs
+
         search = self.within(H.n)
         least = (2 * search.k + 6) * H.n * H.zeros().element_size()
         if H.objective.device.type == "cpu":
             refuse_beyond_memory(least, f"a basis for {search.k} eigenvectors (`k`) of {H.n} parameters")
         held = self.max_basis or min(H.n, max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size())))
         start = start_vector(H.gradient(), self.seed, 0)
-        pairs = eigenpairs(
-            H, start, replace(search, max_basis=held), verify=self.verify, keeper=work.aside(config, unit)
-        )
-        return recorded(pairs, self.k)
+        return eigenpairs(H, start, replace(search, max_basis=held), verify=self.verify, keeper=keeper)
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
         """Those of each layer or stage, where it is divided."""

@@ -115,15 +115,19 @@ class Curvature:
         """The products, in the shape of V: (n,) or (b, n)."""
         if V.ndim == 1:
             return self(V[None])[0]
+        out = self._product(V)
+        self.products += len(V)
+        return with_penalty(self, V, out)
+
+    def _product(self, V: Tensor) -> Tensor:
+        """The products with the rows of V (b, n), without the penalty."""
         parts = [self._parts(row) for row in V]
 
         def add(totals: Sequence[Parts], local: Local, kept: bool, _: int) -> None:
             for i, v in enumerate(parts):
                 accumulate(totals[i], local.product(v, kept or i + 1 < len(V)))
 
-        out = self._summed(V, add)
-        self.products += len(V)
-        return with_penalty(self, V, out)
+        return self._summed(V, add)
 
     def __matmul__(self, V: Tensor) -> Tensor:
         """H @ v for a vector (n,), or for the columns of V (n, b)."""
@@ -176,7 +180,7 @@ class Curvature:
             try:
                 with exact_arithmetic(), second_derivatives():
                     for number, (local, kept) in enumerate(self._local()):
-                        stop_if_asked()
+                        self._between_chunks()
                         add(totals, local, kept, number)
                 return out
             except torch.OutOfMemoryError as e:
@@ -184,6 +188,9 @@ class Curvature:
                 if largest == 1:
                     raise UserError(f"the memory does not hold the graph of a single example ({e})") from e
             self._cut(largest // 2)  # here, where nothing holds the failed graph any longer
+
+    def _between_chunks(self) -> None:
+        stop_if_asked()
 
     def _cut(self, size: int) -> None:
         """Cut into chunks of at most `size` examples from now on, and keep no graph."""

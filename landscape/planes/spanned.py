@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import xarray as xr
 from torch import Tensor, nn
 
 from landscape.curvature.operators import Curvature
+from landscape.curvature.spread import by_all
 from landscape.linalg.eigenpairs import eigenpairs
+from landscape.linalg.ritz import RitzPairs
 from landscape.linalg.search import Search
 from landscape.objective.objective import Objective
-from landscape.objective.parameters import Direction, unflatten
+from landscape.objective.parameters import Direction, chosen, unflatten
 from landscape.planes.plane import Plane, config_of
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.runtime.random import gaussian
@@ -79,9 +82,13 @@ def eigenvector_plane(
     }
     if stored is not None and asked.items() <= stored.attrs.get("config", {}).items():
         return Plane.from_dataset(stored, objective.model)
-    H = Curvature(objective, parameters=parameters, chunk_size=chunk_size)
-    keeper = (work or Work()).aside(json.loads(json.dumps({"analysis": "plane", **asked})), ())
-    pairs = eigenpairs(H, gaussian(H.zeros(), seed), search, vectors=True, keeper=keeper)
+
+    def searched(H: Curvature) -> RitzPairs:
+        keeper = (work or Work()).aside(json.loads(json.dumps({"analysis": "plane", **asked})), ())
+        pairs = eigenpairs(H, gaussian(H.zeros(), seed), search, vectors=True, keeper=keeper)
+        return pairs if pairs.vectors is None else replace(pairs, vectors=pairs.vectors.cpu())
+
+    pairs = by_all(searched, objective, parameters=parameters, chunk_size=chunk_size)
     if not pairs.finished:
         raise UserError(
             f"the time is over within the search for eigenvectors, after {pairs.products} products; "
@@ -89,7 +96,8 @@ def eigenvector_plane(
         )
     if pairs.vectors is None or not torch.isfinite(pairs.vectors).all():
         raise UserError("the Hessian is not finite where the network stands, so it has no eigenvectors to move along")
-    directions = tuple(unflatten(u, H.parameters) for u in pairs.vectors)
+    moved = chosen(objective.model, parameters)
+    directions = tuple(unflatten(u.to(objective.device), moved) for u in pairs.vectors)
     found = {
         "eigenvalues": pairs.values.tolist(),
         "residuals": pairs.residuals.tolist(),

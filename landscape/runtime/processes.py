@@ -60,6 +60,18 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if _group() is not None else 0
 
 
+def spread(tensor: Any) -> None:
+    """Give all processes what the first has in this tensor, in place."""
+    if (dist := _group()) is not None:
+        dist.broadcast(tensor, src=0)
+
+
+def sum_up(tensor: Any) -> None:
+    """Have in this tensor of the first process the sum over all, in place; what the others then have is undefined."""
+    if (dist := _group()) is not None:
+        dist.reduce(tensor, dst=0)
+
+
 def gathered(mine: T) -> list[T]:
     """What each process has, by rank, given to all."""
     everyone: list[Any] = [mine] * size()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError, a_few
-from landscape.runtime.interrupts import Interrupted, stop_if_interrupted
+from landscape.runtime.interrupts import Interrupted, noted, stop_if_interrupted
 from landscape.runtime.threads import side_by_side
 from landscape.store.aside import Aside, beside, forget
 
@@ -161,6 +161,7 @@ def each_not_done(
     order: np.ndarray | None = None,
     together: int = 1,
     workers: int = 1,
+    by_all: bool = False,
     unit: str = "unit",
 ) -> None:
     """Call `compute` with the indices of the entries of result["done"] that are False, and mark them, but for those
@@ -171,6 +172,7 @@ def each_not_done(
         order in memory.
     together: how many neighbours along the last axis are handed over at once.
     workers: how many calls of `compute` run side by side, each writing entries of its own.
+    by_all: whether under torchrun all processes compute each entry together, instead of some of the entries each.
     unit: what an entry is called beside the progress bar.
 
     Under torchrun the entries are shared out among the processes, every one ends with the whole result, and only the
@@ -189,7 +191,7 @@ def each_not_done(
     bar = tqdm(desc=label, disable=not (work.progress and first), unit=unit, initial=int(done.sum()), total=done.size)
     try:
         with bar:
-            for indices in _completed(result, compute, list(groups.values()), workers, work):
+            for indices in _completed(result, compute, list(groups.values()), workers, work, by_all):
                 for index in indices:
                     done[index] = True
                 bar.update(len(indices))
@@ -209,12 +211,14 @@ def _completed(
     groups: list[list[Index]],
     workers: int,
     work: Work,
+    by_all: bool,
 ) -> Iterator[list[Index]]:
     """The groups, as each is computed and its values are in `result`, until the budget is spent."""
-    if processes.size() == 1:
+    if processes.size() == 1 or by_all:
         for indices, left in side_by_side(compute, groups, workers):
             yield [index for index in indices if index not in (left or ())]
-            stop_if_interrupted()
+            if signalled := processes.from_first(noted()):  # at once, for all
+                raise Interrupted(signalled)
             if work.spent:
                 return
         return
