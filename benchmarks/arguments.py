@@ -3,7 +3,7 @@
     python benchmarks/arguments.py
 
 asks for huge, negative, tiny and no numbers, empty and very long words, within 30 s of the processor and 4 GB each, of
-a tiny network. In an order drawn by --seed, so that a part (--tries) is a sample of all.
+a tiny network. In an order drawn by --seed, so that a part (--skip, --tries) is a sample of all.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from cli.test_arguments import ALL, command, prepared, wrong
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=len(ALL))
+    parser.add_argument("--skip", type=int, default=0, help="so many of that order")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="those that have this word alone, such as fourier or --data")
     asked = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> None:
     said = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         prepared(folder)
-        for i, case in enumerate(chosen[: asked.tries], 1):
+        for i, case in enumerate(chosen[asked.skip :][: asked.tries], 1):
             why = wrong(*case, note=lambda e: ended.append((e, " ".join(map(str, command(*case))))))  # noqa: B023
             if why:
                 kinds[why.strip().rpartition("\n")[2][:120]] += 1

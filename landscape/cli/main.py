@@ -89,12 +89,13 @@ def status(arguments: Sequence[str]) -> int:
     except MemoryError as e:
         say(f"landscape: the memory does not suffice ({e}); ask for less at once", error=True)
         return 2
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         if (number := noted()) is not None and processes.size() > 1 and isinstance(e, RuntimeError):
             return _stopped(number, asked)  # one of the others was gone first
         if (place := _in_users_code(e)) is None:
             raise
-        say(f"landscape: {place} fails: {type(e).__name__}: {' '.join(str(e).split())[:500]}", error=True)
+        kind = "sys.exit" if isinstance(e, SystemExit) else type(e).__name__  # of whatever status: it is not our end
+        say(f"landscape: {place} fails: {kind}: {' '.join(str(e).split())[:500]}", error=True)
         return 2
     return 0
 
