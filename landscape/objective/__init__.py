@@ -1,4 +1,4 @@
-"""The loss: of which task, parameters and examples, with which penalty, and a network rewritten to give it faster.
+"""The loss: its task, parameters, examples and penalty, and networks rewritten so that it is computed faster.
 
 Its second derivatives are in `landscape.curvature.operators`.
 """

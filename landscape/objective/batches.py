@@ -1,4 +1,4 @@
-"""The frozen examples on their device, whole where their batches join, else as the batches came."""
+"""The frozen examples on their device: in one piece if their batches can be joined, otherwise as the batches came."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Place = tuple[int, Tensor]  # a store, and rows of it
 
 
 def batches_of(data: Iterable[Any]) -> Iterable[Any]:
-    """The data as they iterate over batches. Raises UserError for what gives single examples, or none at all."""
+    """The data, iterated over in batches. Raises UserError for data that give single examples, or nothing."""
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise UserError(
-            f"the data are a Dataset, {type(data).__name__}, which gives one example at a time; give batches of them, "
+            f"the data are a Dataset, {type(data).__name__}, which gives one example at a time; give batches, "
             "as DataLoader(dataset, batch_size=256) does"
         )
     arrays = data if isinstance(data, (tuple, list)) else (data,)
@@ -42,15 +42,15 @@ def batches_of(data: Iterable[Any]) -> Iterable[Any]:
 class Batches:
     """Batches (x, y) of examples, numbered in order from 0.
 
-    Consecutive batches that join (of one structure, their tensors of one shape but for the number of examples) are one
-    store; of images of one size there is one store in all, of texts padded batch by batch there are several.
+    Consecutive batches that can be joined (they have one structure, and their tensors one shape up to the number of
+    examples) make one store. Images of one size are one store in all; texts padded batch by batch are several.
 
     Parameters
     ----------
     stores
         The examples.
     sizes
-        How many the batches have that make up each store.
+        The number of examples in each batch, for each store.
     """
 
     stores: list[Batch]
@@ -58,7 +58,7 @@ class Batches:
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> Batches:
-        """Those of the batches that have an example, copied. Raises UserError where they are no nests of tensors."""
+        """Copies of the batches that have an example. Raises UserError if they are not nests of tensors."""
         groups: list[list[Batch]] = []
         for number, batch in enumerate(batches):
             if length(checked(batch, number)) == 0:
@@ -84,18 +84,18 @@ class Batches:
         return self.starts[-1]
 
     def chunks(self, size: int | None) -> list[Batch]:
-        """All examples in order, in chunks of at most `size` that part no store; None for the batches as they came."""
+        """All examples in order, in chunks of at most `size`, each from one store; for None, the batches themselves."""
         return list(self) if size is None else [part for store in self.stores for part in split(store, size)]
 
     def cut(self, start: int, stop: int) -> Batch:
-        """The examples from one number up to another, which lie in one store."""
+        """The examples from number `start` up to `stop`, which must lie in one store."""
         store = self._store_of(start)
         first = self.starts[store]
         return rows(self.stores[store], slice(start - first, stop - first))
 
     @property
     def divisible(self) -> int:
-        """What a size must divide, that no mini-batch of it lies in two stores; 0, which all do, for one store."""
+        """The number that a size must divide so that no mini-batch lies in two stores; 0 for one store."""
         return math.gcd(*self.starts[1:-1])
 
     def straddling(self, size: int, count: int) -> int | None:
@@ -104,7 +104,7 @@ class Batches:
         return next((start // size for start in inner if start % size and start < size * count), None)
 
     def places(self, index: Sequence[int] | np.ndarray, size: int) -> list[Place]:
-        """Where the examples of these numbers, in ascending order, are: in parts of at most `size` and of one store."""
+        """Where examples are, given by number in ascending order: in parts of at most `size`, each in one store."""
         index = np.asarray(index)
         found: list[Place] = []
         for store, (first, after) in enumerate(itertools.pairwise(self.starts)):
@@ -114,12 +114,12 @@ class Batches:
         return found
 
     def at(self, place: Place) -> Batch:
-        """The examples of one of `places`: a copy."""
+        """A copy of the examples at one of `places`."""
         store, index = place
         return rows(self.stores[store], index)
 
     def fingerprint(self) -> str:
-        """sha256 over the examples, as they are stored."""
+        """The sha256 of the examples as they are stored."""
         tensors: dict[str, Tensor] = {}
         for number, (x, y) in enumerate(self.stores):
             prefix = f"{number}." if len(self.stores) > 1 else ""

@@ -1,4 +1,4 @@
-"""BatchNorm statistics of the network where it stands, rather than of where it was trained."""
+"""BatchNorm statistics recomputed at the network's current weights, instead of those from its training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from landscape.runtime.errors import UserError
 def recalibrated(objective: Objective) -> Iterator[None]:
     """Within the block each BatchNorm has the statistics of the batches, averaged by examples; after it, its own.
 
-    One pass in which BatchNorm alone is in training mode, as in torch.optim.swa_utils.update_bn, whose average counts
-    every batch the same. The objective's own copy of the network is changed in place. Raises UserError for a batch of
-    one example that BatchNorm cannot take its statistics from.
+    It takes one pass in which only BatchNorm is in training mode. (torch.optim.swa_utils.update_bn does the same, but
+    weights every batch equally.) The objective's own copy of the network is changed in place. Raises UserError for a
+    batch of one example from which BatchNorm cannot take statistics.
     """
     model = objective.model
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
@@ -37,12 +37,12 @@ def recalibrated(objective: Objective) -> Iterator[None]:
                     m.momentum = length(x) / seen
                 try:
                     objective.outputs(x)
-                except ValueError as e:  # BatchNorm's own, where a channel has one value
+                except ValueError as e:  # from BatchNorm, if a channel has one value only
                     if length(x) > 1:
                         raise
                     raise UserError(
-                        "BatchNorm has no statistics of a batch of one example; take a number of samples and a batch "
-                        f"size that leave no batch of one: the last of {seen} examples is alone here"
+                        "BatchNorm has no statistics for a batch of one example; take a number of samples and a batch "
+                        f"size that leave no batch of one: here the last of {seen} examples is alone"
                     ) from e
             for m in norms:
                 m.eval()

@@ -1,4 +1,4 @@
-"""Examples that are not independent: clusters that share an image; means, folds and cuts that keep them whole."""
+"""Examples in clusters, which share an image and are not independent; means, folds and cuts that keep them whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 Members = NDArray[np.int64]
 
 
-LEAST_UNITS = 8  # fewer clusters, folds, probes or mini-batches say too little of how they differ: of them, no
+LEAST_UNITS = 8  # fewer clusters, folds, probes or mini-batches say too little about their variation: for them no
 # standard error and no interval is given
 
 
@@ -21,11 +21,11 @@ def numbered(clusters: ArrayLike) -> Members:
 
 
 def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
-    """The mean of values (N,) and its standard error, clusters independent, their members not.
+    """The mean of values (N,) and its standard error, where clusters are independent and their members are not.
 
-    The variance of sum_c t_c / sum_c n_c, t_c and n_c a cluster's total and size, linearised:
-    C / (C - 1) sum_c (t_c - n_c mean)^2 / N^2 (Cochran, Sampling Techniques, eq. 9A.12). Of clusters of one it is the
-    usual s^2 / N. NaN for fewer than LEAST_UNITS clusters.
+    The variance is that of sum_c t_c / sum_c n_c, with t_c and n_c the total and the size of cluster c, linearised:
+    C / (C - 1) sum_c (t_c - n_c mean)^2 / N^2 (Cochran, Sampling Techniques, eq. 9A.12). For clusters of one it is the
+    usual s^2 / N. The error is NaN for fewer than LEAST_UNITS clusters.
     """
     values = np.asarray(values, float)
     if not len(values):
@@ -40,9 +40,9 @@ def mean_and_sem(values: ArrayLike, clusters: Members) -> tuple[float, float]:
 
 
 def standard_error(values: ArrayLike) -> NDArray[np.float64]:
-    """The standard error of the mean over independent units, from one value (units, ...) each: s / sqrt(units).
+    """The standard error of the mean over independent units, s / sqrt(units), from their values (units, ...).
 
-    NaN for fewer than LEAST_UNITS, or where one is not finite.
+    It is NaN for fewer than LEAST_UNITS units, or if a value is not finite.
     """
     values = np.asarray(values, float)
     count = len(values)
@@ -53,9 +53,9 @@ def standard_error(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def sem_within(values: ArrayLike, groups: Members) -> float:
-    """The standard error of the mean of values (N,) that stems from what varies within groups: s_within / sqrt(N).
+    """The standard error of the mean of values (N,) that comes from variation within groups: s_within / sqrt(N).
 
-    NaN where fewer than LEAST_UNITS values, or in several groups as few differences, tell of it.
+    It is NaN for fewer than LEAST_UNITS - 1 degrees of freedom, which are values less groups.
     """
     values = np.asarray(values, float)
     sizes = np.bincount(groups)
@@ -68,9 +68,9 @@ def sem_within(values: ArrayLike, groups: Members) -> float:
 
 
 def fold_of(clusters: Members, most: int, units: Members | None = None) -> Members:
-    """The fold of each example, (N,): up to `most` folds of about as many units, no cluster in two of them.
+    """The fold of each example, (N,): up to `most` folds with about equally many units, and no cluster in two folds.
 
-    units: how many each example has, (N,); None for one. Clusters of one size are dealt out in turn.
+    units: how many units each example has, (N,); None for one. Clusters of one size are dealt out in turn.
     """
     sizes = np.bincount(clusters, weights=units).astype(np.int64)
     fold = np.empty(len(sizes), np.int64)
@@ -83,7 +83,7 @@ def fold_of(clusters: Members, most: int, units: Members | None = None) -> Membe
 
 
 def parted(clusters: Members, size: int) -> tuple[int, int] | None:
-    """Two examples of one cluster that cuts after each `size` examples would part; None where there are none."""
+    """Two examples of one cluster that cuts after every `size` examples would separate; None if there are none."""
     batch = np.arange(len(clusters)) // size
     order = np.argsort(clusters, kind="stable")
     before, after = order[:-1], order[1:]
@@ -94,8 +94,8 @@ def parted(clusters: Members, size: int) -> tuple[int, int] | None:
 def jackknife_sem(replicates: ArrayLike) -> NDArray[np.float64]:
     """The standard error by delete-one-fold jackknife, from the values (F, ...) without each of F equally large folds.
 
-    sqrt((F - 1) / F sum_f (value_f - their mean)^2) (Efron & Stein 1981). NaN for fewer than LEAST_UNITS, or where one
-    is not finite.
+    It is sqrt((F - 1) / F sum_f (value_f - their mean)^2) (Efron & Stein 1981), and NaN for fewer than LEAST_UNITS
+    folds or if a value is not finite.
     """
     replicates = np.asarray(replicates, float)
     count = len(replicates)

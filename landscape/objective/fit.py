@@ -1,4 +1,4 @@
-"""Whether a network, its task and its data fit each other: found out when an objective is made, on a few examples."""
+"""Whether a network, its task and its data fit each other, tried on a few examples when an objective is made."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ Outputs = Callable[[Nest], Nest]
 
 
 def refuse_batch_statistics(model: nn.Module) -> None:
-    """Raises UserError for a BatchNorm whose statistics are those of the batch."""
+    """Raise UserError for a BatchNorm whose statistics are those of the batch."""
     for name, m in model.named_modules():
         if isinstance(m, _BatchNorm) and m.running_mean is None:
             raise UserError(
-                f"{type(m).__name__} {name!r} keeps no running statistics, so each example's loss depends on the batch "
-                "it is in; give it track_running_stats=True and run the training data through the network in train "
-                "mode, or take GroupNorm or LayerNorm"
+                f"{type(m).__name__} {name!r} keeps no running statistics, so each example's loss depends on its "
+                "batch; give it track_running_stats=True and run the training data through the network in train "
+                "mode, or use GroupNorm or LayerNorm instead"
             )
 
 
 @torch.no_grad()
 def check_fit(task: Task, outputs: Outputs, stores: Sequence[Batch], first_outputs: Nest) -> None:
-    """Raises UserError where network, labels and task do not fit, by the first example of each store."""
+    """Raise UserError unless network, labels and task fit, as tried on the first example of each store."""
     for number, (x, y) in enumerate(stores):
         with true_float32():
             out = called(outputs, rows(x, slice(1))) if number else first_outputs
         task.check(out, y)
         if bad := [t for t in leaves(out) if not (isinstance(t, Tensor) and t.is_floating_point())]:
             raise UserError(
-                f"the task's outputs hold {what(bad[0])}; let its `outputs` keep tensors of floating-point numbers "
-                "alone"
+                f"the task's outputs hold {what(bad[0])}; let its `outputs` return tensors of floating-point numbers "
+                "only"
             )
         if number:
             first = rows(y, slice(1))
@@ -48,9 +48,7 @@ def check_fit(task: Task, outputs: Outputs, stores: Sequence[Batch], first_outpu
 
 
 def check_repeatable(task: Task, outputs: Outputs, store: Batch, dtype: torch.dtype) -> None:
-    """Raises UserError where the same examples have another loss the second time, or losses of another shape than
-    their units.
-    """
+    """Raise UserError if the loss of the same examples differs between two calls, or its shape from that of the units."""
     x, y = rows(store, slice(LOOKED_AT))
     with true_float32():
         out = outputs(x)
@@ -70,9 +68,9 @@ def _check_shapes(task: Task, out: Nest, y: Nest, losses: Tensor) -> None:
     shape = (length(y),) if counted is None else tuple(counted.shape)
     for name, found in (("losses", losses), ("hits", task.hits(out, y))):
         if found is not None and tuple(found.shape) != shape:
-            remedy = 'a mean or sum has no error: let it give one of each, as with reduction="none"'
+            remedy = 'a mean or sum has no standard error: return one loss for each, as reduction="none" does'
             if found.ndim:
-                remedy = "give one of each unit, (n,), or say with the task's `units` which of (n, ...) count"
+                remedy = "return one for each unit, (n,), or say with the task's `units` which of (n, ...) count"
             raise UserError(
                 f"the {name} of {length(y)} examples have shape {tuple(found.shape)}, their units {shape}; {remedy}"
             )

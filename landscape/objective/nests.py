@@ -1,4 +1,4 @@
-"""Nests of tensors: dicts, lists, tuples of them, or one alone; measured, cut and joined along the first dimension."""
+"""Nests of tensors (one tensor, or dicts, lists and tuples of them): measured, cut and joined along dimension 0."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Batch = tuple[Nest, Nest]
 
 
 def leaves(nest: Nest) -> list[Any]:
-    """The tensors of a nest in order, and whatever else it holds."""
+    """The leaves of a nest in order: its tensors and whatever else it holds."""
     return pytree.tree_leaves(nest)
 
 
 def mapped(f: Callable[[Tensor], Any], nest: Nest) -> Nest:
-    """The nest of f of each tensor."""
+    """The nest with f applied to each tensor."""
     return pytree.tree_map(f, nest)
 
 
 def named(name: str, nest: Nest) -> dict[str, Any]:
-    """The tensors of a nest by where they stand in it: of {"a": s, "b": t} called x, those of x['a'] and x['b']."""
+    """The tensors of a nest by their place in it: {"a": s, "b": t} with the name x gives x['a'] and x['b']."""
     return {name + pytree.keystr(path): leaf for path, leaf in pytree.tree_flatten_with_path(nest)[0]}
 
 
@@ -39,12 +39,12 @@ def shapes(nest: Nest) -> str:
 
 
 def length(nest: Nest) -> int:
-    """How many examples the tensors of a nest hold, one a row of each."""
+    """How many examples the tensors of a nest hold, one per row."""
     return len(leaves(nest)[0])
 
 
 def checked(batch: Batch, number: int) -> Batch:
-    """The batch, as it is. Raises UserError where its tensors do not hold an example a row, all as many."""
+    """The batch, unchanged. Raises UserError unless all its tensors have one row per example, equally many."""
     each = {**named("x", batch[0]), **named("y", batch[1])}
     for name, leaf in each.items():
         if not isinstance(leaf, Tensor):
@@ -55,25 +55,25 @@ def checked(batch: Batch, number: int) -> Batch:
     lengths = {t.shape[:1] for t in each.values()}
     if len(lengths) != 1 or () in lengths:
         raise UserError(
-            f"the tensors of batch {number} do not hold an example a row, all as many: "
-            f"{', '.join(f'{name} {tuple(t.shape)}' for name, t in each.items())}; give each as many rows as examples"
+            f"the tensors of batch {number} do not all have one row per example: "
+            f"{', '.join(f'{name} {tuple(t.shape)}' for name, t in each.items())}; give each a row per example"
         )
     return batch
 
 
 def rows(nest: Nest, index: Any) -> Nest:
-    """These examples of a nest: a slice, or a tensor of numbers."""
+    """Some examples of a nest; the index is a slice or a tensor of numbers."""
     return mapped(lambda t: t[index], nest)
 
 
 def split(nest: Nest, sizes: int | list[int]) -> list[Nest]:
-    """A nest in parts of so many examples: views."""
+    """Views of a nest in parts of these sizes."""
     flat, form = pytree.tree_flatten(nest)
     return [pytree.tree_unflatten(part, form) for part in zip(*(t.split(sizes) for t in flat), strict=True)]
 
 
 def alike(a: Nest, b: Nest) -> bool:
-    """Whether two nests join: of one structure, their tensors of one shape but for the number of examples."""
+    """Whether two nests can be joined: they have one structure, and their tensors differ in the number of rows only."""
     (flat_a, form_a), (flat_b, form_b) = pytree.tree_flatten(a), pytree.tree_flatten(b)
     return form_a == form_b and all(
         s.shape[1:] == t.shape[1:] and s.is_floating_point() == t.is_floating_point()
@@ -82,10 +82,10 @@ def alike(a: Nest, b: Nest) -> bool:
 
 
 def joined(nests: Sequence[Nest]) -> Nest:
-    """The examples of nests that are `alike`, one after another: a copy."""
+    """A copy of the examples of nests that are `alike`, one after another."""
     return pytree.tree_map(lambda *parts: torch.cat(parts), *nests)
 
 
 def stacked(nests: Sequence[Nest]) -> Nest:
-    """Nests that are `alike`, of one number of examples, as one with a leading dimension of as many as there are."""
+    """Nests that are `alike`, with equally many examples, stacked along a new first dimension."""
     return pytree.tree_map(lambda *parts: torch.stack(parts), *nests)

@@ -1,4 +1,4 @@
-"""A network as the rest takes it: from a batch to tensors, twice differentiable; else a line that says why not."""
+"""A network as a twice differentiable map from a batch to tensors, or an error that says why it is none."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.overrides import TorchFunctionMode
 from landscape.objective.nests import Nest, leaves, shapes
 from landscape.runtime.errors import UserError
 
-ONCE = "the network cannot be differentiated twice ({}), so there is no curvature; replace that, or ask for a surface"
+ONCE = "the network cannot be differentiated twice ({}), so it has no curvature; replace this, or ask for a surface"
 
 
 Network = Callable[..., Any]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where DataParallel, its distributed kin or torch.compile hold it: its names are its own.
+    """The network itself, taken out of DataParallel, DistributedDataParallel or torch.compile, with its own names.
 
-    Raises UserError for what is no module.
+    Raises UserError if the model is not a module.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"the model is {what(model)}, not a torch.nn.Module; give the network itself")
@@ -37,14 +37,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def refuse_lazy(model: nn.Module) -> None:
-    """Raise UserError for a network that learns its shapes from the first batch, and has seen none."""
+    """Raise UserError for a network with lazy modules that have not yet taken their shapes from a first batch."""
     lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
-        raise UserError(f"{lazy[0]} is lazy and has no shape yet; call the model on one batch before")
+        raise UserError(f"{lazy[0]} is lazy and has no shape yet; call the model on one batch first")
 
 
 def called(network: Network, x: Nest) -> Any:
-    """network(x). Raises UserError where its own code fails on x."""
+    """network(x). Raises UserError if the network's own code fails on x."""
     try:
         return network(x)
     except UserError:
@@ -52,12 +52,12 @@ def called(network: Network, x: Nest) -> Any:
     except Exception as e:
         raise UserError(
             f"the network's own code fails on a batch of {shapes(x)} ({type(e).__name__}: {e}); give it "
-            "data of the size and the channels that it takes, or mend it"
+            "data of the size and the channels that it takes, or correct its code"
         ) from e
 
 
 def one_tensor(out: Any) -> Tensor:
-    """What a network returned. Raises UserError where that is no tensor with a row an example."""
+    """What a network returned. Raises UserError unless it is one tensor with one row per example."""
     if not isinstance(out, Tensor) or out.ndim == 0:
         raise UserError(
             f"the network returns {what(out)}, not one tensor of logits; wrap it in a module whose forward returns "
@@ -67,12 +67,12 @@ def one_tensor(out: Any) -> Tensor:
 
 
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """network(x), one tensor of logits, as `called` and `one_tensor` have it."""
+    """network(x), one tensor of logits; raises UserError as `called` and `one_tensor` do."""
     return one_tensor(called(network, x))
 
 
 class Called(nn.Module):
-    """A network as a task calls it: a module from a batch's inputs to the task's outputs, for who takes modules."""
+    """A network as a task calls it, as a module: from a batch's inputs to the task's outputs."""
 
     def __init__(self, network: nn.Module, outputs: Callable[[Network, Nest], Nest]) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Called(nn.Module):
 
 
 def what(out: object) -> str:
-    """What was returned, in words."""
+    """A description of a returned object in words."""
     if isinstance(out, Tensor):
         return f"a tensor of shape {tuple(out.shape)}"
     name = type(out).__name__
@@ -94,7 +94,7 @@ def what(out: object) -> str:
 
 @contextmanager
 def second_derivatives() -> Iterator[None]:
-    """Within the block, a derivative that torch lacks raises UserError."""
+    """Within the block, a second derivative that torch lacks raises UserError."""
     try:
         yield
     except RuntimeError as e:
@@ -104,13 +104,13 @@ def second_derivatives() -> Iterator[None]:
 
 
 def refuse_differentiated_once(gradient: Sequence[Tensor]) -> None:
-    """Raise UserError where a part of the graph of `gradient` is marked so: torch would pass it over without a word."""
+    """Raise UserError if the graph of `gradient` holds a once_differentiable function, which torch silently ignores."""
     if any(node.name() == "torch::autograd::Error" for node in _graph(gradient)):
         raise UserError(ONCE.format("it has a function marked once_differentiable"))
 
 
 def lacks_second_derivative(out: Nest) -> bool:
-    """Whether hardsigmoid has a part in these outputs: alone of torch's activations it lacks one."""
+    """Whether the outputs depend on a hardsigmoid, the only activation of torch without a second derivative."""
     tensors = [t for t in leaves(out) if isinstance(t, Tensor)]
     return any(node.name() == "HardsigmoidBackward0" for node in _graph(tensors))
 
@@ -127,7 +127,7 @@ def _graph(outputs: Sequence[Tensor]) -> set[Any]:
 
 
 def supply_second_derivative(network: nn.Module) -> None:
-    """Compute each hardsigmoid of `network`, a private copy, in steps that torch differentiates twice; in place."""
+    """Rewrite each hardsigmoid of `network`, a private copy, in place, in steps that torch differentiates twice."""
     kind: Any = type(network)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""THE loss: the mean NLL over the units of frozen batches, and the stated L2 term."""
+"""The loss: the mean NLL over the units of frozen batches, plus the stated penalty."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from landscape.runtime.threads import stop_if_asked
 FOLDS = 20
 
 
-NO_UNIT = "{} have no unit that counts, and a mean needs one; give labels that the task does not ignore"
+NO_UNIT = "no unit of {} counts, and a mean needs at least one; give labels that the task does not ignore"
 
 
-CACHED = 64  # examples whose activations stay near a CPU's cores: a ResNet-20 takes a tenth less time than by 256
+CACHED = 64  # examples whose activations fit a CPU's caches: a ResNet-20 takes a tenth less time than with 256
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def _without_graphs(method: Method) -> Method:
     @wraps(method)
     def run(self: Objective, *arguments: Any, **keywords: Any) -> Any:
-        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())  # keeps what it has made
+        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in self.model.modules())  # it caches graphs
         with torch.no_grad() if scripted else torch.inference_mode():
             return method(self, *arguments, **keywords)
 
@@ -58,16 +58,18 @@ def _without_graphs(method: Method) -> Method:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point. `nll_sem` and `accuracy_sem` are standard errors of the mean over units, those of one
-    example, and of examples that share an image, taken together.
+    """The objective at one point.
+
+    `nll_sem` and `accuracy_sem` are standard errors of the mean over units. They treat the units of one example, and of
+    examples that share an image, as one cluster.
 
     Parameters
     ----------
     accuracy
-        NaN where the task knows no right and wrong.
+        NaN if the task has no right and wrong.
     nll_fold
-        The mean NLL over each of up to FOLDS disjoint folds of the examples, the same at every point: whatever is
-        computed from several points has its standard error by leaving out one fold at a time.
+        The mean NLL over each of up to FOLDS disjoint folds of the examples. The folds are the same at every point, so
+        that leaving out one at a time gives the standard error of whatever is computed from several points.
     """
 
     nll: float
@@ -87,63 +89,65 @@ class Evaluation:
 class Objective:
     """L(theta) = (1/N) sum_i l_i(theta) + penalty(theta), over the N units of the task, in eval mode.
 
-    Of a classification, the default, a unit is an example: l_i = l(f_theta(x_i), y_i).
+    In a classification, the default task, a unit is an example: l_i = l(f_theta(x_i), y_i).
 
-    It takes a private copy of `model` as it stands, so that nothing done here changes the caller's, rewrites it for
-    speed where that is exact (`landscape.objective.folding`), and holds the data on `device`.
+    The objective takes a private copy of `model` as it is, so that nothing done here changes the caller's model. It
+    rewrites the copy for speed where that is exact (`landscape.objective.folding`) and holds the data on `device`.
 
     Parameters
     ----------
     model
-        Any module from x to logits (n, classes), or to what the task takes. Where DataParallel or torch.compile hold
-        it, the module that they hold.
+        Any module from x to logits (n, classes), or to what the task takes. DataParallel and torch.compile are taken
+        off.
     data
-        An iterable of (x, y) batches that gives the same batches each time, such as `load_data` returns; or of what the
-        task makes pairs of. x and y are tensors or nests of them (dicts, lists, tuples), an example a row of each
-        tensor. Batches may differ in the other sizes, as texts padded batch by batch do. If the data have `clusters`,
-        an integer for each example, equal where examples are not independent, standard errors and folds take each
-        cluster as one, and no two mini-batches share one.
+        An iterable of batches that gives the same batches each time, such as `load_data` returns. A batch is a pair
+        (x, y), or anything from which the task makes such a pair. x and y are tensors or nests of tensors (dicts,
+        lists, tuples), with one row per example in each tensor. Batches may differ in their other sizes, as texts
+        padded batch by batch do. If the data have an attribute `clusters`, it holds an integer for each example, equal
+        for examples that are not independent: standard errors and folds then treat each cluster as one, and no cluster
+        may be in two mini-batches.
     weight_decay
-        lambda of a penalty, which every loss, gradient and curvature then includes; 0 for none, whatever the network
-        was trained with.
+        lambda of the penalty, which every loss, gradient and curvature includes. By default there is none, whatever the
+        network was trained with.
     penalty
         l2: (lambda/2) sum_p ||theta_p||^2 over the decayed parameters. norm-sum: lambda sum_p ||theta_p|| over every
-        parameter, frozen ones too, as the code of Park & Kim has it.
+        parameter, including frozen ones, as in the code of Park & Kim.
     decay
-        Which parameters an l2 penalty is of. matrices: by timm's rule those that require a gradient, have two or more
-        dimensions, and are neither called bias nor named by the model's `no_weight_decay()`. all: every one that
-        requires a gradient, as torch's optimisers decay.
+        Which parameters an l2 penalty includes. matrices: as in timm, those that require a gradient, have two or more
+        dimensions, and are neither called bias nor named by the model's `no_weight_decay()`. all: every parameter that
+        requires a gradient, as in torch's optimisers.
     task
         How a batch becomes losses; None for `Classification`.
     loss
-        Instead of a task, a per-example loss from (logits, y) to (n,).
+        A per-example loss, from (logits, y) to (n,), in place of a task.
     device
-        Where the private copy and the data are held; None for where the model is.
+        The device of the private copy and the data; None for that of the model.
     dtype
-        float32 or float64, of parameters and floating-point inputs alike.
+        float32 or float64, for parameters and floating-point inputs alike.
     provenance
-        Where the weights came from, as `load_checkpoint` returns it; carried into the results.
+        Where the weights came from, as `load_checkpoint` returns it; it is stored with the results.
 
     Attributes
     ----------
     penalty
         A `landscape.objective.penalty.Penalty`: its value, its Hessian's products and trace.
     examples, units
-        How many there are of each.
+        The numbers of examples and of units.
     units_of_example
         How many units each example has, (examples,).
 
     Raises
     ------
     UserError
-        For data that are empty or no nests of tensors; for labels that do not fit the task (of classes: one that the
-        network has no output for, soft labels that do not sum to 1); a BatchNorm without running statistics, whose loss
-        would depend on the batches; a loss that draws random numbers; a model that cannot be copied, that fails on the
-        first example, or that returns what the task cannot use (of classes: anything else than one tensor).
+        For data that are empty or not nests of tensors; for labels that do not fit the task (in a classification: a
+        class for which the network has no output, or soft labels that do not sum to 1); for a BatchNorm without running
+        statistics, with which the loss would depend on the batches; for a loss that draws random numbers; for a model
+        that cannot be copied, that fails on the first example, or that returns what the task cannot use (in a
+        classification: anything but one tensor).
 
     Examples
     --------
-    Least squares, whose Hessian is the mean of x x^T:
+    The Hessian of least squares is the mean of x x^T:
 
     >>> import torch
     >>> import landscape as ls
@@ -200,7 +204,7 @@ class Objective:
         self.penalty = term.over(self.model)
 
     def __repr__(self) -> str:
-        """What it is the loss of, in one line."""
+        """The network, examples, task and penalty, in one line."""
         parameters = sum(p.numel() for p in self.model.parameters())
         units = f", {self.units:,} units" if self.units != self.examples else ""
         return (
@@ -215,11 +219,11 @@ class Objective:
 
     @property
     def batch_size(self) -> int:
-        """How many examples the first of the frozen batches has."""
+        """The number of examples in the first of the frozen batches."""
         return self._data.sizes[0][0]
 
     def in_this_thread(self) -> Objective:
-        """The same objective on a model that no other thread runs: a network may keep state while it is called."""
+        """The same objective with a model of this thread alone, since a network may keep state during a call."""
         if threading.get_ident() == self._thread:
             return self
         if not hasattr(self._replica, "objective"):
@@ -229,7 +233,7 @@ class Objective:
         return self._replica.objective
 
     def _numbered_clusters(self) -> np.ndarray:
-        """The cluster of each example, (N,); each its own where none are given."""
+        """The cluster of each example, (N,); without clusters each example is its own."""
         if self._given_clusters is None:
             return np.arange(self.examples)
         given = torch.as_tensor(self._given_clusters)
@@ -241,15 +245,13 @@ class Objective:
         return numbered(given.cpu().numpy())
 
     def _frozen(self, data: Iterable[Any]) -> tuple[Batches, Nest]:
-        """The data on the device, as they are best laid out for the network, which is rewritten for them; and the
-        outputs for the first example.
-        """
+        """The data on the device, and the outputs for the first example; network and data are laid out for speed."""
         given = Batches.of(self.task.pair(batch) for batch in batches_of(data))
         if not given.examples:
             raise UserError("the data set is empty; the loss is a mean over examples and needs at least one")
         stores = [mapped(self._on_device, store) for store in given.stores]
         inputs = [x for x, _ in stores]
-        with true_float32(), torch.enable_grad():  # as it is used later: TF32 would hide that a folded one is the same
+        with true_float32(), torch.enable_grad():  # as later: TF32 would make a folded network differ
             first_outputs = called(self.outputs, rows(inputs[0], slice(1)))
             inputs = accelerate(self.model, inputs, lambda each: [self.outputs(x) for x in each])
         if lacks_second_derivative(first_outputs):
@@ -261,24 +263,24 @@ class Objective:
 
     @property
     def x(self) -> Nest:
-        """All inputs, (N, ...). Raises UserError where the batches do not join."""
+        """All inputs, (N, ...). Raises UserError if the batches cannot be joined."""
         return self._only_store()[0]
 
     @property
     def y(self) -> Nest:
-        """All labels, (N, ...). Raises UserError where the batches do not join."""
+        """All labels, (N, ...). Raises UserError if the batches cannot be joined."""
         return self._only_store()[1]
 
     def _only_store(self) -> Batch:
         if len(self._data.stores) > 1:
             raise UserError(
-                f"the {len(self.batches)} batches differ in shape and do not join to one; take them from "
-                "objective.batches, or pad all alike"
+                f"the {len(self.batches)} batches differ in shape and cannot be joined; take them from "
+                "objective.batches, or pad all of them alike"
             )
         return self._data.stores[0]
 
     def outputs(self, x: Nest) -> Nest:
-        """What the private copy makes of a batch's inputs, as the task calls it."""
+        """The outputs of the private copy for a batch's inputs, as the task computes them."""
         return self.task.outputs(self.model, x)
 
     @_without_graphs
@@ -286,7 +288,7 @@ class Objective:
         check_repeatable(self.task, self.outputs, self._data.stores[0], self.dtype)
 
     def _count_units(self) -> None:
-        """Which of the losses count, (losses,), and of which cluster and fold each unit (units,) is."""
+        """Count the units: which losses count, (losses,), and the cluster and fold of each unit, (units,)."""
         counted, of_example = [], []
         for _, y in self._data.stores:
             which = self.task.units(y)
@@ -302,7 +304,7 @@ class Objective:
         self._unit_fold = np.repeat(self._fold, self.units_of_example)
 
     def units_in(self, y: Nest) -> int:
-        """How many units the labels of a batch have. Raises UserError for none, of which there is no mean."""
+        """How many units the labels of a batch have. Raises UserError for none, since a mean needs one."""
         count = int(self.task.count(y))
         if not count:
             raise UserError(NO_UNIT.format("a mini-batch"))
@@ -311,27 +313,27 @@ class Objective:
     def minibatches(self, size: int, count: int | None = None) -> list[Batch]:
         """The frozen examples in order, cut anew into mini-batches of exactly `size`; the first `count` of them.
 
-        Raises UserError where there are fewer than one, or than `count`; where two would share an image; where one
-        would hold examples of batches that differ in shape; or where one has no unit.
+        Raises UserError if there are none, or fewer than `count`; if two would share an image; if one would hold
+        examples of batches that differ in shape; or if one has no unit.
         """
         if size < 1:
-            raise UserError(f"mini-batches of {size} asked; they need 1 example or more")
+            raise UserError(f"mini-batches of {size} examples were asked for; they need 1 or more")
         available = self.examples // size
         if available == 0 or (count is not None and not 1 <= count <= available):
             asked = f"{count} mini-batches" if count is not None else "a mini-batch"
             raise UserError(
-                f"{asked} of {size} asked, but {self.examples} frozen examples make {available}; "
+                f"{asked} of {size} asked for, but {self.examples} frozen examples make {available}; "
                 f"ask for 1 to {max(available, 1)} or freeze more samples"
             )
         count = available if count is None else count
         if apart := parted(self.clusters[: count * size], size):
             raise UserError(
-                f"mini-batches of {size} part examples {apart[0]} and {apart[1]}, which share an image and are not "
+                f"mini-batches of {size} separate examples {apart[0]} and {apart[1]}, which share an image and are not "
                 f"independent; {self._fitting(size)}"
             )
         if (between := self._data.straddling(size, count)) is not None:
             raise UserError(
-                f"mini-batch {between} of {size} examples would hold some of two batches that differ in shape; "
+                f"mini-batch {between} of {size} examples would hold examples of two batches that differ in shape; "
                 f"{self._fitting(size)}"
             )
         without = np.flatnonzero(self.units_of_example[: count * size].reshape(count, size).sum(1) == 0)
@@ -340,18 +342,18 @@ class Objective:
         return [self._data.cut(i * size, (i + 1) * size) for i in range(count)]
 
     def _fitting(self, size: int) -> str:
-        """What mini-batches to take where those of `size` will not do: the next larger, else the next smaller."""
+        """Which mini-batches to use where `size` does not work: the next larger size, or else the next smaller."""
         for s in (*range(size + 1, self.examples + 1), *range(size - 1, 0, -1)):
             if self._data.divisible % s == 0 and not parted(self.clusters, s):
                 return f"take mini-batches of {s}"
-        return "freeze batches that are whole mini-batches, all padded alike"
+        return "freeze batches that consist of whole mini-batches, all padded alike"
 
     def nll_sum(self, x: Nest, y: Nest) -> Tensor:
         """The sum of l_i over the units of one batch, differentiable."""
         return self.task.total(self.outputs(x), y)
 
     def penalty_value(self) -> Tensor:
-        """penalty(theta) where the private copy stands, a scalar in float64."""
+        """penalty(theta) at the weights of the private copy, a scalar in float64."""
         return self.penalty.value({name: p.detach().double() for name, p in self.model.named_parameters()})
 
     @property
@@ -361,11 +363,11 @@ class Objective:
 
     @property
     def folds(self) -> int:
-        """In how many folds `evaluate` gives the NLL too."""
+        """The number of folds for which `evaluate` returns the NLL too."""
         return int(self._fold.max()) + 1
 
     def parts(self) -> Iterator[Batch]:
-        """The frozen examples in order, as many at a time as a forward pass takes best."""
+        """The frozen examples in order, in parts of the size that makes a forward pass fastest."""
         at_once = CACHED if self.device.type == "cpu" else self.examples
         for part in (part for batch in self.batches for part in split(batch, at_once)):
             stop_if_asked()
@@ -374,7 +376,7 @@ class Objective:
     def _losses_and_hits(
         self, outputs: Callable[[Nest], Nest] | None, autocast: torch.dtype | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Of each part, on the device and in float64; no hits where a part has none."""
+        """The losses and hits of each part, in float64 on the device; no hits if a part has none."""
         losses, hits = [], []
         for x, y in self.parts():
             with true_float32(), torch.autocast(self.device.type, autocast, enabled=autocast is not None):
@@ -391,15 +393,15 @@ class Objective:
     def evaluate(
         self, *, autocast: torch.dtype | None = None, outputs: Callable[[Nest], Nest] | None = None
     ) -> Evaluation:
-        """The objective where the private copy stands, nll and accuracy over units.
+        """The objective at the weights of the private copy, with NLL and accuracy as means over units.
 
         Parameters
         ----------
         autocast
-            A type of lower precision for the network's products of matrices and convolutions, as torch.autocast chooses
-            them. Inf and NaN are results and stay so.
+            A dtype of lower precision for the matrix products and convolutions that torch.autocast selects. Inf and NaN
+            are results and are kept.
         outputs
-            From inputs to outputs, in the place of the network's own; called with the examples in order.
+            A function from inputs to outputs to use in place of the network; called with the examples in order.
         """
         losses, hits = self._losses_and_hits(outputs, autocast)
         found = torch.cat([*losses, *hits, self.penalty_value()[None]]).cpu().numpy()  # one copy from the device
@@ -416,12 +418,12 @@ class Objective:
 
     @_without_graphs
     def unit_by_unit(self, outputs: Callable[[Nest], Nest] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The loss of each unit, and whether it is right, (units,) each: 1 or 0, NaN where the task does not know.
+        """The loss of each unit, and whether it is right: two arrays (units,), the second of 1, 0, or NaN if unknown.
 
         Parameters
         ----------
         outputs
-            From inputs to outputs, in the place of the network's own; called with the examples in order.
+            A function from inputs to outputs to use in place of the network; called with the examples in order.
         """
         losses, hits = self._losses_and_hits(outputs, None)
         loss = torch.cat(losses).cpu().numpy()[self._counted]
@@ -429,13 +431,13 @@ class Objective:
 
     @property
     def unit_cluster(self) -> np.ndarray:
-        """The cluster of each unit, integers (units,): units of one are not independent."""
+        """The cluster of each unit, integers (units,); units of one cluster are not independent."""
         return self._unit_cluster
 
     def config(self, *, penalised: bool = True) -> dict[str, Any]:
-        """What fixes the numbers: loss, penalty, data and weights, the last two by content.
+        """What determines the results: loss, penalty, data and weights, the last two by their content.
 
-        penalised: False for numbers in which no penalty has a part.
+        penalised: False for results that no penalty enters.
         """
         given = self._given_clusters
         clusters = {} if given is None else {"clusters_sha256": fingerprint({"clusters": torch.tensor(self.clusters)})}

@@ -20,14 +20,15 @@ Direction = Mapping[str, Tensor]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that require a gradient, by name; tied ones once."""
+    """The parameters that require a gradient, by name; tied ones appear once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def chosen(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """The trainable parameters that any of `patterns` matches: a name, the start of names up to a dot, or with * and ?.
+    """The trainable parameters that match one of `patterns`; None for all.
 
-    None for all. Raises UserError where a pattern matches none, or nothing is trainable.
+    A pattern is a name, the beginning of names up to a dot, or has the wildcards * and ?. Raises UserError if a pattern
+    matches none, or if no parameter is trainable.
     """
     parameters = trainable(model)
     if not parameters:
@@ -51,7 +52,7 @@ def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Named tensors of the shapes of `like` from a vector of shape (n,): the inverse of `flatten`.
 
-    Raises ValueError where n is not the number of elements of `like`.
+    Raises ValueError if n is not the number of elements of `like`.
     """
     n = sum(t.numel() for t in like.values())
     if vector.shape != (n,):
@@ -64,7 +65,8 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: Sequence[float]) -> Iterator[None]:
     """Within the block, `model` stands at theta + sum_i coefficients[i] * directions[i]; after it, at theta to the bit.
 
-    Parameters, or buffers, absent from a direction do not move along it. In place: hand in a private copy.
+    Parameters and buffers absent from a direction do not move along it. The model is changed in place: pass a private
+    copy.
     """
     moved = {name for d in directions for name in d}
     tensors = {
@@ -72,7 +74,9 @@ def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: S
     }
     missing = moved - tensors.keys()
     if missing:
-        raise UserError(f"the plane moves {sorted(missing)[0]!r}, which the network does not have; make it of this one")
+        raise UserError(
+            f"the plane moves {sorted(missing)[0]!r}, which is not in the network; make a plane of this network"
+        )
     theta = {name: t.detach().clone() for name, t in tensors.items()}
     try:
         with torch.no_grad():
@@ -89,9 +93,9 @@ def displaced(model: nn.Module, directions: Sequence[Direction], coefficients: S
 
 @contextmanager
 def replaced(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, `model` has the parameters and buffers of `state`; after it its own, to the bit.
+    """Within the block, `model` has the parameters and buffers of `state`; after it, its own, to the bit.
 
-    In place: hand in a private copy. Raises ValueError for a state of other names or shapes.
+    The model is changed in place: pass a private copy. Raises ValueError for a state of other names or shapes.
     """
     tensors = model.state_dict()
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in state.items()}:
@@ -109,7 +113,7 @@ def replaced(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in order."""
+    """The sha256 of names, dtypes, shapes and bytes, in order."""
     digest = hashlib.sha256()
     for name, t in tensors.items():
         digest.update(f"{name} {t.dtype} {tuple(t.shape)};".encode())
@@ -120,8 +124,9 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def parts_of(names: Iterable[str], per: str) -> dict[str, list[str]]:
     """Parameter names by the part of the network they belong to.
 
-    per: "layer", the module that holds them; "stage", the network's topmost modules, and where one of these alone is a
-    numbered sequence (the blocks of a ViT, the stages of a Swin), its members. Raises UserError for another word.
+    per: "layer" for the modules that hold them; "stage" for the network's topmost modules, but if only one of these is
+    a numbered sequence (the blocks of a ViT, the stages of a Swin), for the members of that sequence. Raises UserError
+    for another word.
     """
     names = list(names)
     if per == "layer":

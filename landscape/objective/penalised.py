@@ -1,4 +1,4 @@
-"""What the penalty of an objective adds to a stored number or picture: its formula, its share, in words."""
+"""What the penalty of an objective adds to a stored number or picture, in words: its formula and its share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import xarray as xr
 
 
 def formula(config: Mapping[str, Any]) -> str:
-    """The penalty of the objective that a group's configuration names, with its lambda; empty where it has none."""
+    """The penalty of the objective that a group's configuration names, with its lambda; empty if it has none."""
     objective = config.get("objective", {})
     decay = objective.get("weight_decay")
     if not decay:
@@ -19,9 +19,9 @@ def formula(config: Mapping[str, Any]) -> str:
 
 
 def in_curvature(group: xr.Dataset) -> str:
-    """What the penalty adds to the eigenvalues of a group, in words; empty without one, and where it cancels.
+    """What the penalty adds to the eigenvalues of a group, in words; empty without a penalty, or where it cancels.
 
-    That of (lambda/2) sum ||p||^2 adds lambda times the share of the squared eigenvector that lies in decayed
+    The penalty (lambda/2) sum ||p||^2 adds lambda times the share of the squared eigenvector that lies in decayed
     parameters.
     """
     config = group.attrs.get("config", {})
@@ -38,7 +38,7 @@ def in_curvature(group: xr.Dataset) -> str:
 
 
 def in_trace(group: xr.Dataset) -> str:
-    """The same of a group that has a trace, with the penalty's share in that where it is stored."""
+    """The same for a group that has a trace, with the penalty's share of the trace where that is stored."""
     text = in_curvature(group)
     if text and "penalty_trace" in group:
         text += f", {float(group['penalty_trace']):.4g} of the trace"
@@ -46,7 +46,7 @@ def in_trace(group: xr.Dataset) -> str:
 
 
 def in_heights(surface: xr.Dataset, below: float = np.inf) -> str:
-    """How much of the differences in the loss of a surface is its penalty, in words; empty without a penalty."""
+    """How much of the variation of the loss over a surface is the penalty's, in words; empty without a penalty."""
     share = share_of_variance(surface, below)
     return f"penalty: {share:.0%} of the variance of the heights" if np.isfinite(share) else ""
 
@@ -54,8 +54,8 @@ def in_heights(surface: xr.Dataset, below: float = np.inf) -> str:
 def share_of_variance(surface: xr.Dataset, below: float = np.inf) -> float:
     """cov(penalty, loss) / var(loss) over the points with a finite loss of at most `below`.
 
-    With that of the NLL it adds up to 1; it is below 0 where the two go opposite ways. NaN without a penalty, or where
-    the loss is the same everywhere.
+    This share and that of the NLL add up to 1; it is negative if penalty and loss vary in opposite directions. NaN
+    without a penalty, or if the loss is the same everywhere.
     """
     if not {"penalty", "loss"} <= set(surface.data_vars) or not (surface["penalty"].fillna(0) != 0).any():
         return np.nan
@@ -69,7 +69,7 @@ def share_of_variance(surface: xr.Dataset, below: float = np.inf) -> float:
 
 
 def loss_label(surface: xr.Dataset) -> str:
-    """What `loss` is in a surface: its stored name, with the penalty's formula where that is known."""
+    """A label for the `loss` of a surface: its stored name, with the formula of the penalty if that is known."""
     objective = surface.attrs.get("config", {}).get("objective", {})
     if objective.get("weight_decay") == 0:
         return "nll (no penalty)"

@@ -19,7 +19,7 @@ DECAYS = ("matrices", "all")
 
 @dataclass(frozen=True)
 class Penalty:
-    """penalty(theta), of the parameters of one model.
+    """penalty(theta) for the parameters of one model.
 
     Parameters
     ----------
@@ -29,10 +29,10 @@ class Penalty:
         l2: (lambda/2) sum_p ||theta_p||^2 over the decayed parameters. norm-sum: lambda sum_p ||theta_p|| over every
         parameter, frozen ones too.
     decay
-        Which parameters an l2 penalty is of. matrices: those that `timm.optim.param_groups_weight_decay` decays. all:
-        every one that requires a gradient.
+        Which parameters an l2 penalty includes. matrices: those that `timm.optim.param_groups_weight_decay` decays.
+        all: every one that requires a gradient.
     names
-        Of the parameters that it touches, as `over` finds them.
+        The names of the parameters that it includes, as `over` finds them.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class Penalty:
             raise UserError(f"weight_decay={self.weight_decay} must be a finite number, 0 or more")
 
     def over(self, model: nn.Module) -> Penalty:
-        """The same penalty, of the parameters of `model`."""
+        """The same penalty for the parameters of `model`."""
         skipped = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
         names = (name for name, p in model.named_parameters() if self._touches(name, p, skipped))
         return Penalty(self.weight_decay, self.form, self.decay, tuple(names))
@@ -69,7 +69,7 @@ class Penalty:
         return f"{self.form} penalty of {self.weight_decay:g}" if self.weight_decay else "no penalty"
 
     def config(self) -> dict[str, Any]:
-        """What fixes it, as results files have it."""
+        """What determines it, as it is stored in results files."""
         decay = "all" if self.form == "norm-sum" else self.decay
         return {"weight_decay": self.weight_decay, "penalty": self.form, "decay": decay}
 
@@ -84,9 +84,9 @@ class Penalty:
         return self.weight_decay * total
 
     def product(self, parameters: Mapping[str, Tensor], v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The Hessian of the penalty at these parameters times v; only the entries of v that it touches.
+        """The Hessian of the penalty at these parameters times v, for the parameters that it includes.
 
-        l2: lambda v. norm-sum, per parameter p: lambda (v - p <p, v> / ||p||^2) / ||p||, and nothing where p is 0.
+        l2: lambda v. norm-sum, for each parameter p: lambda (v - p <p, v> / ||p||^2) / ||p||, and nothing where p is 0.
         """
         out: dict[str, Tensor] = {}
         for name, p in self._touched(parameters).items():
@@ -95,7 +95,7 @@ class Penalty:
             u = v[name]
             if self.form == "norm-sum":
                 norm = torch.linalg.vector_norm(p.detach())
-                if norm == 0:  # not differentiable at 0; the subgradient 0 moves nothing
+                if norm == 0:  # not differentiable at 0: the subgradient 0 is taken
                     continue
                 unit = p.detach() / norm
                 u = (u - unit * (unit * u).sum()) / norm
@@ -105,7 +105,7 @@ class Penalty:
     def trace(self, parameters: Mapping[str, Tensor], among: Iterable[str]) -> float:
         """The trace of the penalty's Hessian at these parameters over those `among` them.
 
-        l2: lambda n. norm-sum, per parameter p of n_p entries: lambda (n_p - 1) / ||p||.
+        l2: lambda n. norm-sum, for each parameter p of n_p entries: lambda (n_p - 1) / ||p||.
         """
         total, among = 0.0, set(among)
         for name, p in self._touched(parameters).items():

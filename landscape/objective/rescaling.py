@@ -1,7 +1,7 @@
-"""Other weights of the same function: channels made larger in one layer and smaller in the one that takes them in.
+"""Other weights of the same function: channels scaled up in one layer and down in the layer that takes them in.
 
-Of layers between which everything is positively homogeneous, as ReLU is, or linear, as a LayerNorm's scale before the
-next layer is (Dinh et al. 2017, arXiv:1703.04933, sec. 5; Neyshabur et al. 2015, sec. 2).
+This is possible if everything between the two layers is positively homogeneous, such as ReLU, or linear, such as the
+scale of a LayerNorm before the next layer (Dinh et al. 2017, arXiv:1703.04933, sec. 5; Neyshabur et al. 2015, sec. 2).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from landscape.objective.objective import Objective
 from landscape.runtime.arithmetic import true_float32
 
 FACTORS = (0.25, 0.5, 2.0, 4.0)  # powers of 2: multiplying by them is exact in floating point
-ROUNDING = 8  # in units of eps: what of the largest output they may differ by, if a sum is taken in another order
-FELT = 16  # times that: what the first layer alone must change them by, or else the test says nothing
+ROUNDING = 8  # in units of eps times the largest output: by how much outputs may differ, as sums change their order
+FELT = 16  # times that: by how much scaling the first layer alone must change the outputs, or the test says nothing
 EXAMPLES = 8
-CONSUMERS = 3  # at most that take in one layer's output, such as queries, keys and values
+CONSUMERS = 3  # the most layers that take in one layer's output, such as queries, keys and values
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
 class Rescaling:
-    """Factors that leave the network's outputs what they are.
+    """Factors on the weights that leave the network's outputs unchanged.
 
-    factors: by the name of a parameter, of a shape that broadcasts to its own.
-    layers: each rescaled pair, "bn1 -> conv2".
-    change: of the outputs, the largest over the largest output, as it was measured.
+    factors: by the name of a parameter, in a shape that broadcasts to the parameter's own.
+    layers: each rescaled pair, such as "bn1 -> conv2".
+    change: the largest measured change of an output, relative to the largest output.
     """
 
     factors: Mapping[str, Tensor]
@@ -42,7 +42,7 @@ class Rescaling:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the block `model` has the rescaled weights; after it its own, to the bit."""
+        """Within the block `model` has the rescaled weights; after it, its own, to the bit."""
         yield from _multiplied(model, self.factors)
 
 
@@ -61,12 +61,12 @@ def _multiplied(model: nn.Module, factors: Mapping[str, Tensor]) -> Iterator[Non
 
 
 def find_rescaling(objective: Objective, seed: int = 0) -> Rescaling | None:
-    """A rescaling of as many layers as allow one; None where none does.
+    """A rescaling of as many layers as allow one; None if no layer does.
 
-    Nothing is assumed of the architecture: of every layer with a weight for each channel (linear, convolution, norm)
-    the channels are multiplied by random ones of FACTORS, the inputs of the next linear layer or convolution that runs
-    after it (after a norm of the next two or three as well) divided by them, and kept is what leaves the outputs of
-    some examples what they are, where the first alone does not.
+    Nothing is assumed about the architecture. The channels of every layer with a weight for each channel (linear,
+    convolution, norm) are multiplied by random members of FACTORS, and the inputs of the linear layer or convolution
+    that runs next (after a norm, also of the next two or three) are divided by them. A pair is kept if it leaves the
+    outputs of some examples unchanged while scaling the first layer alone does not.
     """
     model = objective.model
     x = rows(objective.data.stores[0][0], slice(EXAMPLES))
@@ -103,7 +103,7 @@ Named = tuple[str, nn.Module]
 
 
 def _candidates(objective: Objective, x: object) -> Iterator[tuple[str, nn.Module, list[list[Named]]]]:
-    """Each layer whose channels can be scaled, and the layers that may take them in: one, or the next few together."""
+    """Each layer whose channels can be scaled, with the layers that may take them in: the next, or a few together."""
     order = _as_they_run(objective, x)
     for place, (name, module) in enumerate(order):
         if not _has_channels(module):
@@ -118,7 +118,7 @@ def _candidates(objective: Objective, x: object) -> Iterator[tuple[str, nn.Modul
 
 
 def _as_they_run(objective: Objective, x: object) -> list[Named]:
-    """The layers in the order in which they are called, each once, those with weights alone."""
+    """The layers that have weights, each once, in the order in which they are called."""
     called: list[Named] = []
     names = {m: name for name, m in objective.model.named_modules()}
 
@@ -158,7 +158,7 @@ def _of_outputs(name: str, module: nn.Module, factor: Tensor) -> dict[str, Tenso
 
 
 def _of_inputs(module: nn.Module, factor: Tensor) -> Tensor:
-    """Along the axis of inputs; of a flattened map each channel has as many as positions."""
+    """The factor along the axis of inputs; a flattened map has one input for each position of a channel."""
     weight = _weight(module)
     each = factor.repeat_interleave(weight.shape[1] // len(factor))
     return each.reshape(1, -1, *[1] * (weight.ndim - 2))

@@ -1,6 +1,6 @@
-"""How a batch becomes losses: the call of the network, what is one unit of the mean, and whether it is right.
+"""How a batch becomes losses: the call of the network, the units of the mean, and whether each is right.
 
-Whatever is one task's alone stands here; the objective, its curvature and the analyses know a task by these methods.
+Everything that depends on the task is here; the objective, its curvature and the analyses only use these methods.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from landscape.runtime.errors import UserError
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-SHARES = 1e-3  # what the rounding of half precision leaves of a sum of soft labels
+SHARES = 1e-3  # how far half precision may move a sum of soft labels from 1
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a network is asked: from batches to the losses whose mean is studied.
+    """What a network is trained to do: a map from batches to the losses whose mean is studied.
 
-    A batch is a pair (x, y) of inputs and labels, each a tensor or any nest of them (dicts, lists, tuples), in which
-    each tensor has an example a row. An example has one unit of the loss or more, such as its pixels or tokens; the
-    mean is over units, and those of one example are never taken for independent. A subclass is a frozen dataclass: its
-    fields are its settings, checked where it is made (`__post_init__`), and stored with every result.
+    A batch is a pair (x, y) of inputs and labels, each a tensor or a nest of tensors (dicts, lists, tuples), with one
+    row per example in each tensor. An example has one or more units of the loss, such as its pixels or tokens; the mean
+    is over units, and the units of one example are never treated as independent. A subclass is a frozen dataclass: its
+    fields are its settings, which `__post_init__` checks and which are stored with every result.
 
-    `losses` must be differentiable twice in the outputs, and each loss a function of its own example.
+    `losses` must be twice differentiable in the outputs, and each loss may depend on its own example only.
     """
 
     def pair(self, batch: Any) -> Batch:
-        """The inputs and labels (x, y) of a batch as the data give it. Raises UserError where that is no pair."""
+        """The inputs and labels (x, y) of a batch as the data give it. Raises UserError if it is not a pair."""
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             return batch[0], batch[1]
         raise UserError(
             f"the data give a batch as {type(batch).__name__}, not as a pair (x, y); give pairs, or a task whose "
-            "`pair` makes one of it"
+            "`pair` makes a pair of it"
         )
 
     def outputs(self, network: Network, x: Nest) -> Nest:
-        """What the network makes of the inputs: a nest of floating-point tensors, by which `losses` are curved in the
-        Gauss-Newton matrix.
+        """The outputs of the network: a nest of floating-point tensors. In the Gauss-Newton matrix, only `losses` has
+        second derivatives, which are with respect to these.
         """
         return network(x)
 
@@ -56,14 +56,14 @@ class Task(ABC):
         """The loss of each unit, (n,); or (n, ...) where an example has several units."""
 
     def units(self, y: Nest) -> Tensor | None:
-        """Which of the losses count as units, (n, ...) of truth values, of the shape of `losses`. The others may be any
-        finite number. None where each example is one unit.
+        """Which of the losses count as units: truth values in the shape of `losses`, or None if each example is one
+        unit. The other losses may be any finite number.
         """
         return None
 
     def hits(self, outputs: Nest, y: Nest) -> Tensor | None:
-        """Whether each unit is right, of the shape of `losses`: 1 or 0, or NaN where its label does not say; the mean
-        is the accuracy. None where a task knows no right and wrong.
+        """Whether each unit is right, in the shape of `losses`: 1 or 0, or NaN if its label does not say. The mean is
+        the accuracy. None if the task has no right and wrong.
         """
         return None
 
@@ -72,7 +72,7 @@ class Task(ABC):
         return
 
     def config(self) -> dict[str, Any]:
-        """What fixes the losses, as it is stored with the results."""
+        """What determines the losses, as it is stored with the results."""
         return {"task": {"name": type(self).__qualname__, **asdict(self)}}
 
     def total(self, outputs: Nest, y: Nest) -> Tensor:
@@ -90,8 +90,8 @@ class Task(ABC):
 class Classification(Task):
     """One of several classes: the cross-entropy of logits (n, classes) with classes (n,), or soft labels (n, classes).
 
-    An example is right where its largest logit is that of its class, or of its soft label's largest, and all are
-    finite.
+    An example is right if its largest logit is that of its class, or of the largest share of its soft label, and all
+    logits are finite.
     """
 
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -99,30 +99,30 @@ class Classification(Task):
         return F.cross_entropy(outputs, y, reduction="none")
 
     def hits(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Whether the largest output is the example's class, (n,); NaN for soft labels that are no shares of 1."""
+        """Whether the largest output is that of the example's class, (n,); NaN for labels that are no shares of 1."""
         return _largest_is_right(outputs, y)
 
     def check(self, outputs: Nest, y: Tensor) -> None:
-        """Raise UserError for a label that the network has no output for, and soft labels that do not sum to 1."""
+        """Raise UserError for a label for which the network has no output, and for soft labels that do not sum to 1."""
         classes = one_tensor(outputs).shape[-1]
         if y.is_floating_point():
             if y.shape[-1] != classes:
-                raise UserError(f"soft labels over {y.shape[-1]} classes for a network of {classes} outputs")
+                raise UserError(f"the soft labels have {y.shape[-1]} classes, but the network has {classes} outputs")
             if y.ndim == 2 and not (shares := _are_shares(y)).all():
                 bad = int((~shares).nonzero()[0])
                 raise UserError(
                     f"the soft labels of example {bad} sum to {float(y[bad].sum()):g}, not to 1; for several "
-                    "classes at once, or a regression, give a per-example loss of your own with loss="
+                    "classes at once, or a regression, give another `task`, or a per-example `loss` of your own"
                 )
         elif y.ndim != 1:
             raise UserError(
-                f"labels of shape {tuple(y.shape)} are not one class an example, (n,), nor soft labels; "
-                "flatten them, or give a task of another sort"
+                f"labels of shape {tuple(y.shape)} are neither one class per example, (n,), nor soft labels; "
+                "flatten them, or give another `task`"
             )
         elif int(y.min()) < 0 or int(y.max()) >= classes:
             bad = int(y.min()) if int(y.min()) < 0 else int(y.max())
             raise UserError(
-                f"label {bad} is out of range for a network of {classes} outputs (0 to {classes - 1}); "
+                f"label {bad} is out of range for a network with {classes} outputs (0 to {classes - 1}); "
                 "is this the data set that it was trained on?"
             )
 
@@ -135,7 +135,7 @@ class Classification(Task):
 class CustomLoss(Task):
     """Any per-example loss, from the network's one tensor of outputs (n, ...) and labels y to (n,).
 
-    Where the labels are of classes, the largest output is right or wrong as in `Classification`.
+    If the labels are classes, the largest output is right or wrong as in `Classification`.
     """
 
     loss: ExampleLoss
@@ -145,11 +145,11 @@ class CustomLoss(Task):
         return self.loss(outputs, y)
 
     def hits(self, outputs: Tensor, y: Nest) -> Tensor | None:
-        """As those of `Classification`; None where the labels are not of classes."""
+        """As in `Classification`; None if the labels are not classes."""
         return _largest_is_right(outputs, y) if isinstance(y, Tensor) else None
 
     def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError where the network returns anything else than one tensor."""
+        """Raise UserError if the network returns anything but one tensor."""
         one_tensor(outputs)
 
     def config(self) -> dict[str, Any]:
@@ -158,16 +158,16 @@ class CustomLoss(Task):
 
 
 def task_of(task: Task | None, loss: ExampleLoss | None) -> Task:
-    """The task that was asked for, itself or by its loss: classification, where neither was."""
+    """The given task, or the task of the given loss; by default classification."""
     if task is not None and loss is not None:
-        raise UserError("task= and loss= both say what the loss is; give one of them")
+        raise UserError("`task` and `loss` both say what the loss is; give one of them")
     if task is not None and not isinstance(task, Task):
-        raise UserError(f"task={task!r} is no landscape.Task; give an instance of one, such as Classification()")
+        raise UserError(f"task={task!r} is not a landscape.Task; give an instance, such as Classification()")
     return CustomLoss(loss) if loss is not None else task or Classification()
 
 
 def _are_shares(y: Tensor) -> Tensor:
-    """Which rows of soft labels (n, classes) are shares of 1; (n,)."""
+    """Which rows of soft labels (n, classes) are shares that sum to 1; (n,)."""
     return (y >= 0).all(-1) & ((y.sum(-1) - 1).abs() <= SHARES)
 
 

@@ -1,4 +1,4 @@
-"""Tasks beside classification, a class each: regression, several labels at once, pixels, and the tokens of a text."""
+"""Tasks other than classification, one class each: regression, several labels at once, pixels, tokens of a text."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from landscape.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """Numbers y (n, ...) by outputs of the same shape: l_i is the mean over an example's numbers of (f - y)^2.
+    """Numbers y (n, ...), predicted by outputs of their shape: l_i is the mean of (f - y)^2 over an example's numbers.
 
-    The Gauss-Newton matrix is (2 / (n d)) sum_i J_i^T J_i, of d numbers an example.
+    The Gauss-Newton matrix is (2 / (n d)) sum_i J_i^T J_i for d numbers per example.
     """
 
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -28,21 +28,21 @@ class Regression(Task):
         return F.mse_loss(outputs, y, reduction="none").flatten(1).mean(1)
 
     def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError for labels of another shape, or that are no floating-point numbers."""
+        """Raise UserError for labels of another shape, or that are not floating-point numbers."""
         _same_shape(one_tensor(outputs), y)
 
 
 @dataclass(frozen=True)
 class GaussianRegression(Task):
-    """Numbers y (n, ...) by a normal distribution: the network returns its mean and the logarithm of its variance.
+    """Numbers y (n, ...) with a normal distribution, of which the network returns the mean and the log variance.
 
-    Per number the NLL is (log(2 pi) + s + (y - m)^2 exp(-s)) / 2 of a mean m and s = log variance (Nix & Weigend 1994);
-    l_i is the mean over an example's numbers.
+    The NLL of a number is (log(2 pi) + s + (y - m)^2 exp(-s)) / 2 with the mean m and s = log variance (Nix & Weigend
+    1994); l_i is the mean over the example's numbers.
 
     Parameters
     ----------
     least_log_variance
-        Below which s counts as this: the NLL of an example that is met exactly has no lower bound.
+        A lower bound put on s, without which the NLL of an example that is predicted exactly has no lower bound.
     """
 
     least_log_variance: float = -20.0
@@ -59,7 +59,7 @@ class GaussianRegression(Task):
         return each.flatten(1).mean(1) / 2
 
     def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError where the network returns no pair, or labels of another shape."""
+        """Raise UserError if the network does not return a pair, or for labels of another shape."""
         if not (isinstance(outputs, (tuple, list)) and len(outputs) == 2):
             raise UserError(f"the network returns {what(outputs)}, not a pair (mean, log variance); let it return both")
         for output in outputs:
@@ -70,7 +70,7 @@ class GaussianRegression(Task):
 class MultiLabel(Task):
     """Any number of classes at once: logits and labels (n, classes), each label a number from 0 to 1.
 
-    l_i is the mean over the classes of the binary cross-entropy; an example is right where all its classes are.
+    l_i is the mean of the binary cross-entropy over the classes; an example is right if all its classes are.
     """
 
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class MultiLabel(Task):
         return F.binary_cross_entropy_with_logits(outputs, y, reduction="none").flatten(1).mean(1)
 
     def hits(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Whether each logit is above 0 where its label is above 1/2, and only there; (n,)."""
+        """Whether exactly those logits are above 0 whose labels are above 1/2; (n,)."""
         return ((outputs > 0) == (y > 0.5)).flatten(1).all(1) & outputs.isfinite().flatten(1).all(1)
 
     def check(self, outputs: Nest, y: Nest) -> None:
@@ -86,7 +86,7 @@ class MultiLabel(Task):
         _same_shape(one_tensor(outputs), y)
         if float(y.min()) < 0 or float(y.max()) > 1:
             raise UserError(
-                f"labels from {float(y.min()):g} to {float(y.max()):g}: those of several classes are 0 to 1"
+                f"labels go from {float(y.min()):g} to {float(y.max()):g}; give labels from 0 to 1 for each class"
             )
 
 
@@ -94,7 +94,7 @@ class MultiLabel(Task):
 class Segmentation(Task):
     """The class of each pixel: logits (n, classes, ...) and labels (n, ...), such as (n, h, w). A unit is a pixel.
 
-    Of a network that returns a dict, as torchvision's, the logits are under "out".
+    If the network returns a dict, as torchvision's do, the logits are its entry "out".
 
     Parameters
     ----------
@@ -122,22 +122,22 @@ class Segmentation(Task):
         return (outputs.argmax(1) == y) & outputs.isfinite().all(1)
 
     def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError for labels that are not of these pixels and classes."""
+        """Raise UserError for labels that do not fit the pixels or the classes."""
         _classes_of(one_tensor(outputs), y, self.units(y), "pixels")
 
 
 @dataclass(frozen=True)
 class NextToken(Task):
-    """A language model: each token by those before it, or where it is masked. A unit is a token that has a label.
+    """A language model: it predicts each token from those before it, or masked tokens. A unit is a token with a label.
 
-    Batches are dicts as the tokenizers of transformers give them: input_ids, attention_mask, ..., labels. Where there
-    are no labels, they are the input_ids, those of the padding left out. The network takes the dict's entries by
-    keyword and returns logits (n, tokens, vocabulary), alone or as `logits` of its output.
+    Batches are dicts like those from the tokenizers of transformers: input_ids, attention_mask, ..., labels. Without
+    labels, the labels are the input_ids, except for padding. The network takes the entries of the dict by keyword and
+    returns logits (n, tokens, vocabulary), directly or as the `logits` of its output.
 
     Parameters
     ----------
     shifted
-        Whether the logits at a token are of the next one, as of GPT; False for masked models, as BERT.
+        Whether the logits at a token are for the next token, as in GPT; False for masked models such as BERT.
     ignore_index
         The label of tokens that do not count.
     """
@@ -146,12 +146,12 @@ class NextToken(Task):
     ignore_index: int = -100
 
     def pair(self, batch: Any) -> Batch:
-        """The dict without its labels, and the labels, of the next token where `shifted`."""
+        """The dict without its labels, and the labels, which are those of the next token if `shifted`."""
         if not isinstance(batch, Mapping) or "input_ids" not in batch:
             raise UserError(f"the data give {what(batch)}, not a dict with input_ids; give batches as a tokenizer does")
         x = {name: t for name, t in batch.items() if name != "labels"}
         if "labels" not in batch and not self.shifted:
-            raise UserError("the batches have no labels; of a masked model they say which tokens were masked")
+            raise UserError("the batches have no labels; for a masked model, give labels for the masked tokens")
         y: Tensor = batch["labels"] if "labels" in batch else batch["input_ids"]
         mask: Tensor | None = batch.get("attention_mask")
         if "labels" not in batch and mask is not None:
@@ -177,27 +177,27 @@ class NextToken(Task):
         return (outputs.argmax(-1) == y) & outputs.isfinite().all(-1)
 
     def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError for labels that are not of these tokens and this vocabulary."""
+        """Raise UserError for labels that do not fit the tokens or the vocabulary."""
         _classes_of(one_tensor(outputs).movedim(-1, 1), y, self.units(y), "tokens")
 
 
 def _same_shape(output: Any, y: Any) -> None:
-    """Of the outputs of one example, and the labels of all."""
+    """Raise UserError unless outputs, of one example, and labels, of all, have one shape per example."""
     if not isinstance(output, Tensor) or not isinstance(y, Tensor):
-        raise UserError(f"outputs are {what(output)} and labels {what(y)}; give tensors of one shape")
+        raise UserError(f"the outputs are {what(output)} and the labels {what(y)}; give tensors of one shape")
     if not y.is_floating_point() or output.shape[1:] != y.shape[1:]:
-        found = f"shape {tuple(y.shape[1:])} an example and type {str(y.dtype).removeprefix('torch.')}"
+        found = f"shape {tuple(y.shape[1:])} per example and type {str(y.dtype).removeprefix('torch.')}"
         raise UserError(
-            f"labels of {found} for outputs of shape {tuple(output.shape[1:])}; give floating-point numbers of the "
-            "outputs' shape"
+            f"the labels have {found}, the outputs shape {tuple(output.shape[1:])}; give floating-point labels of "
+            "that shape"
         )
 
 
 def _classes_of(logits: Tensor, y: Any, counted: Tensor, units: str) -> None:
-    """Of the logits (1, classes, ...) of one example, and the labels (n, ...) of all."""
+    """Raise UserError unless the labels (n, ...) of all examples fit the logits (1, classes, ...) of one."""
     if not isinstance(y, Tensor) or y.is_floating_point() or logits.shape[2:] != y.shape[1:]:
         raise UserError(
-            f"labels {what(y)} for logits of {tuple(logits.shape[2:])} {units}; give a class for each of the {units}"
+            f"labels are {what(y)}, logits for {tuple(logits.shape[2:])} {units}; give a class for each of the {units}"
         )
     found = y[counted]
     if len(found) and not 0 <= int(found.min()) <= int(found.max()) < logits.shape[1]:

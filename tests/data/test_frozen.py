@@ -113,7 +113,9 @@ def test_the_error_of_mixed_examples_is_the_spread_over_draws():
     assert np.mean(together) > 0.2
     assert np.mean(stated) == pytest.approx(np.std(nll), rel=0.07)
     assert np.mean(as_if_independent) < 0.92 * np.std(nll)
-    with pytest.raises(ls.UserError, match=r"mini-batches of 15 part examples 14 and 15, .* take mini-batches of 16"):
+    with pytest.raises(
+        ls.UserError, match=r"mini-batches of 15 separate examples 14 and 15, .* take mini-batches of 16"
+    ):
         objective.minibatches(15)
     assert len(objective.minibatches(16)) == 4
 

@@ -36,7 +36,7 @@ class Returning(nn.Module):
         (X, "the data are 1 Tensor, not batches"),
         (None, "the data are NoneType, not batches"),
         ([(X.numpy(), Y.numpy())], "x of batch 0 is ndarray, not a tensor"),
-        ([(X, Y[:, None])], "labels of shape (20, 1) are not one class an example"),
+        ([(X, Y[:, None])], "labels of shape (20, 1) are neither one class per example"),
         ([(X[:, :3], Y)], "the network's own code fails on a batch of shape (1, 3)"),
         ([], "the data set is empty"),
     ],

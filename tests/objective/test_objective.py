@@ -64,7 +64,7 @@ def test_divergence_stays_a_result(mlp, points):
         ([(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long))], "empty"),
         ([(torch.zeros(2, 6), torch.tensor([0, 5]))], r"label 5 is out of range .* 2 outputs"),
         ([(torch.zeros(2, 6), torch.tensor([0, -1]))], "label -1 is out of range"),
-        ([(torch.zeros(2, 6), torch.zeros(2, 3))], "3 classes for a network of 2"),
+        ([(torch.zeros(2, 6), torch.zeros(2, 3))], "the soft labels have 3 classes, but the network has 2"),
     ],
 )
 def test_bad_data(mlp, data, message):
@@ -172,7 +172,7 @@ def test_no_fold_and_no_mini_batch_parts_a_cluster():
     assert {round(m, 6) for m in of_clusters[1::3]} <= of_fold  # the ten clusters of four have folds of their own
     assert np.mean(found.nll_fold) == pytest.approx(39.5)
     assert len(objective.minibatches(8)) == 10
-    with pytest.raises(ls.UserError, match=r"mini-batches of 4 part examples 3 and 4, .* take mini-batches of 8"):
+    with pytest.raises(ls.UserError, match=r"mini-batches of 4 separate examples 3 and 4, .* take mini-batches of 8"):
         objective.minibatches(4)
     with pytest.raises(ls.UserError, match=r"clusters of shape \(3,\) and type int64 for 80 examples"):
         ls.Objective(nn.Linear(1, 1), Clustered(torch.zeros(80, 1), loss, clusters[:3]), loss=as_given)

@@ -296,7 +296,7 @@ def test_any_split_into_batches_gives_the_same(tagger, texts, objective, batch_s
         torch.testing.assert_close(H(V), Curvature(those)(V), **EXACT)
     moments = [FoldedCurvature(o).with_moments(V[0])[1] for o in (split, objective)]
     np.testing.assert_allclose(moments[0].first_without, moments[1].first_without, rtol=1e-9, atol=1e-12)
-    with pytest.raises(ls.UserError, match=r"batches differ in shape and do not join to one; .* pad all alike"):
+    with pytest.raises(ls.UserError, match=r"batches differ in shape and cannot be joined; .* pad all alike"):
         _ = split.x
 
 
@@ -324,13 +324,17 @@ def test_mini_batches_of_texts_that_are_padded_batch_by_batch(tagger, texts):
         values = torch.linalg.eigvalsh(in_full(Curvature(objective, x, y)))
         largest = values[values.abs().argsort(descending=True)[:2]].numpy()
         np.testing.assert_allclose(pairs.values, largest, rtol=1e-6)
-    refusal = r"mini-batch 1 of 4 examples would hold some of two batches that differ in shape; take mini-batches of 6"
+    refusal = (
+        r"mini-batch 1 of 4 examples would hold examples of two batches that differ in shape; take mini-batches of 6"
+    )
     with pytest.raises(ls.UserError, match=refusal):
         objective.minibatches(4)
     odd = ls.Objective(tagger, Texts(*texts, 7, torch.arange(24) // 2), task=Tokens(), dtype=torch.float64)
-    with pytest.raises(ls.UserError, match=r"part examples 2 and 3, .* freeze batches that are whole mini-batches"):
+    with pytest.raises(
+        ls.UserError, match=r"separate examples 2 and 3, .* freeze batches that consist of whole mini-batches"
+    ):
         odd.minibatches(3)
-    with pytest.raises(ls.UserError, match=r"mini-batch 5 of 1 examples have no unit that counts"):
+    with pytest.raises(ls.UserError, match=r"no unit of mini-batch 5 of 1 examples counts"):
         objective.minibatches(1)
     with pytest.raises(ls.UserError, match=r"a mini-batch have no unit"):
         Curvature(objective, *objective.data.cut(5, 6))
@@ -428,17 +432,17 @@ X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.long)
     ("data", "settings", "message"),
     [
         ([{"x": X, "y": Y}], {}, r"a batch as dict, not as a pair \(x, y\); .* `pair`"),
-        ([(X, Y[:3])], {}, r"tensors of batch 0 do not hold an example a row, all as many: x \(4, 6\), y \(3,\)"),
-        ([(X, torch.tensor(1))], {}, r"all as many: x \(4, 6\), y \(\)"),
+        ([(X, Y[:3])], {}, r"tensors of batch 0 do not all have one row per example: x \(4, 6\), y \(3,\)"),
+        ([(X, torch.tensor(1))], {}, r"one row per example: x \(4, 6\), y \(\)"),
         ([({"a": X, "n": 3}, Y)], {}, r"x\['n'\] of batch 0 is int, not a tensor"),
         (
             [(X, torch.zeros(4, 2))],
             {"loss": per_class},
             r"losses of 4 examples have shape \(4, 2\), .* \(4,\);",
         ),
-        ([(X, Y)], {"loss": per_class, "task": ls.Classification()}, "task= and loss= both"),
-        ([(X, Y)], {"task": "classification"}, r"task='classification' is no landscape\.Task"),
-        ([(X, Y)], {"task": Labels()}, r"outputs hold a tensor of shape \(1,\); let its `outputs` keep"),
+        ([(X, Y)], {"loss": per_class, "task": ls.Classification()}, "`task` and `loss` both"),
+        ([(X, Y)], {"task": "classification"}, r"task='classification' is not a landscape\.Task"),
+        ([(X, Y)], {"task": Labels()}, r"outputs hold a tensor of shape \(1,\); let its `outputs` return"),
     ],
 )
 def test_what_is_no_task_or_no_batch(mlp, data, settings, message):
@@ -448,5 +452,5 @@ def test_what_is_no_task_or_no_batch(mlp, data, settings, message):
 
 def test_texts_without_a_label(tagger, texts):
     ignored = [torch.full_like(label, -100) for label in texts[1]]
-    with pytest.raises(ls.UserError, match="the 24 examples have no unit that counts"):
+    with pytest.raises(ls.UserError, match="no unit of the 24 examples counts"):
         ls.Objective(tagger, Texts(texts[0], ignored, 8), task=Tokens())

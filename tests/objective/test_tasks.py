@@ -80,7 +80,7 @@ def test_several_labels():
     matches_in_full(
         objective, lambda net: net(objective.x), lambda f: F.binary_cross_entropy_with_logits(f, objective.y)
     )
-    with pytest.raises(ls.UserError, match="labels from 0 to 2"):
+    with pytest.raises(ls.UserError, match="labels go from 0 to 2"):
         ls.Objective(nn.Linear(4, 3), [(x, 2 * y)], task=ls.MultiLabel())
 
 
@@ -120,7 +120,11 @@ def test_pixels():
 @pytest.mark.parametrize(
     ("task", "y", "words"),
     [
-        (ls.Regression(), torch.zeros(6), "labels of shape () an example and type float32 for outputs of shape (3,)"),
+        (
+            ls.Regression(),
+            torch.zeros(6),
+            "the labels have shape () per example and type float32, the outputs shape (3,)",
+        ),
         (ls.Regression(), torch.zeros(6, 3, dtype=torch.long), "type int64"),
         (ls.GaussianRegression(), torch.zeros(6, 3), "not a pair (mean, log variance)"),
         (ls.Segmentation(), torch.zeros(6, 2, dtype=torch.long), "give a class for each of the pixels"),
