@@ -78,7 +78,7 @@ def list_models() -> list[str]:
 
 
 def resolve(name: str) -> str | None:
-    """The name in `list_models` that `name` spells, with or without underscores and capitals; None where none is."""
+    """The name in `list_models` that `name` spells, ignoring underscores and capitals; None if there is none."""
     return _SPELLINGS.get(name.lower().replace("_", "").replace("-", ""))
 
 
@@ -92,15 +92,15 @@ def create_model(
     name
         One of `list_models`.
     num_classes, image_size, in_channels
-        What the network is for: classes, the side of its square images, and their channels.
+        The number of classes, the side of the square images, and the number of their channels.
     settings
-        The network's own, such as `depth`, `global_pool` or `local` of a ViT, `attention` (blocks per stage), `stages`
-        or `window` of an AlterNet, `widths` of a ResNet; `drop_path_rate` of any.
+        Further settings of the network: such as `depth`, `global_pool` or `local` for a ViT; `attention` (blocks per
+        stage), `stages` or `window` for an AlterNet; `widths` for a ResNet; `drop_path_rate` for all.
 
     Raises
     ------
     ValueError
-        For an unknown name, or settings that the network refuses.
+        For an unknown name, or settings that the network does not accept.
     """
     known = resolve(name)
     if known is None:

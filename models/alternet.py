@@ -1,7 +1,7 @@
 """AlterNet (Park & Kim 2022, sec. 4): a pre-activation ResNet whose stages end in windowed self-attention blocks.
 
-A stage is written as a string, one letter a block: "c" a convolution block, "a" an attention block; any placement may
-be given. Parameters are named as in the published code.
+A stage is written as a string with one letter per block: "c" for a convolution block, "a" for an attention block, in
+any order. Parameters are named as in the published code.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ATTENTION = {18: (0, 1, 1, 1), 34: (0, 1, 3, 2), 50: (0, 1, 3, 2), 101: (0, 1, 3
 
 
 def published_stage(blocks: int, attention: int) -> str:
-    """n - 2m convolution blocks, then m times (convolution, attention). Raises ValueError where 2m > n."""
+    """n - 2m convolution blocks, then m times (convolution, attention). Raises ValueError if 2m > n."""
     if not 0 <= 2 * attention <= blocks:
-        raise ValueError(f"{attention} attention blocks, each after a convolution, do not go into a stage of {blocks}")
+        raise ValueError(f"{attention} attention blocks, each after a convolution, do not fit into a stage of {blocks}")
     return "c" * (blocks - 2 * attention) + "ca" * attention
 
 
 class Projections(nn.Module):
-    """The 1 x 1 convolutions of attention: to queries, to keys and values, and out."""
+    """The 1 x 1 convolutions of attention: to queries, to keys and values, and to the output."""
 
     def __init__(self, in_channels: int, out_channels: int, inner: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows of w x w positions.
 
     Logits are q k^T * head_width ** -0.5 plus one learned table of (2w - 1) x (2w - 1) relative-position biases that
-    all heads share. Maps of a side that is no multiple of w are refused.
+    all heads share. Maps with a side that is not a multiple of w are refused.
     """
 
     def __init__(self, in_channels: int, out_channels: int, heads: int, head_width: int, window: int) -> None:
@@ -82,7 +82,7 @@ class WindowAttention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """BatchNorm, GELU, 1 x 1 convolution, BatchNorm, windowed attention; plus the shortcut, nothing after."""
+    """BatchNorm, GELU, 1 x 1 convolution, BatchNorm, windowed attention, plus the shortcut; nothing after the sum."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """The first convolution, without BatchNorm; a module of its own for the sake of the published names."""
+    """The first convolution, without BatchNorm; a module of its own so that names match the published ones."""
 
     def __init__(self, in_channels: int, channels: int, stem: str) -> None:
         super().__init__()
@@ -127,20 +127,20 @@ class AlterNet(Staged):
     Parameters
     ----------
     stages
-        One string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first starts by
-        halving the map, so with "c".
+        One string of "c" and "a" per stage, such as ("cc", "ca", "ca", "ca"); every stage but the first halves the
+        map at its start, and so starts with "c".
     widths, heads
-        Per stage.
+        Channels and heads, per stage.
     window
-        At most the side of the stage's map; by default 4 with the cifar stem and 7 with the imagenet stem.
+        The side of the windows, at most that of a stage's map; by default 4 with the cifar stem, 7 with imagenet.
     drop_path_rate
         Stochastic depth.
 
     Raises
     ------
     ValueError
-        For another letter, an "a" where the map is to be halved, a window that does not divide the map it is in, or
-        another stem.
+        For another letter, an "a" where the map must be halved, a window that does not divide its map, or an unknown
+        stem.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class AlterNet(Staged):
                     if w < 1 or side % w:
                         raise ValueError(
                             f"at image_size={image_size} the map of stage {s + 1} is {side} x {side}, which cannot be "
-                            f"cut into windows of {window}; choose another of the two"
+                            f"cut into windows of {window}; change one of the two"
                         )
                     made[s].append(AttentionBlock(channels, widths[s], expansion, heads[s], head_width, w, next(rates)))
                 else:

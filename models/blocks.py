@@ -1,8 +1,8 @@
 """A network as the sequence of its blocks: the stem, each convolution, attention, MLP and pooling block, the head.
 
-The modules share the network's parameters; applied one after another they are the network. What passes from block to
-block is the feature map: (batch, channels, h, w) in a ResNet, an AlterNet or a BoTNet, (batch, h, w, channels) in a
-Swin, (batch, prefix + h w, channels) in a ViT or a PiT, its class token in front.
+The modules share the network's parameters; applied one after another they compute what the network does. From block to
+block passes the feature map: (batch, channels, h, w) in a ResNet, an AlterNet or a BoTNet, (batch, h, w, channels) in a
+Swin, (batch, prefix + h w, channels) in a ViT or a PiT, with its class token in front.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["TYPES", "Block", "blocks"]
 def blocks(model: nn.Module) -> list[Block]:
     """The blocks of one of our networks, or of timm's ViT, DeiT, PiT, Swin, ResNet or ConvNeXt, in order.
 
-    The network is not changed; modules follow its mode and device.
+    The network is not changed; the modules follow its mode and device.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def blocks(model: nn.Module) -> list[Block]:
             try:
                 return list(reader(model))
             except AttributeError as e:
-                raise ValueError(f"{type(model).__name__} is of a variant whose blocks are not known: {e}") from e
+                raise ValueError(f"this {type(model).__name__} is a variant whose blocks are not known: {e}") from e
     raise ValueError(
         f"the blocks of {type(model).__name__} are not known; known are those of "
         + ", ".join(sorted({k.__name__ for k in _READERS}))

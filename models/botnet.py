@@ -1,7 +1,7 @@
 """BoTNet: Srinivas et al. 2021, "Bottleneck Transformers for Visual Recognition" (sec. 3, table 1).
 
-A post-activation ResNet of bottlenecks whose last stage attends in place of its 3 x 3 convolutions: globally over the
-map, with relative positions learned per axis, 4 heads, and an average pooling after it where the map is halved.
+A post-activation ResNet of bottlenecks whose last stage has attention in place of its 3 x 3 convolutions: over the
+whole map, with relative positions learned per axis, 4 heads, and average pooling after it where the map is halved.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ EXPANSION = 4
 
 
 class BoTNet(Staged):
-    """x (batch, in_channels, s, s) to logits (batch, num_classes); the relative positions are for this s alone.
+    """x (batch, in_channels, s, s) to logits (batch, num_classes); the relative positions are for this s only.
 
     Parameters
     ----------
     blocks, widths
-        Per stage.
+        Numbers of blocks and channels, per stage.
     heads
-        Of the attention, in the last stage; must divide its width.
+        Heads of the attention in the last stage; they must divide its width.
 
     Raises
     ------
     ValueError
-        For another stem, or where the heads do not divide the width.
+        For an unknown stem, or if the heads do not divide the width.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BoTNet(Staged):
                     spatial = BottleneckAttn(
                         width, width, (side, side), stride, heads, dim_head=width // heads, scale_pos_embed=True
                     )
-                    if stride == 2:  # of a map of odd side the last row is kept, as the shortcut's convolution keeps it
+                    if stride == 2:  # the last row of a map of odd side is kept, as in the shortcut's convolution
                         spatial.pool = nn.AvgPool2d(2, 2, ceil_mode=True)
                 stages[s].append(PostBlock(channels, width, stride, EXPANSION, next(rates), spatial))
                 channels, side = width * EXPANSION, -(-side // stride)

@@ -3,6 +3,7 @@
 A stem of 16 filters, three stages of n blocks with 16, 32 and 64 filters, global average pooling, one linear layer:
 6n + 2 layers with weights. `shortcut="none"` leaves the skip connections out, and "B" projects them where the shape
 changes, both as in Li et al. 2018.
+
 Parameters are named as in the public CIFAR-10 checkpoints of this family (conv1, bn1, layer1.0.conv1, ..., linear).
 """
 
@@ -40,7 +41,7 @@ class Block(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module | None = None
-        self.sd: nn.Module = nn.Identity()  # without a shortcut there is nothing to fall back on
+        self.sd: nn.Module = nn.Identity()  # no stochastic depth without a shortcut
         if shortcut != "none":
             self.shortcut, self.sd = nn.Sequential(), drop_path(drop)
             if stride != 1 or in_channels != channels:
@@ -63,7 +64,7 @@ class CifarResNet(nn.Module):
     shortcut
         A, B or none.
     drop_path_rate
-        Stochastic depth, of no effect without shortcuts.
+        The rate of stochastic depth, which has no effect without shortcuts.
 
     Raises
     ------

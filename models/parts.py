@@ -1,4 +1,4 @@
-"""What a network is taken apart into: a block, its branch, and the skip connection around it."""
+"""The parts of a network: a block, its branch, and the skip connection around it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ TYPES = ("stem", "convolution", "attention", "mlp", "pool", "head")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a network. Where it is residual, module(x) is after(skip(x) + branch(x)).
+    """A block of a network. If it is residual, module(x) is after(skip(x) + branch(x)).
 
     Parameters
     ----------
     name
-        Of the network's submodule that does the block's work.
+        The name of the network's submodule that does the block's work.
     type
         One of TYPES.
     stage
-        0 for the stem, then from 1; the head has one of its own.
+        0 for the stem, then from 1; the head has its own.
     module
-        From the feature map before the block to the one after it, shortcut included.
+        The map from the feature map before the block to the one after it, shortcut included.
     branch
-        What the block adds; None where it has no skip connection.
+        What the block adds; None if it has no skip connection.
     skip
-        What that is added to, x itself unless the map changes.
+        The skip connection, the identity unless the map changes; None without a branch.
     after
-        What is done to the sum, such as ReLU.
+        What is applied to the sum, such as ReLU; None without a branch.
     attends
-        Of a block of attention, its self-attention with the projections, without norm and skip.
+        In an attention block, its self-attention with the projections, without norm and skip connection.
     """
 
     name: str
@@ -61,9 +61,9 @@ def residual(
     name: str, block_type: str, stage: int, *branch: nn.Module, module: nn.Module | None = None,
     skip: nn.Module | None = None, after: nn.Module | None = None, attends: nn.Module | None = None,
 ) -> Block:  # fmt: skip
-    """The block after(skip(x) + branch(x)), the branch being modules one after another.
+    """The block after(skip(x) + branch(x)), where the branch is the given modules one after another.
 
-    module: the network's own that computes it; None where it has none. skip, after: None for the identity.
+    module: the network's own module that computes the block, or None. skip, after: None for the identity.
     """
     whole = module if module is not None else Residual(*branch)
     skip, after = skip or nn.Identity(), after or nn.Identity()

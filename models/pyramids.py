@@ -1,6 +1,6 @@
 """Vision Transformers in stages, through timm: PiT (Heo et al. 2021) and Swin (Liu et al. 2021).
 
-On images below 128 px, with the sizes of Park & Kim (2022) for CIFAR; from there on, with the published ones.
+Images below 128 px get the sizes of Park & Kim (2022) for CIFAR; larger ones, the published sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SWIN_TI = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24),
 def pit(
     num_classes: int = 10, image_size: int = 32, in_channels: int = 3, **overrides: Any
 ) -> PoolingVisionTransformer:
-    """PiT-Ti: patches of 2 px at every pixel (16 at every eighth from 128 px on), and a class token.
+    """PiT-Ti: patches of 2 px at every pixel (from 128 px on, 16 px at every eighth pixel), and a class token.
 
     overrides: any other argument of timm's PoolingVisionTransformer, such as base_dims, depth or heads.
     """
@@ -27,7 +27,7 @@ def pit(
 
 
 def swin(num_classes: int = 10, image_size: int = 32, in_channels: int = 3, **overrides: Any) -> SwinTransformer:
-    """Swin-Ti: patches of 1 px, windows of 4 and no query-key-value bias (4 px, 7 and one from 128 px on).
+    """Swin-Ti: patches of 1 px, windows of 4, no query-key-value bias (from 128 px on, 4 px, windows of 7, and a bias).
 
     overrides: any other argument of timm's SwinTransformer, such as embed_dim, depths, num_heads or window_size.
     """

@@ -51,12 +51,12 @@ def drop_path(rate: float) -> nn.Module:
 
 
 class PostBlock(nn.Module):
-    """Convolutions each with BatchNorm, plus the shortcut, then ReLU: basic, or a bottleneck where `expansion` > 1.
+    """Convolutions, each with BatchNorm, plus the shortcut, then ReLU: basic, or a bottleneck if `expansion` > 1.
 
     Parameters
     ----------
     spatial
-        In a bottleneck, what stands in for the 3 x 3 convolution; maps `channels` to as many, with the stride.
+        In a bottleneck, a replacement for the 3 x 3 convolution, from `channels` to as many channels, with the stride.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class PostBlock(nn.Module):
 
 
 class PreBlock(nn.Module):
-    """BatchNorm and ReLU before each convolution, the shortcut taken after the first pair where it is a convolution."""
+    """BatchNorm and ReLU before each convolution; a shortcut that is a convolution starts after the first pair."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class PreBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Average pooling and a linear layer; BatchNorm and ReLU before them where `pre_activation`."""
+    """Average pooling and a linear layer; BatchNorm and ReLU before them if `pre_activation`."""
 
     def __init__(self, channels: int, num_classes: int, pre_activation: bool) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def stem_for(image_size: int, stem: str | None) -> str:
 
 
 def stem_side(image_size: int, stem: str) -> int:
-    """The side of the map that the stem gives: one quarter, rounded up, for "imagenet"."""
+    """The side of the map after the stem: for "imagenet" a quarter of the image's, rounded up."""
     return image_size if stem == "cifar" else -(-image_size // 4)
 
 
@@ -172,18 +172,18 @@ class ResNet(Staged):
     Parameters
     ----------
     blocks, widths
-        Per stage; every stage but the first halves the map.
+        Numbers of blocks and channels, per stage; every stage but the first halves the map.
     expansion
         1 for basic blocks, 4 for bottlenecks.
     stem
-        cifar or imagenet, by default after the image size.
+        cifar or imagenet; by default it depends on the image size, as in `stem_for`.
     drop_path_rate
         Stochastic depth.
 
     Raises
     ------
     ValueError
-        For another stem.
+        For an unknown stem.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Vision Transformers: timm's VisionTransformer, sized for small images, and its attention made local.
+"""Vision Transformers: timm's VisionTransformer, with sizes for small images, and with local attention.
 
-Sizes are those of DeiT (Touvron et al. 2021) in width, depth and heads. On images below 128 px the patches are small
+Width, depth and heads are those of DeiT (Touvron et al. 2021). On images below 128 px the patches are small
 and the query-key-value projection has no bias, as in Park & Kim (2022) for CIFAR: 32 px, patch 2.
 """
 
@@ -14,7 +14,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-MOST_LOCAL = 8192  # patches under local attention, whose mask has the square of it
+MOST_LOCAL = 8192  # the most patches with local attention, whose mask has the square of their number
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit_xs": {"embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0},
@@ -25,7 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def default_patch(image_size: int, grid: float) -> int:
-    """The divisor of `image_size` that leaves about `grid` patches a side: nearest in ratio."""
+    """The divisor of `image_size` that gives about `grid` patches per side: the nearest in ratio."""
     divisors = [p for p in range(1, image_size + 1) if image_size % p == 0]
     return min(divisors, key=lambda p: abs(math.log(image_size / p / grid)))
 
@@ -40,15 +40,29 @@ def vit(
     norm_eps: float = 1e-6,
     **overrides: Any,
 ) -> VisionTransformer:
-    """A ViT of a named size. patch_size: by default 16 from 128 px on; below, the divisor of image_size nearest to
-        16 patches a side (28 px: 14 patches of 2 px); for vit_xs nearest to patches of 4 px, or to 4 a side where that
-        is more.
+    """A ViT of a named size.
 
-    local: attention only inside the window of local x local patches around each (`local_window`).
-    norm_eps: of the layer norms; transformers' ViTs have 1e-12.
-    overrides: any other argument of timm's VisionTransformer, such as depth, num_heads, embed_dim or global_pool;
-        with any pooling but "token" there is no class token unless class_token=True.
-    Raises ValueError for a window below 1, or one together with dropped patches.
+    Parameters
+    ----------
+    size
+        One of SIZES.
+    num_classes, image_size, in_channels
+        As in `landscape.create_model`.
+    patch_size
+        By default 16 from 128 px on. Below that, the divisor of image_size that gives nearly 16 patches per side (for
+        28 px: 14 patches of 2 px); for vit_xs the one nearest to patches of 4 px, or to 4 per side if that is more.
+    local
+        Restricts attention to the window of local x local patches around each patch (`local_window`).
+    norm_eps
+        The epsilon of the layer norms; it is 1e-12 in the ViTs of transformers.
+    overrides
+        Any other argument of timm's VisionTransformer, such as depth, num_heads, embed_dim or global_pool. With any
+        pooling but "token" there is no class token unless class_token=True.
+
+    Raises
+    ------
+    ValueError
+        For a window below 1, or a window together with dropped patches.
     """
     if patch_size is None:
         patch_size = (
@@ -58,7 +72,7 @@ def vit(
     settings.setdefault("class_token", settings.get("global_pool", "token") == "token")
     if local is not None:
         if local < 1 or settings.get("patch_drop_rate"):
-            raise ValueError(f"local={local} must be at least 1, and goes with no patch_drop_rate")
+            raise ValueError(f"local={local} must be 1 or more, and cannot be combined with patch_drop_rate")
         settings["attn_layer"] = WindowedAttention
     model = VisionTransformer(
         img_size=image_size, patch_size=patch_size, in_chans=in_channels, num_classes=num_classes, **settings
@@ -86,15 +100,15 @@ class WindowedAttention(Attention):
 def local_window(grid: tuple[int, int], local: int, prefix: int) -> Tensor:
     """Which of the prefix + rows x columns tokens attends to which, (tokens, tokens), after Park & Kim 2022, fig. 6.
 
-    A patch attends to the patches at most local // 2 away per axis, itself in the middle; a window of even size reaches
-    one further up and left than down and right. Outside the map there is nothing to attend to (the study's code has
-    keys of zeros there). A class token, which that code does not have with local attention, attends to everything, and
-    no patch to it: it would carry what lies outside the window. A window that covers the map restricts nothing.
+    A patch attends to the patches at most local // 2 away along each axis; a window of even size reaches one further up
+    and left than down and right. Outside the map there is nothing to attend to (the code of the study has keys of zeros
+    there). A class token, which that code does not have with local attention, attends to everything, but no patch
+    attends to it: it would carry what lies outside the window. A window that covers the map restricts nothing.
     """
     rows, columns = grid
     if rows * columns > MOST_LOCAL:
-        raise ValueError(f"local={local} of {rows * columns} patches: its mask is for {MOST_LOCAL} at most")
-    axes = (torch.arange(n, device="cpu") for n in (rows, columns))  # even where the network is made without memory
+        raise ValueError(f"local={local} is for at most {MOST_LOCAL} patches, and there are {rows * columns}")
+    axes = (torch.arange(n, device="cpu") for n in (rows, columns))  # also if the network is made on the meta device
     at = torch.cartesian_prod(*axes).to(torch.int16)
     step = at[None, :] - at[:, None]
     inside = ((step >= -(local // 2)) & (step <= (local - 1) // 2)).all(-1)

@@ -1,8 +1,8 @@
-"""The 15 common corruptions at five severities (Hendrycks & Dietterich 2019), by the package imagecorruptions-imaug.
+"""The 15 common corruptions at five severities (Hendrycks & Dietterich 2019), with the package imagecorruptions-imaug.
 
-The package has the severities of ImageNet-C, which are made for 224 pixels, and so much for 32 that little is left of
-an image. Images below 64 pixels get those of CIFAR-10-C, as its authors published them (make_cifar_c.py of their
-repository); what a corruption is made of, such as clouds, frost and the blur by motion, is the package's.
+The package has the severities of ImageNet-C, which are made for 224 pixels and leave little of an image of 32 pixels.
+Images below 64 pixels get the severities of CIFAR-10-C, as its authors published them (make_cifar_c.py in their
+repository). The ingredients of a corruption, such as clouds, frost and motion blur, are the package's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SMALLEST = 32  # for which the package takes an image
+SMALLEST = 32  # the smallest side that the package takes
 SMALL = 64  # below this side, the severities of CIFAR-10-C
 CIFAR_C: Mapping[str, tuple[Any, ...]] = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
@@ -47,7 +47,7 @@ CORRUPTIONS = tuple(CIFAR_C)
 
 
 def refuse_missing() -> None:
-    """Raise UserError where the package is not installed."""
+    """Raise UserError if the package is not installed."""
     if find_spec("imagecorruptions") is None:
         raise UserError(
             'corruptions need another package; install it with python -m pip install "landscape[corruptions]"'
@@ -55,19 +55,19 @@ def refuse_missing() -> None:
 
 
 def corrupted(x: Tensor, name: str, severity: int, first: int, seed: int) -> Tensor:
-    """Images (n, channels, height, width) in pixel units, black 0 and white 1, corrupted; of one channel or three.
+    """Corrupted images; x is (n, channels, height, width), in pixel units (black is 0, white 1), with 1 or 3 channels.
 
-    Each image has a draw of its own, by the seed and its number, of which `first` is the first one's.
+    Each image has its own draw, by the seed and its number; `first` is the number of the first image.
 
-    Raises UserError for images of fewer than SMALLEST pixels a side, or of another number of channels.
+    Raises UserError for images with a side of fewer than SMALLEST pixels or another number of channels.
     """
     import torch
 
     channels, height, width = x.shape[1:]
     if min(height, width) < SMALLEST or channels not in (1, 3):
         raise UserError(
-            f"corruptions are for images of 1 or 3 channels and {SMALLEST} pixels a side or more, not of {channels} "
-            f"and {height} x {width}"
+            f"corruptions need images with 1 or 3 channels and sides of {SMALLEST} pixels or more; these have "
+            f"{channels} channels and {height} x {width} pixels"
         )
     pixels = np.round(255 * x.permute(0, 2, 3, 1).cpu().numpy()).astype(np.uint8)
     pixels = pixels.repeat(3, axis=-1) if channels == 1 else pixels
@@ -78,7 +78,7 @@ def corrupted(x: Tensor, name: str, severity: int, first: int, seed: int) -> Ten
 
 
 def one(image: np.ndarray, name: str, severity: int, seed: int, number: int) -> np.ndarray:
-    """One image (height, width, 3) of bytes, corrupted."""
+    """One corrupted image; image is (height, width, 3), of bytes."""
     from imagecorruptions import corrupt
 
     with seeded(seed, number, CORRUPTIONS.index(name)):
@@ -152,7 +152,7 @@ def _frost(x: np.ndarray, c: tuple[float, float]) -> np.ndarray:
 
 @cache
 def _frosts() -> list[np.ndarray]:
-    """The package's photographs of frost, at a fifth of their size, in RGB."""
+    """The photographs of frost from the package, at a fifth of their size, in RGB."""
     import importlib.resources
 
     import cv2
@@ -224,7 +224,7 @@ def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _zoomed(x: np.ndarray, zoom: float) -> np.ndarray:
-    """Magnified about its centre, and cut to its size."""
+    """The image magnified about its centre and cut to its size."""
     from imagecorruptions.corruptions import clipped_zoom
 
     large = clipped_zoom(x, zoom)

@@ -1,7 +1,7 @@
 """Batches that are drawn, augmented and mixed once, and frozen.
 
-Every example is drawn from a seed of its own, made of the data set's seed and the example's place: any order, any
-number of workers and any batch size give the same pixels.
+Every example has its own seed, made of the data set's seed and the example's place: any order, any number of workers
+and any batch size give the same pixels.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class FrozenData:
     x, y
         The examples, in the frozen order.
     batch_size
-        Of the batches that it iterates over; the last may be shorter.
+        Examples per batch when iterating; the last batch may be shorter.
     num_classes
-        How many classes there are.
+        The number of classes.
     config
-        How they were drawn.
+        How the examples were drawn.
     clusters
-        (N,) integers, equal where examples share an image, so that their losses are not independent; None where all
-        are.
+        (N,) integers, equal for examples that share an image and so have dependent losses; None if all are
+        independent.
     """
 
     x: Tensor
@@ -61,7 +61,7 @@ class FrozenData:
     clusters: Tensor | None = None
 
     def __repr__(self) -> str:
-        """What they are, in one line."""
+        """The number, shape and origin of the examples, in one line."""
         words = {"name": "{}", "split": "{} split", "transform": "{} transform"}
         drawn = ", ".join(text.format(self.config[k]) for k, text in words.items() if k in self.config)
         return (
@@ -80,14 +80,15 @@ class FrozenData:
         return len(self.y)
 
     def begins(self, samples: int | None) -> bool:
-        """Whether its first `samples` are those that would be drawn if no more were asked for: examples are drawn one
-        by one, but mixed in whole blocks.
+        """Whether the first `samples` examples are those that a call for only so many would draw.
+
+        Examples are drawn one by one, but mixed in whole blocks.
         """
         mixed = self.clusters is not None
         return samples is not None and samples <= self.samples and not (mixed and samples % MIX_BLOCK)
 
     def first(self, samples: int) -> FrozenData:
-        """The first examples, as a set of their own."""
+        """The first `samples` examples as a set of their own."""
         clusters = None if self.clusters is None else self.clusters[:samples]
         config = {**self.config, "samples": samples}
         return replace(self, x=self.x[:samples], y=self.y[:samples], config=config, clusters=clusters)
@@ -95,47 +96,47 @@ class FrozenData:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
-    """Which examples of a data set, and how they are drawn.
+    """Which examples of a data set are taken, and how they are drawn.
 
     Parameters
     ----------
     split
-        "train" or "test" (also found as validation, val, ...), or a name of the data set's own.
+        "train" or "test" (which also finds validation, val, ...), or a split's name in the data set.
     samples
-        How many, drawn without replacement; None for all, up to `at_most`.
+        The number of examples, drawn without replacement; None for all, up to `at_most`.
     at_most
-        How many where samples does not say; None for all.
+        The number of examples if `samples` is None; None for all.
     fraction
-        Of the split, the same share of each class: what a network was trained on with it.
+        Take this share of the split, the same of each class: the examples of a network trained with that `fraction`.
     fraction_seed
-        By which that share is drawn.
+        The seed by which that share is drawn.
     transform
-        "eval" resizes the shorter side, crops to the centre and normalises; "train" also augments as the recipe does: a
-        random crop (of the same square, padded by an eighth of the side, below 128 px; random-resized from there on), a
-        mirror image where that keeps the class, and `auto_augment`.
+        "eval" resizes the shorter side, crops to the centre and normalises; "train" also augments as in training: a
+        random crop (below 128 px of the same square padded by an eighth of its side; otherwise a random resized crop),
+        a random mirror image if that keeps the class, and `auto_augment`.
     batch_size
-        Of the batches that the frozen data iterate over.
+        Examples per batch of the frozen data.
     seed
-        Of every draw; None takes the data set's own order.
+        The seed of every draw; None takes the examples in the order of the data set.
     mean, std
-        A number for each channel, of the recipe; None for the data set's own where known, else ImageNet's.
+        The normalisation, one number per channel; None for the data set's own if known, otherwise ImageNet's.
     image_size
-        Side of the images; None for the data's.
+        The side of the images; None for the data set's.
     in_channels
-        1 or 3; None for the data's.
+        1 or 3 channels; None for the data set's.
     auto_augment
-        In timm's notation, such as "rand-m9-n2-mstd1.0".
+        Automatic augmentation in timm's notation, such as "rand-m9-n2-mstd1.0".
     mixup, cutmix, smoothing
-        The alphas of their Beta distributions, 0 for off, and label smoothing, as timm's Mixup has them; any of the
-        three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j and 2j + 1 are
-        mixed with each other, each by a weight (or a box) of its own, where training draws one for a whole batch; the
-        two are one of `clusters`. An odd last example stays unmixed.
+        The alphas of the Beta distributions of mixup and cutmix (0 for off), and label smoothing, as in timm's Mixup;
+        each of the three makes y soft. They belong to training: with transform="eval" they are refused. Examples 2j
+        and 2j + 1 are mixed with each other and form one cluster. Each has its own weight (or box), whereas training
+        draws one for a whole batch. An odd last example stays unmixed.
     num_classes
-        None for the data set's.
+        The number of classes; None for the data set's.
     root
-        Where torch/ data sets are kept and downloaded to.
+        The folder where torch/ data sets are kept and to which they are downloaded.
     download
-        Whether one that is not here may be fetched.
+        Whether a data set that is not here may be downloaded.
     """
 
     split: str = "train"
@@ -159,7 +160,7 @@ class DataSettings(Settings):
     download: bool = True
 
     def check(self) -> None:
-        """What mixes and augments belongs to training."""
+        """Raise UserError for mixing or augmentation outside of training."""
         if self.transform == "eval" and (self.mixup or self.cutmix or self.smoothing or self.auto_augment):
             raise UserError("mixup, cutmix, smoothing and auto_augment belong to transform='train'")
 
@@ -179,17 +180,17 @@ def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings
         "digits" (embedded, 8 x 8), a name of timm.data.create_dataset ("torch/cifar100",
         "hfds/NAME-or-local-folder"), or the path of an image folder.
     workers
-        Processes that draw.
+        Processes that draw examples; 0 for none beside this one.
     progress
         Whether a progress bar is shown.
     settings
-        Those of `DataSettings`, by name.
+        The settings of `DataSettings`, by name.
 
     Raises
     ------
     UserError
-        For an unknown name or setting, an empty or missing split, more samples than there are, images of different
-        sizes without `image_size`, or a label that is no class.
+        For an unknown name or setting, an empty or missing split, more samples than examples, images of different sizes
+        without `image_size`, or a label that is not a class.
     """
     asked = DataSettings.asked(settings)
     seed = asked.seed or 0
@@ -214,7 +215,7 @@ def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings
     drawn = Drawn(source, order[: asked.samples or asked.at_most], transformation, seed)
     x, y = _drawn_whole(drawn, workers, progress)
     if int(y.min()) < 0:
-        raise UserError(f"label {int(y.min())} in the {source.split} split of {name} is no class")
+        raise UserError(f"label {int(y.min())} in the {source.split} split of {name} is not a class")
     num_classes = asked.num_classes or max(source.num_classes, int(y.max()) + 1)
     if (asked.mixes or asked.smoothing) and int(y.max()) >= num_classes:
         raise UserError(f"label {int(y.max())} in {name} is out of range for num_classes={num_classes}")
@@ -269,17 +270,17 @@ def _drawn_whole(drawn: Drawn, workers: int, progress: bool) -> tuple[Tensor, Te
 
 
 def mixed(x: Tensor, y: Tensor, mix: Mixup, seed: int) -> tuple[Tensor, Tensor]:
-    """mixup, cutmix and label smoothing of neighbours, examples 2j and 2j + 1; an odd last one with itself.
+    """mixup, cutmix and label smoothing of neighbours, examples 2j and 2j + 1; an odd last example with itself.
 
-    In blocks of fixed length, so that no batch size changes the pixels. mix: of mode "elem", each example with a weight
-    of its own.
+    It is done in blocks of fixed length, so that the batch size does not change the pixels. mix: of mode "elem", in
+    which each example has its own weight.
     """
     blocks = []
     for i, (xb, yb) in enumerate(zip(x.split(MIX_BLOCK), y.split(MIX_BLOCK), strict=True)):
         n = len(xb)
         if n % 2:
             xb, yb = torch.cat([xb, xb[-1:]]), torch.cat([yb, yb[-1:]])
-        # timm mixes the i-th from the start with the i-th from the end
+        # timm mixes the i-th example from the start with the i-th from the end
         order = torch.cat([torch.arange(0, len(xb), 2), torch.arange(1, len(xb), 2).flip(0)])
         with seeded(seed, i, -1):
             xm, ym = mix(xb[order], yb[order])

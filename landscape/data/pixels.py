@@ -1,4 +1,4 @@
-"""Images as they look, black 0 and white 1, and as a network takes them, normalised."""
+"""Images in pixel units, in which black is 0 and white 1, and normalised, as a network takes them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from landscape.runtime.errors import UserError
 
 
 class Perturbed(NamedTuple):
-    """Images as a network takes them, the root mean square of each one's change in pixel units, and what share of its
-    energy lies outside of the band that was meant.
+    """Changed images, normalised; the root mean square of each image's change, in pixel units; and the share of its
+    energy outside of the intended band.
     """
 
     images: Tensor
@@ -29,23 +29,23 @@ class Pixels(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any], device: torch.device) -> Pixels:
-        """As the configuration of frozen data states it. Raises UserError where it does not."""
+        """The normalisation stated in the configuration of frozen data. Raises UserError if it states none."""
         ends = [config.get(key) for key in ("mean", "std")]
         if None in ends:
             raise UserError(
-                "the data do not state mean and std of their normalisation, by which noise is added in pixel units; "
-                "take data of load_data"
+                "the data do not state the mean and std of their normalisation, which noise in pixel units needs; "
+                "take data from load_data"
             )
         return cls(*(torch.tensor(end, dtype=torch.float64, device=device).view(-1, 1, 1) for end in ends))
 
     def shown(self, x: Tensor) -> Tensor:
-        """In pixel units; what rounding has put beyond black and white is brought back."""
+        """The images in pixel units, clipped to black and white against rounding."""
         return (x.double() * self.std + self.mean).clamp(0, 1)
 
     def rms(self, change: Tensor) -> Tensor:
-        """Of each image, (n,)."""
+        """The root mean square of each image's change, (n,), in pixel units."""
         return change.square().mean((1, 2, 3)).sqrt()
 
     def changed(self, before: Tensor, after: Tensor, outside: Tensor | None = None) -> Perturbed:
-        """What the network takes after images, in pixel units, have changed."""
+        """The changed images as the network takes them; before and after are in pixel units."""
         return Perturbed((after - self.mean) / self.std, self.rms(after - before), outside)

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, timm's, Hugging Face's, image folders."""
+"""Data sets by name: the embedded digits, those of timm and Hugging Face, and image folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MissingSplit(UserError):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: `images[i]` gives (PIL image, class). `mirror`: whether a mirror image keeps its class."""
+    """A data set on disk: `images[i]` gives (PIL image, class). `mirror`: whether mirror images keep their class."""
 
     name: str
     split: str
@@ -41,9 +41,9 @@ class Source:
 
 
 def open_source(name: str, split: str = "train", root: str | Path | None = None, download: bool = True) -> Source:
-    """The split of a data set, by name. download: whether one that is not here may be fetched.
+    """A split of a data set, by name. download: whether a data set that is not here may be downloaded.
 
-    Raises UserError where there is none, or it is empty.
+    Raises UserError if there is no such split, or it is empty.
     """
     prefix, _, rest = name.partition("/")
     if name == "digits":
@@ -52,7 +52,9 @@ def open_source(name: str, split: str = "train", root: str | Path | None = None,
         source = _torch_dataset(name, rest, split, root, download)
     elif prefix == "hfds":
         if not download and not Path(rest).expanduser().is_dir():
-            raise UserError(f"{name} is not a folder here, and would be fetched; if you want that, give it with `data`")
+            raise UserError(
+                f"{name} is not a folder here, and would be downloaded; if you want that, give it with `data`"
+            )
         source = _hugging_face(name, split)
     elif Path(name).is_dir():
         source = _image_folder(name, split)
@@ -80,7 +82,7 @@ class _Digits(Sequence[tuple[Image.Image, int]]):
 
 
 def _digits(split: str) -> Source:
-    """1442 training and 355 test images; the split is fixed, every fifth image of each class for testing."""
+    """1442 training and 355 test images; the split is fixed: every fifth image of each class is for testing."""
     target = load_digits().target
     place = np.zeros(len(target), int)
     for c in range(10):
@@ -99,13 +101,13 @@ def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None, do
     canonical = "train" if split in SPLITS["train"] else "validation"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if processes.rank() != 0:  # the first process downloads, the others find it there
+        if processes.rank() != 0:  # the first process downloads the data, the others find them
             processes.gathered(None)
         images = create_dataset(name, root=str(folder), split=canonical, download=download)
         if processes.rank() == 0:
             processes.gathered(None)
     except (OSError, RuntimeError, ValueError) as e:
-        fetch = "" if download else "; to have it fetched, give it with `data`"
+        fetch = "" if download else "; to have it downloaded, give it with `data`"
         raise UserError(f"cannot read {name} in {folder}: {_first_line(e)}{fetch}") from e
     return Source(name, split, images, len(getattr(images, "classes", ())), mirror="mnist" not in rest)
 
@@ -119,17 +121,17 @@ def _hugging_face(name: str, split: str) -> Source:
     for candidate in tried:
         try:
             images = create_dataset(name, root=None, split=candidate)
-        except ValueError as e:  # of an unknown split
+        except ValueError as e:  # for an unknown split
             reason = e
             continue
-        except Exception as e:  # whatever a data set's files or a hub may raise
+        except Exception as e:  # a data set's files or a hub may raise anything
             raise UserError(f"cannot read {name}: {_first_line(e)}") from e
         return Source(name, candidate, images, len(images.reader.class_to_idx or ()))
     raise MissingSplit(f"{name} has no split {split!r}: {_first_line(reason)}")
 
 
 def _image_folder(name: str, split: str) -> Source:
-    """A folder of class folders, or one with such folders for its splits. Without those, all of it is for training."""
+    """A folder of class folders, or of splits that are such folders. Without splits, all images are for training."""
     here = next((s for s in SPLITS.get(split, (split,)) if (Path(name) / s).is_dir()), None)
     has_splits = any((Path(name) / s).is_dir() for names in SPLITS.values() for s in names)
     if here is None and (has_splits or split not in SPLITS["train"]):
@@ -138,7 +140,9 @@ def _image_folder(name: str, split: str) -> Source:
     try:
         images = create_dataset("", root=str(folder), split=split, search_split=False)
     except RuntimeError as e:
-        raise UserError(f"no images in {folder}: the data set is empty; it wants a folder for each class") from e
+        raise UserError(
+            f"no images in {folder}: the data set is empty; it needs a folder of images for each class"
+        ) from e
     return Source(name, here or split, images, len(images.reader.class_to_idx))
 
 
@@ -147,7 +151,7 @@ def _first_line(e: Exception | None) -> str:
 
 
 def balanced(source: Source, fraction: float, seed: int) -> Source:
-    """The same share of each class of a source, at least one example, drawn by the seed; all of it for 1.
+    """A source with the same share of each class, and at least one example, drawn by the seed; for 1 all of it.
 
     Raises UserError for a fraction outside of (0, 1].
     """

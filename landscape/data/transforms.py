@@ -35,7 +35,7 @@ def _common_size(source: Source) -> int:
     sizes = {source.images[i][0].size for i in np.linspace(0, len(source) - 1, 16).astype(int)}
     (width, height), *others = sizes
     if others or width != height:
-        raise UserError(f"the images of {source.name} differ in size or are not square; say which with image_size")
+        raise UserError(f"the images of {source.name} differ in size or are not square; choose one with `image_size`")
     return width
 
 
@@ -46,7 +46,7 @@ def input_settings(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> InputSettings:
-    """What was asked, and for the rest what the data set has. Raises UserError as `load_data` does."""
+    """The given settings, and the data set's own for those that are None. Raises UserError as `load_data` does."""
     in_channels = in_channels or len(source.images[0][0].getbands())
     mean, std = _statistics(source.name, in_channels, mean, std)
     return InputSettings(image_size or _common_size(source), in_channels, mean, std)
@@ -62,7 +62,7 @@ def _statistics(
     chosen = (tuple(mean) if mean is not None else default[0], tuple(std) if std is not None else default[1])
     for label, values in zip(("mean", "std"), chosen, strict=True):
         if len(values) != channels:
-            raise UserError(f"{label} has {len(values)} numbers for images of {channels} channels; give {channels}")
+            raise UserError(f"{label} has {len(values)} numbers for images with {channels} channels; give {channels}")
     if min(chosen[1]) <= 0:
         raise UserError(f"std={','.join(map(str, chosen[1]))} must be above 0")
     return chosen
@@ -73,8 +73,9 @@ def make_transform(
 ) -> Callable[[Image.Image], Tensor]:
     """timm's transform for training or evaluation.
 
-    Below 128 px both see the same square: an image of that size as it is, any other resized by its shorter side and
-    cropped to the centre. From 128 px on training crops and resizes at random, and evaluation has timm's margin.
+    Below 128 px both see the same square: an image of that size unchanged, and any other image with its shorter side
+    resized and its centre cropped. From 128 px on, training crops and resizes at random, and evaluation crops with
+    timm's margin.
     """
     image_size, in_channels = settings.image_size, settings.in_channels
     small = image_size < 128
@@ -90,9 +91,9 @@ def make_transform(
             std=settings.std,
             crop_pct=1.0 if small else None,
         )
-    except (AssertionError, ValueError, KeyError) as e:  # timm asserts its notation
+    except (AssertionError, ValueError, KeyError) as e:  # how timm rejects a notation
         raise UserError(f"auto_augment={auto_augment!r} is not in timm's notation, such as rand-m9-n2-mstd1.0") from e
-    if training and small:  # as DeiT does for small images
+    if training and small:  # as in DeiT for small images
         transform.transforms[0] = RandomCrop(image_size, padding=image_size // 8)
     mode = {1: "L", 3: "RGB"}.get(in_channels)
     if mode is None:

@@ -1,5 +1,4 @@
-"""What a network makes of its inputs, block by block: the feature maps, their moments over a data set, and what a block
-changes.
+"""What a network computes, block by block: feature maps, their moments over a data set, and networks without a block.
 
-The blocks themselves are in `landscape.models`; what is said of features, with its error, in `landscape.analyses`.
+The blocks themselves are in `landscape.models`; estimates from features, with their errors, in `landscape.analyses`.
 """

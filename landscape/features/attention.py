@@ -1,5 +1,5 @@
-"""What self-attention lets through: of each block's attention matrices, and of its input and output, the constant part
-and the rest.
+"""What self-attention passes on: the constant part and the rest, in attention matrices and in a block's input and
+output.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PARTS = ("zero", "elsewhere")
 def matrix_gains(matrices: Tensor) -> Tensor:
     """The power that attention matrices A (..., t, t) pass, at frequency zero and elsewhere: (..., 2).
 
-    With J = 1 1^T / t: ||J A J||_F^2 = (1^T A 1 / t)^2, which is 1 of rows that sum to 1; and
-    ||(I - J) A (I - J)||_F^2 / (t - 1), the mean over inputs without a constant part, all directions alike. Wang et al.
-    (2022, arXiv:2203.05962, sec. 2) split tokens so, and show that the second decays with depth.
+    With J = 1 1^T / t these are ||J A J||_F^2 = (1^T A 1 / t)^2, which is 1 if rows sum to 1, and
+    ||(I - J) A (I - J)||_F^2 / (t - 1), the mean over unit inputs without a constant part, all directions alike. Wang
+    et al. (2022, arXiv:2203.05962, sec. 2) split tokens in this way, and show that the second part decays with depth.
     """
     t = matrices.shape[-1]
     matrices = matrices.double()
@@ -35,7 +35,7 @@ def matrix_gains(matrices: Tensor) -> Tensor:
 
 
 def parts_of(tokens: Tensor) -> Tensor:
-    """The mean square of the constant part and of the rest of tokens: (n, 2).
+    """The mean squares of the constant part of tokens and of the rest: (n, 2).
 
     tokens: (n, t, channels), or a map (n, channels, height, width).
     """
@@ -47,18 +47,18 @@ def parts_of(tokens: Tensor) -> Tensor:
 
 
 class Watched:
-    """What the attention of a block did in the last call, an image a row; `take` hands it over once."""
+    """What the attention of a block did in the last call, one row per image; `take` returns it once."""
 
     def __init__(self) -> None:
         self._gains: list[Tensor] = []
         self._parts: tuple[Tensor, Tensor] | None = None
 
     def take(self, images: int) -> dict[str, np.ndarray]:
-        """matrix (images, 2): `matrix_gains`, the mean over heads and windows. before, after (images, 2): `parts_of`
-        the input of the attention, after the norm, and of its output, with value and output projections; where it
-        attends in windows, the constant part is that of each window.
+        """What was recorded, by name; NaN for what was not seen.
 
-        NaN for what was not seen.
+        matrix (images, 2): `matrix_gains`, averaged over heads and windows. before, after (images, 2): `parts_of` the
+        input of the attention, after the norm, and of its output, after value and output projections. With attention in
+        windows, the constant part is that of each window.
         """
         none = np.full((images, len(PARTS)), np.nan)
         gains = [g.reshape(images, -1, 2).mean(dim=1) for g in self._gains]
@@ -75,7 +75,7 @@ class Watched:
 
 
 class _Recording(TorchFunctionMode):
-    """Hands every attention matrix to `record`, of fused attention too, an image at a time: they may be large."""
+    """Passes every attention matrix to `record`, also of fused attention; one image at a time, as they may be large."""
 
     def __init__(self, record: Callable[[Tensor], None]) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def _fused_matrices(
 
 @contextmanager
 def watched(blocks: dict[int, Block]) -> Iterator[dict[int, Watched]]:
-    """Within the block, what the attention of each of these blocks does whenever it is called, by their numbers."""
+    """Within the `with` block, record by number what the attention of each of these blocks does in every call."""
     found = {number: Watched() for number, block in blocks.items() if block.attends is not None}
     with ExitStack() as stack:
         for number, watch in found.items():

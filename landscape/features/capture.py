@@ -1,4 +1,4 @@
-"""The feature map after every block of a network, in order, of one mini-batch at a time."""
+"""The feature map after every block of a network, in order, for one mini-batch at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from landscape.objective.objective import Objective
 
-BY_NAME = "module"  # the type of a place that was found by the name of its module
+BY_NAME = "module"  # the type of a place given by the name of its module
 TYPES = ("stem", "convolution", "attention", "mlp", "pool", BY_NAME)
 
 
@@ -34,13 +34,13 @@ class Place:
     Attributes
     ----------
     name
-        Of the network's submodule.
+        The name of the network's submodule.
     type
         One of TYPES.
     stage
-        0 for the stem, then from 1; 0 throughout where modules are named.
+        0 for the stem, then from 1; always 0 if modules are named.
     channels, height, width
-        Of the feature map after the block.
+        The size of the feature map after the block.
     same_size
         Whether the map before the block has this height and width.
     residual
@@ -59,18 +59,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Features:
-    """What one block makes of a mini-batch.
+    """The feature maps around one block for a mini-batch.
 
     Attributes
     ----------
     number
-        Of the block, from 0.
+        The number of the block, from 0.
     stream
-        After the block, with its skip connection.
+        The feature map after the block, with its skip connection.
     before
-        The stream before it; None of a stem, and where modules are named.
+        The feature map before it; None for a stem, and if modules are named.
     branch
-        What the block adds to the stream; None where it adds nothing to its input.
+        What the block adds to its input; None if it adds nothing.
     """
 
     number: int
@@ -80,28 +80,28 @@ class Features:
 
 
 class Capture:
-    """The blocks of the network of an `Objective`, and what they make of its examples.
+    """The blocks of the network of an `Objective`, and their feature maps for its examples.
 
-    The network is the objective's private copy, in eval mode: the caller's is not touched. Arithmetic is the
-    objective's, without autocast and without TF32; nothing is differentiated.
+    The network is the objective's private copy, in eval mode: the caller's is not touched. The arithmetic is that of
+    the objective, without autocast and without TF32; nothing is differentiated.
 
     Parameters
     ----------
     objective
         The network and its examples.
     modules
-        For a network whose blocks are not known, or to look elsewhere: names of modules, or patterns with * and ?,
-        whose outputs are the feature maps. They have no branch, and nothing is said of what is before them.
+        For a network whose blocks are not known, or to look at other places: names of modules, or patterns with * and
+        ?, whose outputs are the feature maps. They have no branch, and the map before them is not recorded.
 
     Attributes
     ----------
     places
-        The blocks in order; the head, which gives logits, is none of them.
+        The blocks in order, without the head, which gives logits.
 
     Raises
     ------
     UserError
-        Where the blocks are not known and no modules are named; where a pattern names none, or one that is called
+        If the blocks are not known and no modules are named; if a pattern matches no module, or one that is called
         twice or gives no feature map.
     """
 
@@ -121,7 +121,7 @@ class Capture:
         self.places = [self._place(features) for features in self(first)]
 
     def __call__(self, x: Nest) -> Iterator[Features]:
-        """What the blocks make of a batch's inputs, one after another."""
+        """The feature maps of the blocks for a batch's inputs, one block after another."""
         with _plain(self.objective.device):
             if self._named:
                 outputs = self._hooked(x)
@@ -131,22 +131,22 @@ class Capture:
             yield from self._chained(x)
 
     def batches(self, examples: np.ndarray, size: int) -> Iterator[Nest]:
-        """The inputs of these examples, given by ascending numbers, at most `size` at a time."""
+        """The inputs of these examples, whose numbers are ascending, at most `size` at a time."""
         data = self.objective.data
         for place in data.places(examples, size):
             yield data.at(place)[0]
 
     def module(self, number: int) -> nn.Module:
-        """The module of a place: of a block, from the feature map before it to the one after."""
+        """The module of a place; that of a block maps the feature map before it to the one after it."""
         return self._named[self._order[number]] if self._named else self._blocks[number].module
 
     def block(self, number: int) -> Block | None:
-        """The block of a place, with its branch and its skip connection; None where modules are named."""
+        """The block of a place, with its branch and its skip connection; None if modules are named."""
         return self._blocks[number] if self._blocks else None
 
     def _chained(self, x: Nest) -> Iterator[Features]:
         if not isinstance(x, Tensor):
-            raise UserError("the blocks take one tensor of images; name the modules of a network of other inputs")
+            raise UserError("the blocks take one tensor of images; for a network with other inputs, name its `modules`")
         for number, block in enumerate(self._blocks):
             with _plain(self.objective.device):
                 branch = None
@@ -170,7 +170,7 @@ class Capture:
             def hook(_: nn.Module, __: object, output: Nest) -> None:
                 tensors = [t for t in leaves(output) if isinstance(t, Tensor)]
                 if name in found or not tensors:
-                    why = "is called more than once for a batch" if name in found else "gives no tensor"
+                    why = "is called more than once for a batch" if name in found else "does not give a tensor"
                     raise UserError(f"module {name} {why}; name other modules")
                 found[name] = tensors[0]
 
@@ -201,7 +201,7 @@ class Capture:
 
 @contextmanager
 def _plain(device: torch.device) -> Iterator[None]:
-    """No gradients, and no lower precision, whatever the caller is within."""
+    """No gradients and no lower precision, whatever context the caller is in."""
     with torch.inference_mode(), true_float32(), torch.autocast(device.type, enabled=False):
         yield
 

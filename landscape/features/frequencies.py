@@ -14,11 +14,13 @@ TINY = 1e-6  # what Park & Kim add to an amplitude before its logarithm
 
 @dataclass(frozen=True)
 class Rings:
-    """The frequencies of maps of one size, in rings around zero as wide as the lowest one, 1 to the shorter side.
+    """The frequencies of maps of one size, in rings around zero that are as wide as the lowest frequency.
 
-    frequency: (rings,), the mean distance from zero, 1 being pi, the highest along an axis; the corners reach sqrt(2).
-    coefficients: (rings,), how many of the transform's height * width coefficients are in each; zero is in none.
-    weight: (coefficients of torch.fft.rfft2, rings), of which the means over rings are products.
+    The lowest frequency is one period along the shorter side.
+
+    frequency: (rings,), the mean distance from zero in units of pi, the highest along an axis; corners reach sqrt(2).
+    coefficients: (rings,), how many of the transform's height * width coefficients are in each ring; zero is in none.
+    weight: (coefficients of torch.fft.rfft2, rings), with which a product gives the means over rings.
     """
 
     frequency: np.ndarray
@@ -28,16 +30,16 @@ class Rings:
 
 @cache
 def rings(height: int, width: int) -> Rings:
-    """Those of maps of this size, odd or even, square or not."""
+    """The rings for maps of this size, odd or even, square or not."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
     radius = 2 * np.hypot(down, across)  # 1 at pi
     ring = np.rint(radius * min(height, width) / 2).astype(int)
-    ring[radius > 0] = np.maximum(ring[radius > 0], 1)  # along the longer side of a map
+    ring[radius > 0] = np.maximum(ring[radius > 0], 1)  # lower ones, along a longer side
     count = int(ring.max())
     coefficients = np.bincount(ring.ravel(), minlength=count + 1)[1:]
     with np.errstate(invalid="ignore"):
         frequency = np.bincount(ring.ravel(), radius.ravel(), minlength=count + 1)[1:] / coefficients
-    kept = ring[:, : width // 2 + 1]  # rfft2 leaves out what is conjugate to the rest
+    kept = ring[:, : width // 2 + 1]  # rfft2 leaves out the coefficients that are conjugate to these
     times = np.full(width // 2 + 1, 2.0)
     times[0] = 1
     if width % 2 == 0:
@@ -47,18 +49,24 @@ def rings(height: int, width: int) -> Rings:
 
 
 def spectra(maps: Tensor) -> dict[str, np.ndarray]:
-    """Of each image (n, ...), the mean over channels, in float64.
+    """The spectra of each image, averaged over its channels, in float64.
 
-    With F the transform of a channel of N = height * width positions, sum_x f(x) exp(-i k x), without normalisation:
+    F is the transform of a channel with N = height * width positions, sum_x f(x) exp(-i k x), without normalisation.
 
-    power (n, rings): |F|^2 / N, the mean over each ring: of white noise its variance, for every size. By Parseval the
-        sum over all coefficients is that of the squares of the positions.
-    zero (n,): |F(0)|^2 / N^2, the square of the mean over positions.
-    log_amplitude (n, rings), log_zero (n,): log(|F| + 1e-6) over each ring, and at zero.
-    log_diagonal (n, steps): the same along the diagonal from zero on, Park & Kim's: step u is the frequency
+    Parameters
+    ----------
+    maps
+        (n, channels, height, width).
+
+    Returns
+    -------
+    dict of arrays
+        power (n, rings): |F|^2 / N, averaged over each ring; for white noise its variance, at every size. By Parseval,
+        the sum over all coefficients is the sum of the squares over positions.
+        zero (n,): |F(0)|^2 / N^2, the square of the mean over positions.
+        log_amplitude (n, rings), log_zero (n,): log(|F| + 1e-6), averaged over each ring, and at zero.
+        log_diagonal (n, steps): the same along the diagonal from zero on, as in Park & Kim: step u is the frequency
         2 pi u / side along both axes.
-
-    maps: (n, channels, height, width).
     """
     height, width = maps.shape[2:]
     over = rings(height, width)
@@ -78,6 +86,6 @@ def spectra(maps: Tensor) -> dict[str, np.ndarray]:
 
 
 def diagonal_steps(height: int, width: int) -> int:
-    """How many coefficients the study's diagonal has: from zero to the last before pi, or the last of an odd side."""
+    """How many coefficients Park & Kim's diagonal has: from zero to the last below pi, or the last of an odd side."""
     side = min(height, width)
     return side - side // 2

@@ -1,4 +1,4 @@
-"""A network without one of its blocks. The network itself is not changed: what is left out is not computed."""
+"""A network without one of its blocks. The network itself is not changed; the removed part is just not computed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removable:
-    """A block that a network works without.
+    """A block without which the network can still be computed.
 
     Attributes
     ----------
     name, type, stage
         Of the block, as `landscape.features.capture.Place` has them.
     removal
-        branch: what the block adds is left out, and its skip connection, with what follows the sum, is what is left:
-        of a stage's first block its shortcut. identity: of a block without a skip connection, its output is its input.
+        branch: what the block adds is left out, and its skip connection (in the first block of a stage its shortcut)
+        and what follows the sum remain. identity: a block without a skip connection returns its input.
     """
 
     name: str
@@ -49,18 +49,19 @@ class Lesions:
     objective
         The network, its private copy in eval mode, and its examples.
     modules
-        For a network whose blocks are not known, or to look elsewhere: names or patterns of modules that give what they
-        are given in its shape; each is replaced by the identity.
+        For a network whose blocks are not known, or to remove other parts: names or patterns of modules whose output
+        has the shape of their input; each is replaced by the identity.
 
     Attributes
     ----------
     removable
-        The blocks in order; neither stem nor head, nor what changes the map's shape without a shortcut.
+        The removable blocks in order: all but the stem, the head, and blocks that change the map's shape without a
+        shortcut.
 
     Raises
     ------
     UserError
-        Where the blocks are not known and no modules are named; where there is none that the network works without.
+        If the blocks are not known and no modules are named, or if no block can be removed.
     """
 
     def __init__(self, objective: Objective, modules: str | Sequence[str] | None = None) -> None:
@@ -77,12 +78,10 @@ class Lesions:
                 self._named = {place.name: capture.module(i) for i, place in enumerate(capture.places)}
                 self.removable = self._removable_modules(first)
         if not self.removable:
-            raise UserError(
-                "the network has no block that it works without: none adds to its input, or keeps its shape"
-            )
+            raise UserError("no block of the network can be removed: none adds to its input or keeps its shape")
 
     def outputs(self, x: Nest, without: int | None = None) -> Nest:
-        """The outputs for a batch's inputs; without: the place in `removable` of the block that is left out."""
+        """The outputs for a batch's inputs; without: the place in `removable` of the block to leave out."""
         if self._named:
             return self._hooked(x, without)
         removed = None if without is None else self._at[without]
@@ -127,8 +126,8 @@ class Lesions:
             self.objective.outputs(x)
         if changed := [name for name in self._named if not shapes[name]]:
             raise UserError(
-                f"{a_few(changed)} cannot be replaced by the identity: another shape comes out than goes in; name "
-                "modules that keep it"
+                f"{a_few(changed)} cannot be replaced by the identity, since input and output differ in shape; name "
+                "modules that keep the shape"
             )
         return [Removable(name, BY_NAME, 0, "identity") for name in self._named]
 

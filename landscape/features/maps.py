@@ -17,7 +17,7 @@ MOST_TOKENS = 16  # class, distillation and register tokens before the positions
 
 
 class Maps(NamedTuple):
-    """positions: (n, channels, height, width). tokens: (n, tokens, channels), those that stand at no position."""
+    """positions: (n, channels, height, width). tokens: (n, tokens, channels), those without a position."""
 
     positions: Tensor
     tokens: Tensor
@@ -27,8 +27,8 @@ class Maps(NamedTuple):
 class Layout:
     """How a network's feature maps are laid out.
 
-    axes: nchw, nhwc, or nlc, a row of tokens. prefix: how many of the tokens stand before the positions.
-    grid: height and width of the positions of a row; None for a square.
+    axes: nchw, nhwc, or nlc for a row of tokens. prefix: how many of the tokens come before the positions.
+    grid: height and width of the positions in a row; None for a square.
     """
 
     axes: Literal["nchw", "nhwc", "nlc"]
@@ -36,9 +36,9 @@ class Layout:
     grid: tuple[int, int] | None = None
 
     def apart(self, x: Tensor) -> Maps:
-        """Positions and tokens of a feature map.
+        """The positions and the tokens of a feature map.
 
-        Raises UserError where the positions are no such grid.
+        Raises UserError if the positions do not form such a grid.
         """
         if self.axes == "nchw":
             return Maps(x, x.new_empty(len(x), 0, x.shape[1]))
@@ -55,7 +55,7 @@ class Layout:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """That of a network whose blocks `landscape.models.blocks` knows."""
+    """The layout of a network whose blocks `landscape.models.blocks` knows."""
     if isinstance(model, VisionTransformer):
         grid = None if getattr(model, "dynamic_img_size", False) else model.patch_embed.grid_size
         return Layout("nlc", model.num_prefix_tokens, None if grid is None else (int(grid[0]), int(grid[1])))
@@ -65,10 +65,10 @@ def layout_of(model: nn.Module) -> Layout:
 
 
 def guessed(x: Tensor, name: str) -> Layout:
-    """The layout of what a module gives, from its shape alone: of a row of tokens the fewest are set apart that leave a
-    square; an array of four dimensions has its channels second.
+    """The layout of a module's output, guessed from its shape.
 
-    Raises UserError for another shape.
+    An array of four dimensions has its channels second. In a row of tokens, the fewest tokens that leave a square are
+    set apart. Raises UserError for another shape.
     """
     if x.ndim == 4:
         return Layout("nchw")
@@ -77,6 +77,6 @@ def guessed(x: Tensor, name: str) -> Layout:
             if isqrt(x.shape[1] - prefix) ** 2 == x.shape[1] - prefix:
                 return Layout("nlc", prefix)
     raise UserError(
-        f"module {name} gives a tensor of shape {tuple(x.shape)}, which is no feature map: neither (n, channels, "
+        f"module {name} gives a tensor of shape {tuple(x.shape)}, which is not a feature map: neither (n, channels, "
         "height, width) nor (n, tokens, channels) with a square of positions; name other modules"
     )

@@ -1,4 +1,4 @@
-"""Means and variances of what comes in mini-batches, held in one array whatever their number."""
+"""Means and variances of values that come in mini-batches, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from numpy.typing import ArrayLike
 
 
 class Moments:
-    """The mean and the variance over examples of values of one shape, by Welford's updates of whole batches.
+    """The mean and the variance over examples, for values of one shape, updated by whole batches, in float64.
 
-    Chan, Golub & LeVeque (1979, eq. 2.1): of two sets of m and n examples with means a and b and sums of squared
-    deviations S and T, the whole has the mean a + (b - a) n / (m + n) and S + T + (b - a)^2 m n / (m + n). In float64;
-    nothing that is held grows with the number of examples.
+    Chan, Golub & LeVeque (1979, eq. 2.1): two sets of m and n examples with means a and b and sums of squared
+    deviations S and T together have the mean a + (b - a) n / (m + n) and the sum S + T + (b - a)^2 m n / (m + n).
     """
 
     def __init__(self) -> None:
@@ -20,7 +19,7 @@ class Moments:
         self._squares: np.ndarray = np.zeros(())
 
     def add(self, values: ArrayLike) -> None:
-        """Values (examples, ...)."""
+        """Add values (examples, ...)."""
         batch = np.asarray(values, np.float64)
         n = len(batch)
         if not n:
@@ -29,7 +28,7 @@ class Moments:
         self._merge(n, mean, np.square(batch - mean).sum(axis=0))
 
     def merge(self, other: Moments) -> None:
-        """What another has seen."""
+        """Add everything that `other` has seen."""
         if other.count:
             self._merge(other.count, other.mean, other._squares)
 
@@ -42,6 +41,6 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Over the examples, divided by one less than their number; NaN for fewer than two."""
+        """The variance over examples, divided by their number less one; NaN for fewer than two."""
         with np.errstate(invalid="ignore"):
             return np.asarray(self._squares / (self.count - 1) if self.count > 1 else self._squares * np.nan)

@@ -1,4 +1,4 @@
-"""Arithmetic that second derivatives can stand on: true float32, and attention that is twice differentiable."""
+"""Arithmetic that second derivatives need: true float32, and attention that is twice differentiable."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ OPERATIONS: tuple[Setting, ...] = tuple((b, op) for b in ("cuda", "mkldnn") for 
 @of_all_threads
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """The settings are the process's: the first block entered makes them, and the last one left restores the caller's.
+    """Within the block, float32 products are computed in true float32, without TF32.
 
-    They are made through `torch.backends.*.fp32_precision`. `torch.set_float32_matmul_precision` is brought in line
-    with them, since torch raises where the two disagree, and torch.compile looks. `torch.backends.cudnn.allow_tf32` is
-    not: setting it would lose torch's own default for good. A network whose code reads it gets torch's error.
+    The settings are global: the first block entered makes them, and the last block left restores the caller's. They are
+    made with `torch.backends.*.fp32_precision`. `torch.set_float32_matmul_precision` is set to agree with them, since
+    torch raises an error if the two disagree and torch.compile reads it. `torch.backends.cudnn.allow_tf32` is not set:
+    torch's own default would then be lost for good. A network whose code reads it gets torch's error.
     """
     stored = {EVERYWHERE: _read(EVERYWHERE)}
     stored |= _own([EVERYWHERE], BACKENDS)
     stored |= _own([EVERYWHERE, *BACKENDS], OPERATIONS)
     for setting in (EVERYWHERE, *BACKENDS, *stored):
         _write(setting, "ieee")
-    products = torch.get_float32_matmul_precision()  # raises where the two disagree, which now they cannot
+    products = torch.get_float32_matmul_precision()  # raises if the two disagree, which they no longer can
     try:
         torch.set_float32_matmul_precision("highest")
         yield
@@ -48,9 +49,9 @@ def true_float32() -> Iterator[None]:
 
 
 def _own(above: Sequence[Setting], settings: Sequence[Setting]) -> dict[Setting, str]:
-    """Those of `settings` that have a value of their own, which reads the same whatever stands above; with the value.
+    """Those of `settings` that have a value of their own, with the value; it reads the same whatever those above have.
 
-    The others inherit theirs and are to be left alone: no value that torch takes stands for the default of cuDNN's.
+    The others inherit their value and must be left alone: torch takes no value that stands for cuDNN's default.
     """
     readings = []
     for value in ("ieee", "none"):
@@ -71,9 +72,9 @@ def _write(setting: Setting, value: str) -> None:
 @of_all_threads
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Attention on the math backend, which alone has second derivatives, and float32 products in true float32.
+    """Attention on the math backend, the only one with second derivatives, and float32 products in true float32.
 
-    The caller's settings are restored after, when no thread is within such a block any more.
+    The caller's settings are restored when no thread is within such a block any longer.
     """
     with true_float32(), sdpa_kernel(SDPBackend.MATH):
         yield

@@ -1,4 +1,4 @@
-"""The process that calls: what of it other people's networks and our own arithmetic may change, kept as it was."""
+"""The caller's process: the global state that networks and computations may change, put back as it was."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from landscape.runtime.threads import of_all_threads
 @of_all_threads
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The block leaves Python's, numpy's and torch's random states, torch's threads, and default type as they
-    were, whatever happens in it: a network's own code may draw and set what it likes.
+    """The block leaves Python's, numpy's and torch's random states, torch's number of threads and its default dtype as
+    they were, whatever the network's own code in it draws or sets.
     """
     python, numpy_ = random.getstate(), np.random.get_state()  # noqa: NPY002
     drawn = torch.default_generator.get_state()
@@ -32,7 +32,7 @@ def undisturbed() -> Iterator[None]:
         torch.default_generator.set_state(drawn)
         for device, state in enumerate(on_gpus):
             torch.cuda.set_rng_state(state, device)
-        if threading.get_ident() == here and torch.get_num_threads() != threads:  # each thread has a number of its own
+        if threading.get_ident() == here and torch.get_num_threads() != threads:  # each thread has its own number
             torch.set_num_threads(threads)
         if torch.get_default_dtype() is not dtype:
             torch.set_default_dtype(dtype)

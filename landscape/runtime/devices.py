@@ -1,4 +1,4 @@
-"""The device that is computed on."""
+"""The device to compute on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from landscape.runtime.errors import UserError
 
 
 def chosen_device(device: str | None) -> str:
-    """The device asked for, or a GPU where there is one. Raises UserError for one that is not here."""
+    """The device asked for; by default a GPU if there is one. Raises UserError for a device that is not present."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and processes.size() > 1:
@@ -18,5 +18,5 @@ def chosen_device(device: str | None) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
         known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise UserError(f"device={device!r} is not here; there is {', '.join(known)}") from e
+        raise UserError(f"device={device!r} is not present; there is {', '.join(known)}") from e
     return device

@@ -1,4 +1,4 @@
-"""Mistakes that the user can mend: one line that says what was wrong, with the value, and what to do."""
+"""Mistakes that the user can correct: one line that says what was wrong, with the value, and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def near_matches(name: str, known: Iterable[str], n: int = 3) -> str:
-    """`name` among `known`, as a hint for an error message: near matches, or else what is known."""
+    """A hint for an error message: the names in `known` that are near to `name`, or else what is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
     if close:

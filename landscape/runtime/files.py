@@ -1,4 +1,4 @@
-"""Files that several processes may want: written beside their place and renamed into it, one writer at a time."""
+"""Files that several processes may write: written beside their place and renamed into it, one writer at a time."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 @cache
 def say_once(text: str) -> None:
-    """A line to standard error, beside whatever progress bars there are; the same one is not said again."""
+    """Write a line to standard error without disturbing progress bars; the same line is written only once."""
     tqdm.write(f"landscape: {text}", file=sys.stderr)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
-    """A new file of this process's own to write, which takes the place of `path` when the block ends well.
+    """A new file for this process to write, which takes the place of `path` when the block ends without an error.
 
-    Where the block raises, `path` stays as it was. Of a link, what it points to is replaced; the permissions stay.
-    What killed processes left of the kind is removed. suffix: of the new file, for writers that look at it.
+    If the block raises, `path` stays as it was. If `path` is a link, its target is replaced. The permissions stay.
+    Such files that killed processes left are removed. suffix: that of the new file, for writers that depend on it.
 
-    Raises OSError where the folder cannot be written.
+    Raises OSError if the folder cannot be written to.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Remove the parts of `path` whose process is gone, or which nothing was written to for a day."""
+    """Remove the unfinished files for `path` whose process is gone, or to which nothing was written for a day."""
     for part in path.parent.glob(f".{_escaped(path.name[:100])}.*.part*"):
         machine, _, rest = part.name.removeprefix(f".{path.name[:100]}.").partition("-")
         number = rest.partition("-")[0]
@@ -74,7 +74,7 @@ def _escaped(name: str) -> str:
 
 @cache
 def _here() -> str:
-    """Where numbers of processes mean the same: this machine, and this container on it."""
+    """Where process numbers have one meaning: this machine, and this container on it."""
     space = ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
@@ -93,9 +93,9 @@ def _runs(number: int) -> bool:
 
 @contextmanager
 def alone(path: str | os.PathLike[str], what: str = "") -> Iterator[None]:
-    """Keeps other processes out of such a block of the same `path` and `what` until it ends; waits, and says for whom.
+    """Within the block, no other process is in a block for the same `path` and `what`; it waits, and says for whom.
 
-    On a file system without locks it says so and keeps nobody out. Raises UserError where the folder cannot be written.
+    On a file system without locks it says so and excludes nobody. Raises UserError if the folder cannot be written to.
     """
     path = Path(os.path.realpath(path))
     place = path.with_name(f".{'.'.join(filter(None, (path.name[:100], what)))}.lock")
@@ -106,7 +106,7 @@ def alone(path: str | os.PathLike[str], what: str = "") -> Iterator[None]:
     except (OSError, NotImplementedError) as e:
         if isinstance(e, OSError) and e.errno not in LOCKLESS:
             raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
-        say_once(f"{path.parent} has no file locks; let one process at a time write to a file there")
+        say_once(f"{path.parent} has no file locks; let only one process at a time write to a file there")
         yield
         return
     try:
@@ -115,12 +115,12 @@ def alone(path: str | os.PathLike[str], what: str = "") -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            place.unlink()  # while it is held: who waits for it looks again whether the file is still there
+            place.unlink()  # while it is held: a process that waits for it checks that the file still exists
         lock.release()
 
 
 def _acquire(lock: FileLock, place: Path, label: str) -> None:
-    patience = 2.0  # saves are shorter
+    patience = 2.0  # seconds; saves take less
     while True:
         try:
             lock.acquire(timeout=patience)

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM between two steps, never within one: a handler notes the signal, and work looks where it can stop.
+"""Ctrl-C and SIGTERM act between two steps, never within one: a handler notes the signal, and work checks for it.
 
-An exception that a handler raises falls wherever the process happens to be: into a write, into code that is restoring
-what it changed, or into a callback of the garbage collector, which swallows it.
+An exception raised by a handler would occur wherever the process happens to be: in a write, in code that is restoring
+what it changed, or in a callback of the garbage collector, which swallows it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_noted: int | None = None  # the signal that came, until the block that notes signals is left
+_noted: int | None = None  # the signal that came; kept until the block that notes signals ends
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work has stopped where it could, for a signal: `number`."""
+    """Work has stopped between two steps because of the signal `number`."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)
@@ -26,12 +26,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def noted() -> int | None:
-    """The signal that came and asks for an end; None for none."""
+    """The signal that has come, or None."""
     return _noted
 
 
 def stop_if_interrupted() -> None:
-    """Raise Interrupted where a signal has come: to be called wherever work can stop, in any thread."""
+    """Raise Interrupted if a signal has come; to be called wherever work can stop, in any thread."""
     if _noted is not None:
         raise Interrupted(_noted)
 
@@ -40,8 +40,8 @@ def stop_if_interrupted() -> None:
 def deferred() -> Iterator[None]:
     """Within the block a first Ctrl-C is noted, and raised at the next `stop_if_interrupted`, or at the block's end.
 
-    A second one raises KeyboardInterrupt wherever it comes. For calls from Python: outside of the main thread, or where
-    somebody else handles Ctrl-C, nothing changes; after the block the handler is what it was.
+    A second one raises KeyboardInterrupt at once. This is for calls from Python: outside of the main thread, or if
+    another handler for Ctrl-C is set, nothing changes; after the block the handler is what it was.
     """
     global _noted
     here = threading.current_thread() is threading.main_thread()
@@ -64,11 +64,11 @@ def deferred() -> Iterator[None]:
 
 
 def take_over() -> None:
-    """From now on a first Ctrl-C or SIGTERM is noted, and a second ends the process at once: for a command line.
+    """From now on a first Ctrl-C or SIGTERM is noted, and a second one ends the process at once: for a command line.
 
-    Files can be left at any moment (`landscape.runtime.files`). Under torchrun, which sends on what it is sent and ends
-    by force in 30 seconds what has not ended, only the first counts. A signal that is ignored already stays ignored, as
-    Ctrl-C is in the background of a shell.
+    Files are whole at any moment (`landscape.runtime.files`). Under torchrun only the first signal counts: torchrun
+    passes on every signal, and after 30 seconds it kills what has not ended. A signal that is ignored already stays
+    ignored, as Ctrl-C is in the background of a shell.
     """
     relayed = "TORCHELASTIC_RUN_ID" in os.environ
 
@@ -78,7 +78,7 @@ def take_over() -> None:
         for each in taken:
             signal.signal(each, signal.SIG_IGN if relayed else signal.SIG_DFL)
         if not relayed:
-            _say("landscape: stopping after the step under way; the same again ends at once\n")
+            _say("landscape: stopping after the current step; a second signal stops at once\n")
 
     taken = [each for each in SIGNALS if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler)]
     for each in taken:
@@ -87,10 +87,10 @@ def take_over() -> None:
 
 def _say(text: str) -> None:
     with suppress(OSError):
-        os.write(2, text.encode())  # not print: the signal may have come within one
+        os.write(2, text.encode())  # not print: the signal may have come within a print
 
 
 def ignored(_: int = 0) -> None:
-    """From now on this process leaves Ctrl-C and SIGTERM to the one that started it."""
+    """From now on this process ignores Ctrl-C and SIGTERM, and leaves them to the process that started it."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)

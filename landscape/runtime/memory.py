@@ -1,4 +1,4 @@
-"""The memory that a request needs, worked out before it is asked for."""
+"""The memory that a request needs, computed before it is allocated."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from landscape.runtime.errors import UserError
 
-GROUPS = Path("/sys/fs/cgroup")  # of Linux: what a container or a cluster's job may have
+GROUPS = Path("/sys/fs/cgroup")  # on Linux: the limits of a container or of a job on a cluster
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take of the machine's memory; None where the system does not say."""
+    """The bytes of memory that this process may still take; None if the system does not say."""
     known = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         known.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     for most, used in (("max", "current"), ("limit_in_bytes", "usage_in_bytes")):
-        with suppress(OSError, ValueError):  # "max" is no number: no limit
+        with suppress(OSError, ValueError):  # "max" is not a number: there is no limit
             known.append(max(_number(most) - _number(used), 0))
     return min(known, default=None)
 
@@ -28,14 +28,14 @@ def _number(name: str) -> int:
 
 
 def refuse_beyond_memory(needed: int, what: str) -> None:
-    """Raise UserError where `what` would need more bytes of the machine's memory than are free.
+    """Raise UserError if `what` would need more memory than is free.
 
     Parameters
     ----------
     needed
-        Bytes.
+        The bytes needed.
     what
-        In words, with the settings that it follows from: "images of 10000 x 10000 for `image_size`".
+        What needs them, in words and with the settings that decide: "images of 10000 x 10000 (`image_size`)".
     """
     free = free_memory()
     if free is not None and needed > free:
@@ -43,7 +43,7 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
 
 
 def in_words(count: int) -> str:
-    """So many bytes: 7.5 GiB."""
+    """A number of bytes in words, such as "7.5 GiB"."""
     number = float(count)
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:

@@ -1,8 +1,8 @@
-"""Rank, split of work and gather among the processes that torchrun started; on one process it does nothing.
+"""Rank, size and gathering among the processes that torchrun started; with one process nothing happens.
 
     torchrun --nproc-per-node 2 -m landscape surface net.safetensors --out net.h5
 
-Every process draws the same frozen data and computes its share of the units; the first alone writes.
+Every process draws the same frozen data and computes its share of the units; only the first one writes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 def _group() -> Any:
-    """torch.distributed, where there are others to speak with; None on one process, which need not import torch."""
+    """torch.distributed if there are several processes; None for one process, which need not import torch."""
     dist = sys.modules.get("torch.distributed")
     return dist if dist is not None and dist.is_initialized() else None
 
 
 def start() -> None:
-    """Join the others, where torchrun started this process; otherwise, or once joined, do nothing."""
+    """Join the other processes if torchrun started this one; otherwise, or if already joined, do nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or _group() is not None:
         return
     import torch
@@ -31,9 +31,9 @@ def start() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, number, count = next(dist.rendezvous("env://"))
-    # The store may outlive an attempt: ranks that died in the last one must not be found in it.
+    # The store may outlive an attempt: ranks that died in the previous one must not be found in it.
     attempt = dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    # A process may wait for another's single long unit; one that has died is noticed by torchrun.
+    # A process may have to wait for a single long unit of another; torchrun notices processes that have died.
     dist.init_process_group(backend, store=attempt, rank=number, world_size=count, timeout=timedelta(days=30))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
@@ -46,7 +46,7 @@ def _leave() -> None:
 
 
 def rank() -> int:
-    """The number of this process, 0 on one alone."""
+    """The number of this process; 0 if it is the only one."""
     return dist.get_rank() if (dist := _group()) is not None else 0
 
 
@@ -56,7 +56,7 @@ def size() -> int:
 
 
 def local_rank() -> int:
-    """The number of this process on its machine: that of the GPU it takes."""
+    """The number of this process on its machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if _group() is not None else 0
 
 
@@ -73,7 +73,7 @@ def sum_up(tensor: Any) -> None:
 
 
 def gathered(mine: T) -> list[T]:
-    """What each process has, by rank, given to all."""
+    """The values of all processes, by rank, given to every process."""
     everyone: list[Any] = [mine] * size()
     if size() > 1:
         _group().all_gather_object(everyone, mine)
@@ -81,7 +81,7 @@ def gathered(mine: T) -> list[T]:
 
 
 def from_first(mine: T) -> T:
-    """What the first process has, given to all."""
+    """The value of the first process, given to every process."""
     if size() == 1:
         return mine
     held: list[Any] = [mine]

@@ -1,4 +1,4 @@
-"""Random draws by seed: vectors, each unit of work with a seed of its own, and global generators held for a while."""
+"""Random draws by seed: vectors, a seed for each unit of work, and global generators seeded within a block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def unit_seed(seed: int, *unit: int) -> int:
-    """A seed for one unit of the work that `seed` stands for."""
+    """The seed of one unit of the work with seed `seed`."""
     return int(np.random.SeedSequence([seed, *unit]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -22,18 +22,18 @@ def _generator(seed: int, *unit: int) -> torch.Generator:
 
 
 def gaussian(like: Tensor, seed: int, *unit: int) -> Tensor:
-    """Standard normal entries, of the shape, type and device of `like`; the draw does not depend on the latter two."""
+    """Standard normal entries in the shape, dtype and device of `like`; the draw does not depend on the latter two."""
     return torch.randn(like.shape, generator=_generator(seed, *unit), dtype=torch.float64).to(like)
 
 
 def rademacher(like: Tensor, seed: int, *unit: int) -> Tensor:
-    """Entries +-1, of the shape, type and device of `like`."""
+    """Random entries +1 and -1 in the shape, dtype and device of `like`."""
     return (torch.randint(0, 2, like.shape, generator=_generator(seed, *unit)) * 2 - 1).to(like)
 
 
 @contextmanager
 def seeded(*seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's global generators seeded within the block, and as they were after it."""
+    """Within the block Python's, numpy's and torch's global generators are seeded; after it, they are as before."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     digest = int.from_bytes(hashlib.blake2b(repr(seed).encode(), digest_size=4).digest(), "big")
     try:

@@ -1,4 +1,4 @@
-"""Settings: a frozen dataclass that checks itself where it is made, and is read back from what it was stored as."""
+"""Settings: a frozen dataclass that checks itself when it is made, and can be read back from its stored form."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from landscape.runtime.errors import UserError, near_matches
 
-MOST = 1_000_000  # of anything that is counted, and not there already
+MOST = 1_000_000  # the highest count of anything to be made
 WIDE = 2**63 - 1
-FAR = 1e12  # of any number
-THERE = ("samples", "images", "at_most", "batch_size", "chunk_size", "seed")  # what these are of sets their bound
-LONGEST = 4096, 255  # bytes of a path, and of a name in it
+FAR = 1e12  # the largest magnitude of any number
+THERE = ("samples", "images", "at_most", "batch_size", "chunk_size", "seed")  # counts that the data bound, and seeds
+LONGEST = 4096, 255  # the most bytes of a path, and of a name in it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The base of every choice of several numbers and words: `@dataclass(frozen=True, kw_only=True)`.
+    """The base class of all settings, each a `@dataclass(frozen=True, kw_only=True)`.
 
     A field's annotation is its rule, as pydantic reads it: `Annotated[int, Ge(1)]`, `Literal["LM", "LA"]`,
-    `tuple[float, float] | None`. Beside it, numbers are within FAR, counts at most MOST (those of examples, and seeds,
-    what 64 bits hold), and names no longer than a file system takes. What several fields must fulfil together goes into
-    `check`. The "Parameters" of a subclass's docstring are at once its documentation and the help of the options made
-    from it.
+    `tuple[float, float] | None`. Besides, numbers must be within FAR, counts at most MOST (numbers of examples and
+    seeds at most what 64 bits hold), and names no longer than a file system takes. Conditions on several fields belong
+    in `check`. The section "Parameters" of a subclass's docstring is also the help text of its options.
 
     Raises
     ------
@@ -35,10 +34,10 @@ class Settings:
         For a value that its annotation does not allow: one line with the name, the value, and what is allowed.
     """
 
-    formerly: ClassVar[Mapping[str, str]] = {}  # fields by the names that older files have them under
+    formerly: ClassVar[Mapping[str, str]] = {}  # the names of fields in older files
 
     def __post_init__(self) -> None:
-        """Check every field, and keep it as its annotation has it: a list as a tuple, 1 as a float."""
+        """Check every field, and convert it to the type of its annotation: a list to a tuple, 1 to a float."""
         for name, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
             value = _validated(adapter, name, getattr(self, name))
             _refuse_absurd(name, value)
@@ -46,7 +45,7 @@ class Settings:
         self.check()
 
     def check(self) -> None:
-        """Raise UserError where fields do not go together."""
+        """Raise UserError if fields contradict each other."""
 
     def asdict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -54,9 +53,9 @@ class Settings:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
-        """These settings from what `asdict` once gave, perhaps before some fields existed: they take their defaults.
+        """These settings from what `asdict` gave when they were stored; fields that did not exist then get defaults.
 
-        What is no field is passed over: beside its settings a stored configuration has other things.
+        Entries that are not fields are ignored, since a stored configuration holds other things too.
         """
         known = {f.name for f in fields(cls) if f.init}
         named = {cls.formerly.get(name, name): value for name, value in stored.items()}
@@ -64,17 +63,17 @@ class Settings:
 
     @classmethod
     def asked(cls, given: Mapping[str, Any]) -> Self:
-        """These settings from keyword arguments. Raises UserError, with near matches, for one that is no field."""
+        """These settings from keyword arguments. Raises UserError, with near matches, for one that is not a field."""
         known = [f.name for f in fields(cls) if f.init]
         for name in given:
             if name not in known:
-                raise UserError(f"{name!r} is no setting of {cls.__name__}; {near_matches(name, known)}")
+                raise UserError(f"{name!r} is not a setting of {cls.__name__};  {near_matches(name, known)}")
         return cls(**given)
 
 
 @cache
 def _adapters(cls: Any) -> dict[str, Any]:
-    from pydantic import TypeAdapter  # at the first settings made, not at every start
+    from pydantic import TypeAdapter  # here, so that only making settings imports it
 
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: TypeAdapter(hints[f.name]) for f in fields(cls)}
@@ -87,13 +86,13 @@ def _validated(adapter: Any, name: str, value: Any) -> Any:
         return adapter.validate_python(value)
     except ValidationError as e:
         rules = list(dict.fromkeys(_rule(error) for error in e.errors(include_url=False)))
-        own = [rule for rule in rules if not rule.startswith("must be a valid")]  # of the form that was meant
+        own = [rule for rule in rules if not rule.startswith("must be a valid")]  # those of the form that was meant
         rules = own or rules
         raise UserError(f"{name}={value!r} {' or '.join(rules)}") from e
 
 
 def _rule(error: Any) -> str:
-    """What a value must be, in the words of the toolkit's other messages."""
+    """What a value must be, worded as in the other messages."""
     limits = error.get("ctx", {})
     match error["type"]:
         case "literal_error":
@@ -112,7 +111,7 @@ def _rule(error: Any) -> str:
 
 
 def _refuse_absurd(name: str, value: Any) -> None:
-    """Raise UserError for a number or a name that nothing can be meant by, whatever it is of."""
+    """Raise UserError for a number or a name that cannot be meant for any setting."""
     if isinstance(value, (tuple, list)):
         for part in value:
             _refuse_absurd(name, part)
@@ -134,4 +133,4 @@ def _refuse_unnamable(name: str, value: str | Path) -> None:
     longest = max((len(os.fsencode(part)) for part in parts), default=0)
     if length > whole or longest > each or "\0" in str(value):
         said = f"{name}={str(value)[:20]!r}... has {length} bytes"
-        raise UserError(f"{said}; a name has at most {each}, and a path {whole}, none of them 0")
+        raise UserError(f"{said}; a name may have at most {each}, a path {whole}, and no null byte")

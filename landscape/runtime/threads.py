@@ -1,4 +1,4 @@
-"""Independent pieces of work side by side on a CPU's cores, each worker a thread with its share of torch's threads."""
+"""Independent pieces of work side by side on a CPU's cores: each worker is a thread with a share of torch's threads."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from landscape.runtime.interrupts import stop_if_interrupted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_mine = threading.local()  # of a worker: the event that asks it to stop
+_mine = threading.local()  # for each worker the event that asks it to stop
 
 
 class Stopped(Exception):
-    """The work is no longer wanted."""
+    """Raised in a worker whose work is no longer wanted."""
 
 
 def side_by_side(
     compute: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, compute(item)) as each is completed; with one worker in order, in the calling thread.
+    """Yield (item, compute(item)) as each is completed; with one worker, in order and in the calling thread.
 
-    Small operations hardly profit from torch's own threads: two mini-batches of a small ViT, a core each, take little
-    more time than one on both. Each worker has the same number of threads however many others there are to do, so
-    that the numbers do not depend on how the work was interrupted. When the caller stops listening, or a worker
+    Small operations hardly profit from torch's own threads: two mini-batches of a small ViT on one core each take
+    little more time than one mini-batch on both. Each worker has the same number of threads however many items are
+    left, so that results do not depend on how the work was interrupted. When the caller stops iterating, or a worker
     fails, the others stop at their next `stop_if_asked`.
     """
     if workers == 1:
         yield from ((item, compute(item)) for item in items)
         return
-    import torch  # of whose threads each worker has a share
+    import torch  # here, since starting a command must not wait for it
 
     threads, stop = torch.get_num_threads(), threading.Event()
 
@@ -49,12 +49,13 @@ def side_by_side(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's setting is its own, but new threads would inherit it
+        torch.set_num_threads(threads)  # each worker has its own setting, but new threads would inherit it
 
 
 def stop_if_asked() -> None:
-    """Raise Stopped in a worker whose work is no longer wanted, and Interrupted in any thread after Ctrl-C; else do
-    nothing. To be called between the steps of what takes long.
+    """Raise Stopped in a worker whose work is no longer wanted, and Interrupted in any thread after Ctrl-C.
+
+    Long computations call this between their steps.
     """
     stop_if_interrupted()
     stop = getattr(_mine, "stop", None)
@@ -65,8 +66,9 @@ def stop_if_asked() -> None:
 def of_all_threads(
     settings: Callable[[], AbstractContextManager[None]],
 ) -> Callable[[], _GeneratorContextManager[None]]:
-    """`settings`, a context that changes something of the whole process and restores it, entered by several threads at
-    once: the first to enter changes it, the last to leave restores it, and none in between changes it under another.
+    """Let several threads be within `settings` at once, a context that changes a global state and restores it.
+
+    The first thread to enter changes the state, the last to leave restores it, and none in between touches it.
     """
     lock, held = threading.Lock(), ExitStack()
     inside = 0

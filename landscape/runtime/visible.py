@@ -1,25 +1,25 @@
-"""Text of unknown origin, such as names of files and of what is in them, made safe to be shown."""
+"""Text of unknown origin, such as names of files and names within them, made safe to print."""
 
 from __future__ import annotations
 
 import sys
 import unicodedata
 
-ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of Unicode
-JOINS = "\u200c\u200d"  # of letters, and of the parts of one emoji
+ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of Unicode that are escaped
+JOINS = "\u200c\u200d"  # which join letters, or the parts of an emoji, and are shown
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""The text with what acts on a terminal, or cannot be printed, as its escape: `\x1b`, `\u202e`, `\udcff`.
+    r"""The text with escapes for characters that act on a terminal or cannot be printed: `\x1b`, `\u202e`, `\udcff`.
 
-    Those are control characters, marks that turn the direction of what follows, and bytes that are no text.
+    These are control characters, marks that change the direction of writing, and bytes that are not text.
 
     Parameters
     ----------
     text
-        Anything.
+        Any text.
     lines
-        Whether line breaks stay: of a name they are an escape too.
+        Whether line breaks stay. In a name they should be escaped too.
     """
     return "".join(c if _is_shown(c, lines) else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -31,5 +31,5 @@ def _is_shown(c: str, lines: bool) -> bool:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """A line, or several, to the terminal, with nothing in it that would act on that."""
+    """Print one or more lines, with escapes for whatever would act on the terminal."""
     print(visible(text), file=sys.stderr if error else sys.stdout)

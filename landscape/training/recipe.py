@@ -1,4 +1,4 @@
-"""Training recipes: every setting of a run, and those of the reference study by name."""
+"""Training recipes: all settings of a training run, and the recipes of the reference study by name."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class Recipe(Settings):
     epochs
         Passes over the training split.
     batch_size
-        Examples per step, of all processes together.
+        Examples per step, over all processes together.
     optimizer
-        adamw, sgd (without Nesterov's momentum, which nesterov has), or another of timm's.
+        adamw, sgd (plain momentum; nesterov has Nesterov's), or another name that timm knows.
     lr
-        Learning rate at its peak, for the batch size given.
+        Peak learning rate, for the given batch size.
     momentum
-        Of sgd.
+        Momentum of sgd.
     weight_decay
-        Of the matrices and filters; biases and norms are left alone, by timm's rule.
+        Weight decay of matrices and filters; biases and norms are not decayed, as in timm.
     schedule
-        cosine, down to 0 over the epochs; or steps, times gamma after each milestone; after the warm-up.
+        The learning rate after the warm-up: cosine, down to 0; or steps, times gamma at each milestone.
     milestones
-        Of steps: shares of the epochs, as 0.3,0.6,0.8.
+        For the schedule steps: when the rate falls, as shares of the epochs, such as 0.3,0.6,0.8.
     gamma
-        Of steps: the rate is multiplied by it at each milestone.
+        For the schedule steps: the factor on the rate at each milestone.
     warmup_epochs
-        Epochs of linear rise.
+        Epochs of linear rise of the learning rate.
     clip
-        Bound on the gradient's norm; 0 for none.
+        The largest norm of the gradient, which is clipped beyond; 0 for no clipping.
     auto_augment
-        In timm's notation, such as rand-m9-n2-mstd1.0; none for none.
+        Automatic augmentation in timm's notation, such as rand-m9-n2-mstd1.0; none for none.
     mixup
         alpha of mixup; 0 for off.
     cutmix
@@ -56,11 +56,11 @@ class Recipe(Settings):
     sam
         rho of sharpness-aware minimisation (Foret et al. 2021); 0 for off.
     dtype
-        bfloat16 runs the network under autocast; its weights and the optimiser stay in float32.
+        bfloat16 runs the network under autocast; the weights and the optimiser stay in float32.
     fraction
-        Of the training examples, the same of each class, drawn by the seed.
+        The share of the training examples to use, the same of each class, drawn by the seed.
     seed
-        Of the first weights and of every draw.
+        Seed of the initial weights and of every draw.
     """
 
     formerly: ClassVar[Mapping[str, str]] = {"precision": "dtype"}
@@ -87,12 +87,12 @@ class Recipe(Settings):
     seed: Annotated[int, Ge(0)] = 0
 
     def check(self) -> None:
-        """Milestones are shares in order; what mixes needs pairs; a clip of 0, or an augmentation none, is none."""
+        """Check that milestones are ordered shares and that mixing has pairs; turn a clip of 0 and "none" into None."""
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             shares = ",".join(f"{m:g}" for m in self.milestones)
-            raise UserError(f"milestones={shares} must be shares of the epochs, between 0 and 1, in order")
+            raise UserError(f"milestones={shares} must be shares of the epochs, between 0 and 1 and in ascending order")
         if (self.mixup or self.cutmix) and self.batch_size < 2:
-            raise UserError(f"batch_size={self.batch_size}: mixing needs pairs, a batch of 2 or more")
+            raise UserError(f"batch_size={self.batch_size} must be 2 or more: mixing needs pairs")
         if self.clip == 0:
             object.__setattr__(self, "clip", None)
         if self.auto_augment in ("none", ""):
@@ -101,7 +101,7 @@ class Recipe(Settings):
 
 RECIPES = {
     "plain": Recipe(),
-    # Park & Kim (2022), app. A: as DeiT, scaled to CIFAR
+    # Park & Kim (2022), app. A: like DeiT's, scaled to CIFAR
     "strong": Recipe(
         epochs=300, lr=1.25e-4, auto_augment="rand-m9-n2-mstd1.0", mixup=1.0, cutmix=0.8, smoothing=0.1, drop_path=0.1
     ),
@@ -114,12 +114,12 @@ RECIPES = {
 
 
 def recipe(name: str = "plain", **settings: Any) -> Recipe:
-    """A recipe by name (plain, strong, weak), with some of its settings replaced; those that are None stay.
+    """A recipe by name (plain, strong, weak), with some settings replaced; those given as None stay.
 
     Raises
     ------
     UserError
-        For an unknown name or setting, or one out of its range.
+        For an unknown name or setting, or a value out of range.
     """
     if name not in RECIPES:
         raise UserError(f"recipe={name!r} is not one of {', '.join(RECIPES)}; {near_matches(name, RECIPES)}")

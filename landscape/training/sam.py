@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def ascended(network: nn.Module, rho: float) -> Iterator[None]:
-    """Within the block the weights stand at w + rho g / ||g||, g the gradients they have (eq. 2); after it, at w.
+    """Within the block the weights are w + rho g / ||g||, with g their present gradients (eq. 2); after it, w.
 
-    BatchNorm takes no statistics of the batch there: it saw it before.
+    BatchNorm does not update its statistics within the block, since it saw the batch before.
     """
     moved = [p for p in network.parameters() if p.grad is not None]
     gradients = [p.grad for p in moved if p.grad is not None]

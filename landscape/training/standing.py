@@ -1,4 +1,4 @@
-"""Where a training stands, within an epoch or between two, and the file that keeps it."""
+"""The progress of a training, within an epoch or between two, and the file that keeps it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from landscape.runtime.files import replacing
 
 @dataclass
 class Standing:
-    """losses, rates: of the epochs behind. step: how many steps of the epoch under way are behind.
+    """How far a training has come.
 
-    total, examples: the summed loss and the examples of those steps, of this process. draws: its random states then,
-    None for those that the epoch begins with.
+    losses, rates: those of the finished epochs. step: how many steps of the current epoch are finished.
+    total, examples: the summed loss and the number of examples of those steps, in this process. draws: the random
+    states of this process after them; None for those with which the epoch begins.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -36,7 +37,7 @@ class Standing:
     draws: Mapping[str, Any] | None = None
 
     def end_epoch(self, rate: float) -> float:
-        """Count the steps as an epoch; its mean loss, over all processes."""
+        """Finish the epoch, and return its mean loss over all processes."""
         shares = processes.gathered((self.total, self.examples))
         self.losses.append(sum(t for t, _ in shares) / sum(n for _, n in shares))
         self.rates.append(rate)
@@ -45,7 +46,7 @@ class Standing:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Of Python's, numpy's, torch's and the device's generators, in types that a weights-only load has."""
+    """The states of Python's, numpy's, torch's and the device's generators, in types that a weights-only load takes."""
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "python": random.getstate(),
@@ -56,7 +57,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what `random_states` gave."""
+    """Restore what `random_states` returned."""
     random.setstate(states["python"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -73,9 +74,9 @@ def store(
     standing: Standing,
     device: torch.device,
 ) -> None:
-    """Keep all that is needed to continue. Every process calls it, each with its own share; the first writes.
+    """Keep all that is needed to continue. Every process calls this with its own part, and the first one writes.
 
-    Raises UserError where the place cannot be written.
+    Raises UserError if the file cannot be written.
     """
     draws = random_states(device) if standing.step else None
     shares = processes.gathered((standing.total, standing.examples, draws))
@@ -93,7 +94,7 @@ def store(
     try:
         with replacing(path) as part:
             torch.save(held, part)
-    except (OSError, RuntimeError) as e:  # torch's own writer raises the latter, and does not say why
+    except (OSError, RuntimeError) as e:  # torch's writer raises RuntimeError without a reason
         why = getattr(e, "strerror", None) or "the disk is full, or the file too large"
         raise UserError(f"cannot write {path}: {why}; choose another place") from e
 
@@ -105,9 +106,9 @@ def restored(
     identity: Mapping[str, Any],
     device: torch.device,
 ) -> Standing:
-    """Where the training stood that `path` keeps, network and optimiser as they were then; a new one without a file.
+    """The progress that `path` keeps, with network and optimiser set to their state then; without a file, the start.
 
-    Raises UserError for a file of another training, or one that is damaged.
+    Raises UserError for a file of another training, or for a damaged one.
     """
     if path is None or not Path(path).exists():
         return Standing()
@@ -117,15 +118,15 @@ def restored(
         if there != asked:
             differences = [f"{k}: {there.get(k)} there, {v} asked" for k, v in asked.items() if there.get(k) != v]
             raise UserError(
-                f"{path} is of a training with other settings ({', '.join(differences)}); ask for the same to "
-                "continue, or remove it to begin anew"
+                f"{path} is from a training with other settings ({', '.join(differences)}); use the same settings "
+                "to continue it, or remove the file to start anew"
             )
         network.load_state_dict(held["network"])
         optimizer.load_state_dict(held["optimizer"])
         standing = Standing(list(held["losses"]), list(held["rates"]))
-        if held.get("step"):  # older files are of the end of an epoch
+        if held.get("step"):  # older files were written at the end of an epoch only
             standing.step = held["step"]
             standing.total, standing.examples, standing.draws = held["shares"][processes.rank()]
         return standing
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError) as e:
-        raise UserError(f"{path} is not the state of such a training, or is damaged; remove it to begin anew") from e
+        raise UserError(f"{path} is not the state of such a training, or is damaged; remove it to start anew") from e

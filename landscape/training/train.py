@@ -1,10 +1,10 @@
-"""The recipe, read from top to bottom: freshly drawn batches, warm-up and decay, resumable, on one process or many.
+"""Training by recipe: freshly drawn batches, warm-up and decay, resumable, in one process or many.
 
     landscape train --model vit_xs --data digits --epochs 60 --out vit_xs.safetensors
     landscape train --model vit_ti --data torch/cifar100 --recipe strong --out vit_ti.safetensors
 
-On one machine's CPU the same seed gives the same weights, to the bit, interrupted or not; on a GPU to rounding only,
-since some of torch's kernels add in an order of their own.
+On the CPU of one machine the same seed gives the same weights, to the bit, interrupted or not; on a GPU only up to
+rounding, since some of torch's kernels do not add in a fixed order.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Trained:
     model
         The trained network.
     metadata
-        num_classes, image_size, in_channels, mean, std, data, the recipe's settings, and per epoch the mean training
-        loss and the learning rate.
+        num_classes, image_size, in_channels, mean, std, data, the recipe's settings, and the mean training loss and
+        the learning rate of each epoch.
     """
 
     model: nn.Module
@@ -80,45 +80,46 @@ def train(
     progress: bool = False,
     label: str = "train",
 ) -> Trained:
-    """Train a copy of `model` on the examples of `source`, drawn anew each epoch; `model` itself stays as it is.
+    """Train a copy of `model` on the examples of `source`, drawn anew in each epoch; `model` itself stays as it is.
 
-    Under torchrun every process takes its share of each batch, and gradients are averaged; BatchNorm sees the share,
-    on GPUs the whole batch. The first process writes.
+    Under torchrun every process takes its share of each batch, and gradients are averaged. BatchNorm sees the process's
+    share, or on GPUs the whole batch. Only the first process writes.
 
-    It is long, to be read from top to bottom as the recipe is.
+    It is long, so that the recipe can be read from top to bottom.
 
     Parameters
     ----------
     model
-        The network as it is at the beginning.
+        The network with its initial weights.
     source
-        The data set, as `landscape.data.sources.open_source` opens it.
+        The data set, from `landscape.data.sources.open_source`.
     recipe
         How it is trained.
     settings
-        What the network sees of an image; by default as the data set has it.
+        The size, channels and normalisation of the images; by default those of the data set.
     device
-        Where it is trained.
+        The device to train on.
     workers
-        Processes that draw examples; None for none on a CPU, which they would take from the network, and for as many as
-        the machine has cores, up to 16, beside a GPU. The progress bar shows the share of time spent waiting for them.
+        Processes that draw examples. By default none on a CPU, where they would compete with the network, and with a
+        GPU as many as the machine has cores, up to 16. The progress bar shows the share of time spent waiting for them.
     state
-        A file that keeps what is needed to continue, every `save_every` seconds, within an epoch too, at Ctrl-C, and at
-        the end of all; found there, the training continues. To be removed once the weights are safe.
+        A file that keeps what is needed to continue. It is written every `save_every` seconds, also within an epoch, at
+        Ctrl-C, and at the end. If it exists, the training continues from it. Remove it once the weights are saved.
     save_every
         Seconds between two writes of `state`.
     each_epoch
-        Called with 0 and the network before the first epoch, and with n after the n-th: a trajectory.
+        A function called with 0 and the network before the first epoch, and with n and the network after the n-th, such
+        as one that saves a trajectory.
     progress
         Whether a progress bar is shown.
     label
-        What stands before it.
+        The text before the progress bar.
 
     Raises
     ------
     UserError
-        For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything
-        else than one tensor, or a loss that has stopped being finite.
+        For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything but
+        one tensor, or a loss that is no longer finite.
     """
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)
@@ -161,7 +162,8 @@ def train(
         for epoch in epochs:
             schedule.step(epoch)
             rate = optimizer.param_groups[0]["lr"]
-            total = torch.tensor(standing.total, dtype=torch.float64, device=device)  # a copy would wait for every step
+            # On the device: a copy at every step would wait for it.
+            total = torch.tensor(standing.total, dtype=torch.float64, device=device)
             seen, waited, began = 0, 0.0, time.perf_counter()
             with _seeded(device, recipe.seed, epoch, *([processes.rank()] if processes.size() > 1 else [])):
                 if standing.draws is not None:
@@ -191,7 +193,7 @@ def train(
                 loss=f"{loss_of_epoch:.3f}", images_a_second=f"{seen / took:.0f}", waited=f"{waited / took:.0%}"
             )
             if not np.isfinite(loss_of_epoch):
-                raise UserError(f"the loss is {loss_of_epoch} in epoch {epoch + 1}; lower lr={recipe.lr}")
+                raise UserError(f"the loss is {loss_of_epoch} in epoch {epoch + 1}; lower `lr`, which is {recipe.lr:g}")
             if each_epoch is not None and first:
                 each_epoch(epoch + 1, network)
             if clock.due(0) or epoch + 1 == recipe.epochs:
@@ -202,13 +204,13 @@ def train(
 
 
 def training_metadata(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
-    """What a reader of the weights needs to know, as far as it is known before the training."""
+    """What a later reader of the weights needs to know, as far as it is known before the training."""
     return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
 
 
 @contextmanager
 def _seeded(device: torch.device, *seed: int) -> Iterator[None]:
-    """`seeded`, the device's generator too."""
+    """`seeded`, including the device's generator."""
     with seeded(*seed), ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.random.fork_rng([device]))
@@ -218,8 +220,9 @@ def _seeded(device: torch.device, *seed: int) -> Iterator[None]:
 
 
 def _layout(network: nn.Module, settings: InputSettings) -> torch.memory_format:
-    """Channels last where there are convolutions, a fifth more images a second for a ResNet-20 on a CPU, and the
-    network's code goes through with it: a view may need them first.
+    """Channels last if the network has convolutions and its code runs with it; a view may need the channels first.
+
+    On a CPU a ResNet-20 then takes a fifth more images per second.
     """
     if not any(isinstance(m, nn.Conv2d) for m in network.modules()):
         return torch.contiguous_format
@@ -230,7 +233,7 @@ def _layout(network: nn.Module, settings: InputSettings) -> torch.memory_format:
     try:
         with seeded(0), torch.no_grad():
             trial(x.contiguous(memory_format=torch.channels_last))
-    except Exception:  # if it is not the layout's fault, the first step says whose
+    except Exception:  # if the layout is not the cause, the first step raises again
         return torch.contiguous_format
     return torch.channels_last
 
@@ -259,7 +262,7 @@ def _step(
 class _Clock:
     """When to store: `save_every` seconds after the last time, and at Ctrl-C, on which the processes agree.
 
-    stop: the signal, where there was one.
+    stop: the signal, if there was one.
     """
 
     TOGETHER = 16  # steps from one agreement to the next
@@ -279,7 +282,7 @@ class _Clock:
 
 
 class _Batches:
-    """Augmented batches of an epoch, each process its share of every batch, mixed as the recipe says."""
+    """The augmented batches of an epoch, of each this process's share, mixed as the recipe says."""
 
     def __init__(
         self, source: Source, recipe: Recipe, settings: InputSettings, device: torch.device, workers: int | None
@@ -292,7 +295,7 @@ class _Batches:
                 recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes
             )
         self.smoothing = 0.0 if self.mix is not None else recipe.smoothing
-        # Of one example there are no batch statistics, and mixing goes in pairs: the rest of a division is left out.
+        # One example has no batch statistics, and mixing needs pairs: the remainder of an epoch is left out.
         size = processes.size()
         self.share = max(1, min(recipe.batch_size, len(source) - len(source) % 2) // size)
         if self.mix is not None and self.share > 1:
@@ -302,7 +305,7 @@ class _Batches:
         self.workers = workers
 
     def epoch(self, epoch: int, behind: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Those of an epoch after the first `behind`."""
+        """The batches of an epoch after the first `behind`."""
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.source))
         size = processes.size()
         steps = max(1, len(order) // (self.share * size))
@@ -326,7 +329,7 @@ class _Batches:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
-    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's sgd is nesterov
+    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's "sgd" has Nesterov's momentum
     try:
         optimizer = create_optimizer_v2(
             network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
@@ -335,17 +338,17 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimize
         raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
     if getattr(optimizer, "is_second_order", False):
         raise UserError(
-            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not taken; try adamw or sgd"
+            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not computed here; try adamw or sgd"
         )
     epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
     schedule: Scheduler
     if recipe.schedule == "steps":
-        # timm lowers the rate an epoch before torch does
+        # timm lowers the rate one epoch earlier than torch does
         milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
         schedule = MultiStepLRScheduler(
             optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=False
         )
-    else:  # of one epoch alone there is no schedule, which timm warns of
+    else:  # a single epoch needs no schedule, and timm would warn
         length = max(recipe.epochs - epochs, 2)
         schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
     return optimizer, schedule

@@ -165,7 +165,7 @@ def test_pictures_go_into_axes_of_a_figure_of_ones_own():
     pyplot.close(own.figure)
     with pytest.raises(ls.UserError, match="no picture"):
         ls.plot(xr.Dataset())
-    with pytest.raises(ls.UserError, match="'colour' is no setting of Look"):
+    with pytest.raises(ls.UserError, match="'colour' is not a setting of Look"):
         ls.plot(spectrum(), above, colour="red")
 
 

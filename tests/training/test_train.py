@@ -149,7 +149,7 @@ def test_a_state_of_another_recipe_is_refused_with_the_difference(vit, digits, t
     with pytest.raises(ls.UserError, match=r"mean: \[0.3055\] there, \[0.5\] asked"):
         train(vit, digits, SHORT, InputSettings(8, 1, (0.5,), (0.3764,)), state=state)
     state.write_bytes(b"nonsense")
-    with pytest.raises(ls.UserError, match="remove it to begin anew"):
+    with pytest.raises(ls.UserError, match="remove it to start anew"):
         train(vit, digits, SHORT, state=state)
 
 
