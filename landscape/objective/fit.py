@@ -48,7 +48,7 @@ def check_fit(task: Task, outputs: Outputs, stores: Sequence[Batch], first_outpu
 
 
 def check_repeatable(task: Task, outputs: Outputs, store: Batch, dtype: torch.dtype) -> None:
-    """Raise UserError if the loss of the same examples differs between two calls, or its shape from that of the units."""
+    """Raise UserError if the same examples give another loss the second time, or a loss not in the units' shape."""
     x, y = rows(store, slice(LOOKED_AT))
     with true_float32():
         out = outputs(x)

@@ -336,7 +336,7 @@ def test_mini_batches_of_texts_that_are_padded_batch_by_batch(tagger, texts):
         odd.minibatches(3)
     with pytest.raises(ls.UserError, match=r"no unit of mini-batch 5 of 1 examples counts"):
         objective.minibatches(1)
-    with pytest.raises(ls.UserError, match=r"a mini-batch have no unit"):
+    with pytest.raises(ls.UserError, match=r"no unit of a mini-batch counts"):
         Curvature(objective, *objective.data.cut(5, 6))
 
 
