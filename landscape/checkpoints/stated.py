@@ -15,9 +15,9 @@ from typing import Any
 
 import timm
 
-from landscape.checkpoints.build import split_settings
 from landscape.models import resolve
 from landscape.runtime.errors import UserError
+from landscape.runtime.own import split_settings
 
 
 @dataclass(frozen=True)

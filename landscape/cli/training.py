@@ -81,13 +81,13 @@ def train(*, what: Any, how: Any) -> None:
 
     Example: landscape train --model vit_xs --data digits --out vit.safetensors
     """
-    from landscape.checkpoints.build import split_settings
     from landscape.checkpoints.read import read_checkpoint, save_checkpoint
     from landscape.data.sources import open_source
     from landscape.data.transforms import input_settings
     from landscape.runtime import processes
     from landscape.runtime.devices import chosen_device
     from landscape.runtime.files import alone
+    from landscape.runtime.own import split_settings
     from landscape.training.train import train as run_training
     from landscape.training.train import training_metadata
 
