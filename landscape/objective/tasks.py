@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from landscape.objective.nests import Batch, Nest
 from landscape.objective.networks import Network, one_tensor, what
-from landscape.objective.task import Task
-from landscape.runtime.errors import UserError
+from landscape.objective.task import Classification, Task
+from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.own import is_own, own_function, split_settings
 
 
 @dataclass(frozen=True)
@@ -203,3 +204,38 @@ def _classes_of(logits: Tensor, y: Any, counted: Tensor, units: str) -> None:
     if len(found) and not 0 <= int(found.min()) <= int(found.max()) < logits.shape[1]:
         bad = int(found.min()) if int(found.min()) < 0 else int(found.max())
         raise UserError(f"label {bad} is out of range for {logits.shape[1]} classes (0 to {logits.shape[1] - 1})")
+
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "gaussian-regression": GaussianRegression,
+    "multi-label": MultiLabel,
+    "segmentation": Segmentation,
+    "next-token": NextToken,
+}
+
+
+def task_named(name: str) -> Task:
+    """The task of this name, with settings of its own as in "segmentation(ignore_index=0)"; or of the user's own code,
+    `path/to/file.py:function`, a function without arguments or a subclass of `Task`.
+
+    Raises
+    ------
+    UserError
+        For an unknown name or setting, or code that gives no task.
+    """
+    if is_own(name):
+        found = own_function(name, "task")()
+        if not isinstance(found, Task):
+            raise UserError(f"{name} gives a {type(found).__name__}, no landscape.Task")
+        return found
+    known, settings = split_settings(name, "task")
+    if known not in TASKS:
+        raise UserError(f"unknown task {known!r}; {near_matches(known, TASKS)} (or path/to/file.py:function)")
+    try:
+        return TASKS[known](**settings)
+    except TypeError as e:
+        takes = [f.name for f in fields(TASKS[known])]
+        unknown = next(iter(set(settings) - set(takes)), "")
+        raise UserError(f"the task {known} takes no {unknown}; {near_matches(unknown, takes)}") from e

@@ -58,6 +58,8 @@ def _of_subject(objective: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     stated = origin.get("metadata") or {}
     yield "model", None if origin.get("model") == stated.get("model") else origin.get("model")
     yield "data", None if data.get("name") == stated.get("data") else data.get("name")
+    if "task" in objective:
+        yield "task", _task(objective["task"])
     if data.get("split") == "train":
         yield "samples", data.get("samples")
         yield "transform", "eval" if data.get("transform") == "eval" else None
@@ -68,6 +70,17 @@ def _of_subject(objective: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     decay = objective.get("weight_decay")
     yield "weight_decay", decay or None
     yield "penalty", objective.get("penalty") if decay and objective.get("penalty") != "l2" else None
+
+
+def _task(stored: dict[str, Any]) -> str | None:
+    """The task as it is asked for; None for one of the user's own code."""
+    from landscape.objective.tasks import TASKS
+
+    name = next((name for name, task in TASKS.items() if task.__qualname__ == stored.get("name")), None)
+    if name is None:
+        return None
+    own = {k: v for k, v in stored.items() if k != "name" and v != getattr(TASKS[name], k, None)}
+    return name + (f"({', '.join(f'{k}={v!r}' for k, v in own.items())})" if own else "")
 
 
 def _spelled(name: str, value: Any) -> list[str]:

@@ -14,6 +14,7 @@ from annotated_types import Ge, Lt
 
 from landscape.analyses.base import Analysis, Examples
 from landscape.runtime.errors import UserError
+from landscape.runtime.own import is_own
 from landscape.runtime.settings import Settings
 from landscape.study.files import by_name, checkpoints_in
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from landscape.data.frozen import FrozenData
+    from landscape.data.own import OwnData
     from landscape.objective.objective import Objective
+    from landscape.objective.task import Task
     from landscape.planes.plane import Plane
     from landscape.study.run import Result
 
@@ -41,7 +44,10 @@ class SubjectSettings(Settings):
     model
         A name of landscape.models, timm:NAME, or file.py:function; by default what the checkpoint names.
     data
-        digits, torch/NAME, hfds/NAME-or-folder, or an image folder; by default what the checkpoint names.
+        digits, torch/NAME, hfds/NAME-or-folder, an image folder, or file.py:function, which gives batches of whatever
+        the network takes; by default what the checkpoint names.
+    task
+        classification, regression, gaussian-regression, multi-label, segmentation, next-token, or file.py:function.
     samples
         Frozen examples of the training split; by default all, up to what an analysis can use.
     transform
@@ -73,6 +79,7 @@ class SubjectSettings(Settings):
 
     model: str | None = None
     data: str | None = None
+    task: str = "classification"
     samples: Annotated[int, Ge(1)] | None = None
     transform: Literal["train", "eval"] = "train"
     mean: Numbers | None = None
@@ -94,6 +101,13 @@ class SubjectSettings(Settings):
         """A form of penalty needs its lambda."""
         if self.penalty != "l2" and not self.weight_decay:
             raise UserError(f"penalty={self.penalty!r} adds nothing without its lambda; give that with `weight_decay`")
+        if self.data is not None and is_own(self.data):
+            given = [name for name in ("mean", "std", *RECIPE) if getattr(self, name) is not None]
+            if given or self.transform == "eval":
+                name = given[0] if given else "transform"
+                raise UserError(
+                    f"`{name}` is of the images of a data set by name; what {self.data} gives is taken as it is"
+                )
 
 
 class Subject:
@@ -142,6 +156,8 @@ class Subject:
         self.data = settled("data")
         if self.data is None:
             raise UserError(f"{checkpoint} does not name the data it was trained on; say which with `data`")
+        if is_own(self.data) and settings.data is None:
+            raise UserError(f"{checkpoint} names code as its data, {self.data}; if you trust it, give it with `data`")
         self._data_settings: dict[str, Any] = {
             **{key: value for key in ("mean", "std", *RECIPE) if (value := settled(key)) not in (None, "none", "")},
             "image_size": self.provenance["image_size"] or settings.image_size,
@@ -154,13 +170,11 @@ class Subject:
         }
         fraction, drawn = (stated(metadata, key, checkpoint) for key in ("fraction", "seed"))
         self._part: dict[str, Any] = {"fraction": 1.0 if fraction is None else fraction, "fraction_seed": drawn or 0}
-        self._drawn: dict[tuple[str, str], FrozenData] = {}
+        self._drawn: dict[tuple[str, str], FrozenData | OwnData] = {}
         self._objectives: dict[tuple[str, str, int], Objective] = {}
 
-    def frozen(self, examples: Examples = ALL) -> FrozenData:
+    def frozen(self, examples: Examples = ALL) -> FrozenData | OwnData:
         """Frozen examples of a split; a smaller set is the beginning of a larger one."""
-        from landscape.data.frozen import load_data
-
         training = examples.split == "train"
         transform = examples.transform or (self.settings.transform if training else "eval")
         asked, at_most = (self.settings.samples if training else None), examples.usual
@@ -172,14 +186,34 @@ class Subject:
         held = self._drawn.get(key)
         if held is not None and wanted is not None and held.begins(wanted):
             return held.first(wanted)
-        settings = {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
-        drawn = load_data(
-            self.data, split=examples.split, transform=transform, samples=asked, at_most=at_most,
-            progress=self._progress, **settings, **(self._part if training else {}),
-        )  # fmt: skip
+        drawn = self._draw(split=examples.split, transform=transform, samples=asked, at_most=at_most)
         if held is None or drawn.samples > held.samples:
             self._drawn[key] = drawn
         return drawn
+
+    def _draw(self, *, split: str, transform: str, samples: int | None, at_most: int | None) -> FrozenData | OwnData:
+        if is_own(self.data):
+            from landscape.data.own import own_data
+
+            settings = self.settings
+            return own_data(
+                self.data, split=split, samples=samples, at_most=at_most, batch_size=settings.eval_batch_size,
+                seed=settings.seed,
+            )  # fmt: skip
+        from landscape.data.frozen import load_data
+
+        asked = {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
+        return load_data(
+            self.data, split=split, transform=transform, samples=samples, at_most=at_most, progress=self._progress,
+            **asked, **(self._part if split == "train" else {}),
+        )  # fmt: skip
+
+    @cached_property
+    def task(self) -> Task:
+        """How a batch becomes losses."""
+        from landscape.objective.tasks import task_named
+
+        return task_named(self.settings.task)
 
     def objective(self, examples: Examples = ALL) -> Objective:
         """The loss on these examples."""
@@ -190,7 +224,7 @@ class Subject:
         if key not in self._objectives:
             self._objectives[key] = Objective(
                 self.model, data, weight_decay=self.settings.weight_decay, penalty=self.settings.penalty,
-                device=self.device, provenance=self.provenance,
+                task=self.task, device=self.device, provenance=self.provenance,
             )  # fmt: skip
         return self._objectives[key]
 
