@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from landscape.runtime import processes
 from landscape.runtime.errors import UserError, near_matches
 
 SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "val", "valid", "eval")}
+
+
+FOLDERS = 30_000  # in a data set, at most: ImageNet-21k has 21,841
 
 
 TORCH_NAMES = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
@@ -114,8 +118,10 @@ def _torch_dataset(name: str, rest: str, split: str, root: str | Path | None, do
 
 def _hugging_face(name: str, split: str) -> Source:
     folder = name.removeprefix("hfds/")
-    if folder.startswith((".", "/", "~")) and not Path(folder).expanduser().exists():
-        raise UserError(f"no such folder: {folder}")
+    if folder.startswith((".", "/", "~")):
+        if not Path(folder).expanduser().exists():
+            raise UserError(f"no such folder: {folder}")
+        _refuse_a_file_system(Path(folder).expanduser())
     tried = SPLITS.get(split, (split,))
     reason: Exception | None = None
     for candidate in tried:
@@ -137,6 +143,7 @@ def _image_folder(name: str, split: str) -> Source:
     if here is None and (has_splits or split not in SPLITS["train"]):
         raise MissingSplit(f"the image folder {name} has no folder for the split {split!r}")
     folder = Path(name) / here if here is not None else Path(name)
+    _refuse_a_file_system(folder)
     try:
         images = create_dataset("", root=str(folder), split=split, search_split=False)
     except RuntimeError as e:
@@ -144,6 +151,15 @@ def _image_folder(name: str, split: str) -> Source:
             f"no images in {folder}: the data set is empty; it needs a folder of images for each class"
         ) from e
     return Source(name, here or split, images, len(images.reader.class_to_idx))
+
+
+def _refuse_a_file_system(folder: Path) -> None:
+    """Raise UserError for a folder of so many folders that reading it would take hours."""
+    for count, _ in enumerate(os.walk(folder, followlinks=True)):
+        if count > FOLDERS:
+            raise UserError(
+                f"{folder} has over {FOLDERS:,} folders below it; give one whose folders are the classes"
+            )
 
 
 def _first_line(e: Exception | None) -> str:

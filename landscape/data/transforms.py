@@ -21,6 +21,9 @@ STATISTICS = {  # per-channel mean and standard deviation of the training images
 }
 
 
+LEAST_STD = 1e-6  # below it images are beyond all numbers
+
+
 @dataclass(frozen=True)
 class InputSettings:
     """What a network sees of an image: its side, its channels, and their normalisation."""
@@ -63,8 +66,8 @@ def _statistics(
     for label, values in zip(("mean", "std"), chosen, strict=True):
         if len(values) != channels:
             raise UserError(f"{label} has {len(values)} numbers for images with {channels} channels; give {channels}")
-    if min(chosen[1]) <= 0:
-        raise UserError(f"std={','.join(map(str, chosen[1]))} must be above 0")
+    if min(chosen[1]) < LEAST_STD:
+        raise UserError(f"std={','.join(map(str, chosen[1]))} must be {LEAST_STD:g} or more")
     return chosen
 
 

@@ -15,6 +15,7 @@ from landscape.runtime.errors import UserError, near_matches
 MOST = 1_000_000  # the highest count of anything to be made
 WIDE = 2**63 - 1
 FAR = 1e12  # the largest magnitude of any number
+NEAR = 1e-100  # the smallest but 0: less vanishes in the arithmetic that it goes into
 THERE = ("samples", "images", "at_most", "batch_size", "chunk_size", "seed")  # counts that the data bound, and seeds
 LONGEST = 4096, 255  # the most bytes of a path, and of a name in it
 
@@ -24,9 +25,9 @@ class Settings:
     """The base class of all settings, each a `@dataclass(frozen=True, kw_only=True)`.
 
     A field's annotation is its rule, as pydantic reads it: `Annotated[int, Ge(1)]`, `Literal["LM", "LA"]`,
-    `tuple[float, float] | None`. Besides, numbers must be within FAR, counts at most MOST (numbers of examples and
-    seeds at most what 64 bits hold), and names no longer than a file system takes. Conditions on several fields belong
-    in `check`. The section "Parameters" of a subclass's docstring is also the help text of its options.
+    `tuple[float, float] | None`. Besides, numbers must be 0 or of a magnitude from NEAR to FAR, counts at most MOST
+    (numbers of examples and seeds at most what 64 bits hold), and names no longer than a file system takes. Conditions
+    on several fields belong in `check`. The section "Parameters" of a subclass's docstring is also the help text of its options.
 
     Raises
     ------
@@ -122,6 +123,8 @@ def _refuse_absurd(name: str, value: Any) -> None:
     elif isinstance(value, float) and not abs(value) <= FAR:
         allowed = f"between {-FAR:g} and {FAR:g}" if math.isfinite(value) else "a finite number"
         raise UserError(f"{name}={value} must be {allowed}")
+    elif isinstance(value, float) and 0 < abs(value) < NEAR:
+        raise UserError(f"{name}={value} must be 0, or {NEAR:g} or more in size")
     elif isinstance(value, (str, Path)):
         _refuse_unnamable(name, value)
 

@@ -135,7 +135,7 @@ def test_it_ends_well_or_in_one_line(place, name, asked):
 def test_every_setting_checks_itself_where_it_is_made(cls):
     """Numbers that nothing can be meant by are refused by the class, whoever makes it."""
     for f in fields(cls):
-        for value in (float("nan"), float("inf"), 10**30, -(10**30), "x" * 5000):
+        for value in (float("nan"), float("inf"), 10**30, -(10**30), 1e-308, "x" * 5000):
             with pytest.raises(UserError, match=f.name):
                 cls(**{f.name: value})
 

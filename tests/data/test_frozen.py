@@ -24,6 +24,22 @@ def test_digits_splits_are_the_whole_and_disjoint():
     }
 
 
+def test_a_folder_of_folders_without_end_is_not_walked(tmp_path, monkeypatch):
+    """Such as /, which holds whole file systems, and links into itself."""
+    monkeypatch.setattr("landscape.data.sources.FOLDERS", 20)
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "again").symlink_to(tmp_path)
+    for name in (str(tmp_path), f"hfds/{tmp_path}"):
+        with pytest.raises(ls.UserError, match="has over 20 folders below it"):
+            ls.load_data(name)
+
+
+def test_a_standard_deviation_that_vanishes_is_refused():
+    for std in (0.0, 1e-50, 1e-308):
+        with pytest.raises(ls.UserError, match="std"):
+            ls.load_data("digits", std=[std])
+
+
 def test_default_statistics_of_digits_are_theirs():
     x = ls.load_data("digits", transform="eval").x
     assert abs(float(x.mean())) < 5e-3
