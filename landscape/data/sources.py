@@ -157,9 +157,7 @@ def _refuse_a_file_system(folder: Path) -> None:
     """Raise UserError for a folder of so many folders that reading it would take hours."""
     for count, _ in enumerate(os.walk(folder, followlinks=True)):
         if count > FOLDERS:
-            raise UserError(
-                f"{folder} has over {FOLDERS:,} folders below it; give one whose folders are the classes"
-            )
+            raise UserError(f"{folder} has over {FOLDERS:,} folders below it; give one whose folders are the classes")
 
 
 def _first_line(e: Exception | None) -> str:

@@ -27,7 +27,8 @@ class Settings:
     A field's annotation is its rule, as pydantic reads it: `Annotated[int, Ge(1)]`, `Literal["LM", "LA"]`,
     `tuple[float, float] | None`. Besides, numbers must be 0 or of a magnitude from NEAR to FAR, counts at most MOST
     (numbers of examples and seeds at most what 64 bits hold), and names no longer than a file system takes. Conditions
-    on several fields belong in `check`. The section "Parameters" of a subclass's docstring is also the help text of its options.
+    on several fields belong in `check`. The section "Parameters" of a subclass's docstring is also the help text of
+    its options.
 
     Raises
     ------
