@@ -47,6 +47,8 @@ class Examples:
         Of the data set.
     transform
         None for what the user says of the training split.
+    counted
+        Whether how many is known before anything is computed.
     """
 
     usual: int | None = None
@@ -54,6 +56,7 @@ class Examples:
     exactly: int | None = None
     split: Literal["train", "test"] = "train"
     transform: Literal["train", "eval"] | None = None
+    counted: bool = True
 
 
 class Kept(NamedTuple):
@@ -85,6 +88,10 @@ class Subject(Protocol):
 
     def objective(self, examples: Examples) -> Objective:
         """The loss on these examples, drawn once however many ask."""
+        ...
+
+    def known_of(self, examples: Examples, available: int | None = None) -> dict[str, Any]:
+        """What is known of it before they are drawn, by the names in a stored configuration."""
         ...
 
 

@@ -13,6 +13,7 @@ from landscape.analyses.estimates import Estimate
 from landscape.analyses.spectrum import Spectrum
 from landscape.analyses.summaries import ADDED, summarize
 from landscape.runtime.errors import UserError, a_few
+from landscape.store.changes import OtherSettings
 from landscape.store.units import Work
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ class Series(Spectrum):
             raise UserError("a series needs at least one checkpoint")
         known = [] if stored is None else [str(c) for c in stored["checkpoint"].values]
         if others := [label for label in known if label not in objectives]:
-            raise UserError(
-                f"the stored series has {a_few(others)}, not asked for now; ask for all, or write to another file"
-            )
+            raise OtherSettings("series", [f"{a_few(others)}, not asked for now"])
         work = work or Work()
         one = Spectrum(**{f.name: getattr(self, f.name) for f in fields(Spectrum)})
         parts = {label: _taken(stored, label) for label in known}

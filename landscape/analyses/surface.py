@@ -138,7 +138,8 @@ class Surface(Directions, Analysis):
     def examples(self) -> Examples:
         """5,000 unless the user says; over eigenvectors those that they are of, 256 unless the user says."""
         eigenvectors = self.directions == "eigenvectors" and not self.towards
-        return Examples(usual=EIGENVECTOR_EXAMPLES if eigenvectors else USUAL_EXAMPLES)
+        usual = EIGENVECTOR_EXAMPLES if eigenvectors else USUAL_EXAMPLES
+        return Examples(usual=usual, counted=self.standard_error is None)
 
     def prepare(self, subject: Subject, held: Held) -> Slice:
         """The loss over the plane, on as many examples as `standard_error` needs."""

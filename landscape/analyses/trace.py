@@ -56,6 +56,15 @@ class Trace(Probing):
     products: Annotated[int, Ge(1)] = 60
     estimator: Literal["hutchinson", "hutch++"] = "hutch++"
 
+    def check(self) -> None:
+        """Two probes at least."""
+        super().check()
+        probes = self.products - 2 * (self.products // 3 if self.estimator == "hutch++" else 0)
+        if probes < 2:
+            raise UserError(
+                f"products={self.products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
+            )
+
     @property
     def examples(self) -> Examples:
         """256, unless the user says."""
@@ -74,13 +83,9 @@ class Trace(Probing):
         return {"parameters": self._curvature(objective).n, **super().context(objective)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """The probes' estimates. Raises UserError for too few products for two probes."""
+        """The probes' estimates."""
         H = self._curvature(objective)
         probes = self.products - 2 * self._rank(H.n)
-        if probes < 2:
-            raise UserError(
-                f"products={self.products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
-            )
         held = 2 * self._rank(H.n) * H.n * H.zeros().element_size()
         refuse_beyond_memory(held, f"a sketch of {self._rank(H.n)} vectors, a third of `products`,")
         variables: dict[str, Any] = {

@@ -98,17 +98,18 @@ def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: Subj
     for i, analysis in enumerate(analyses):
         began = time.monotonic()
         share = None if ends is None else max(ends - time.monotonic(), 0.0) / (len(analyses) - i)
+        how: dict[str, Any] = {"budget": share, "progress": shown, "overwrite": run.overwrite}
         try:
             if analysis.several:
-                found = run_several(subjects, analysis, run.out, budget=share, progress=shown)
+                found = run_several(subjects, analysis, run.out, **how)
             else:
                 (subject,) = subjects.values()
-                found = carry_out(subject, analysis, run.out, budget=share, progress=shown)
+                found = carry_out(subject, analysis, run.out, **how)
         except MissingSplit:
             if len(analyses) == 1:
                 raise
             if shown:
-                say("no test split found: no test accuracy")
+                say(f"no test split found: {analysis.name} is left out")
             continue
         groups.append(found.group)
         paces[found.group] = time.monotonic() - began

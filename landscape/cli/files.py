@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from landscape.cli.options import default_of, options_of, settled
+from landscape.cli.options import default_of, options_of, refuse_no_results_file, settled
 from landscape.pictures.look import Look, format_of
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.visible import say
@@ -122,7 +122,9 @@ def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet
         print(f"wrote {written}")
 
 
-def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: Quiet = False) -> None:
+def import_(
+    file: Path, *, out: Path, weight_decay: float | None = None, overwrite: bool = False, quiet: Quiet = False
+) -> None:
     """A surface computed by other software, into a results file.
 
     Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
@@ -135,6 +137,8 @@ def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: 
         The results file (.h5) to write; its other analyses are kept.
     weight_decay
         lambda of the study's penalty, lambda * sum of norms; by default none is added.
+    overwrite
+        Replace another surface that the file has.
     quiet
         No report.
     """
@@ -144,11 +148,12 @@ def import_(file: Path, *, out: Path, weight_decay: float | None = None, quiet: 
     from landscape.surfaces.imports import import_surface
     from landscape.surfaces.measures import measure
 
+    refuse_no_results_file(out)
     imported = import_surface(file, weight_decay=weight_decay)
     imported = imported.merge(measure(imported), combine_attrs="override")
-    stored = stored_group(out, "surface")
-    if stored is not None and stored.attrs.get("config") != imported.attrs["config"]:
-        raise UserError(f"{out} has another surface already; choose another place with --out")
+    stored = stored_group(out, "surface", damaged=overwrite)
+    if stored is not None and stored.attrs.get("config") != imported.attrs["config"] and not overwrite:
+        raise UserError(f"{out} has another surface already; choose another place, or replace it with --overwrite")
     store.save(out, surface=imported)
     if not quiet:
         say(f"wrote {out}\n{describe('surface', imported)}")
@@ -173,8 +178,10 @@ def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nl
         No report.
     """
     from landscape.study.reading import contents
-    from landscape.surfaces.exports import export_surface
+    from landscape.surfaces.exports import WRITERS, export_surface
 
+    if out.suffix not in WRITERS:
+        raise UserError(f"--out {out} must end in one of {', '.join(WRITERS)}")
     groups, bad = (found := contents(file)).groups, found.bad
     if group in bad:
         raise UserError(f"{file}: its {group} cannot be exported: {bad[group]}")

@@ -17,6 +17,7 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.settings import Settings
 
 SPELLED = {"k": ("--top", "-k"), "quiet": ("--quiet", "-q")}  # where an option is not simply the field's name
+RESULTS = (".h5", ".hdf5", ".nc")  # how the name of a results file ends
 S = TypeVar("S", bound=Settings)
 
 
@@ -116,6 +117,14 @@ def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
     return convert
 
 
+def refuse_no_results_file(out: Path) -> None:
+    """Raise UserError where a name is not one that a results file can be written under."""
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a results file, such as {out}/net.h5")
+    if out.suffix not in RESULTS:
+        raise UserError(f"--out {out} is no name of a results file; it ends in {', '.join(RESULTS)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
     """Where the results go, and for how long to compute.
@@ -126,18 +135,20 @@ class RunSettings(Settings):
         The results file (HDF5); what it already has is kept and continued.
     budget
         Time after which no further unit is begun, such as 90s, 10m or 2h; what is done by then is a valid result.
+    overwrite
+        Replace what the file has of this analysis, where it was made with other settings or is damaged.
     quiet
         No progress bars and no report.
     """
 
     out: Path
     budget: timedelta | None = None
+    overwrite: bool = False
     quiet: bool = False
 
     def check(self) -> None:
         """The file must be one that can be written."""
-        if self.out.is_dir():
-            raise UserError(f"--out {self.out} is a folder; give the name of a results file, such as {self.out}/net.h5")
+        refuse_no_results_file(self.out)
 
     @property
     def seconds(self) -> float | None:

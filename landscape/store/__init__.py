@@ -3,6 +3,6 @@
 Nothing here knows what an analysis computes, nor how it is drawn.
 """
 
-from landscape.store.file import load, save
+from landscape.store.file import discard_empty, load, save
 
-__all__ = ["load", "save"]
+__all__ = ["discard_empty", "load", "save"]

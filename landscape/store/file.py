@@ -13,6 +13,7 @@ import itertools
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -65,6 +66,16 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
             _clear(waiting, kept.bad)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+
+
+def discard_empty(path: str | os.PathLike[str]) -> None:
+    """Remove a results file that has no group, and nothing of other programs."""
+    path = Path(path)
+    with suppress(OSError, UserError), alone(path):
+        with h5py.File(path, "r") as f:
+            empty = not len(f) and not pending(path).exists()
+        if empty:
+            path.unlink()
 
 
 def pending(path: str | os.PathLike[str]) -> Path:

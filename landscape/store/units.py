@@ -15,10 +15,11 @@ import xarray as xr
 from tqdm import tqdm
 
 from landscape.runtime import processes
-from landscape.runtime.errors import UserError, a_few
+from landscape.runtime.errors import a_few
 from landscape.runtime.interrupts import Interrupted, noted, stop_if_interrupted
 from landscape.runtime.threads import side_by_side
 from landscape.store.aside import Aside, beside, forget
+from landscape.store.changes import OtherSettings, changes
 
 Save = Callable[[xr.Dataset], None]
 Index = tuple[int, ...]
@@ -32,8 +33,8 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
 
     Variables that did not exist when `partial` was made are as in `empty`: not known.
 
-    Raises UserError, with the differences spelled out, where `partial` was made with another configuration, or where
-    its variables are not of the dims, types and sizes of `empty`.
+    Raises OtherSettings, with the differences spelled out, where `partial` was made with another configuration, or
+    where its variables are not of the dims, types and sizes of `empty`.
     """
     config = json.loads(json.dumps(config))  # as it will be read back
     partial = processes.from_first(partial)  # which may since have written more than the others read
@@ -47,20 +48,16 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
 
 
 def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises UserError, with the differences spelled out, where a stored result has another configuration.
+    """Raises OtherSettings, with the differences in words, where a stored result has another configuration.
 
     Where the weights came from is no difference: their contents are compared.
     """
-    differences = _differences(stored, config)
-    if differences:
-        raise UserError(
-            f"the stored {config['analysis']} was made with other settings ({a_few(differences, 6)}); "
-            "ask for the same to continue it, or write to another file"
-        )
+    if found := changes(stored, config):
+        raise OtherSettings(config["analysis"], found)
 
 
 def refuse_misshapen(stored: xr.Dataset, empty: xr.Dataset, analysis: str) -> None:
-    """Raises UserError where what a stored result shares with `empty` is of other dims, types, sizes or coordinates."""
+    """Raises OtherSettings where what a stored result shares with `empty` has other dims, types, sizes or labels."""
 
     def form(variable: xr.Variable) -> tuple[Any, ...]:
         kind = variable.dtype.kind
@@ -77,10 +74,7 @@ def refuse_misshapen(stored: xr.Dataset, empty: xr.Dataset, analysis: str) -> No
     ]
     differing += [str(name) for name in ("done", *empty.coords) if name in empty and name not in stored]
     if differing:
-        raise UserError(
-            f"the stored {analysis} has not the form that it is to be continued in ({a_few(differing)}); "
-            "write to another file"
-        )
+        raise OtherSettings(analysis, [f"not the form that it is continued in: {a_few(differing)}"])
 
 
 @dataclass
@@ -258,13 +252,3 @@ def _values(result: xr.Dataset, indices: list[Index]) -> dict[str, list[np.ndarr
     ]
     places = [dict(zip(dims, index, strict=True)) for index in indices]
     return {name: [result[name][place].values.copy() for place in places] for name in names}
-
-
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            line
-            for key in sorted({*old, *new} - {"provenance"})
-            for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-        ]
-    return [] if old == new else [f"{at}: {old} there, {new} asked"]

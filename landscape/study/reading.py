@@ -60,12 +60,13 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     return found.groups
 
 
-def stored(path: str | os.PathLike[str], group: str) -> xr.Dataset | None:
+def stored(path: str | os.PathLike[str], group: str, *, damaged: bool = False) -> xr.Dataset | None:
     """One group of a results file, to continue; None where the file does not have it, or is not there.
 
-    Raises UserError for a bad one: what is computed would go in its place.
+    damaged: whether a bad one may be replaced. Raises UserError where not: what is computed would go in its place.
     """
     found = contents(path) if Path(path).exists() else Contents()
-    if group in found.bad:
-        raise UserError(f"{path}: its {group} cannot be continued: {found.bad[group]}; write to another file")
+    if group in found.bad and not damaged:
+        why = f"{path}: its {group} cannot be continued: {found.bad[group]}"
+        raise UserError(f"{why}; replace it with `overwrite`, or write to another file")
     return found.groups.get(group)

@@ -19,7 +19,9 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.files import alone
 from landscape.runtime.interrupts import deferred
 from landscape.store.aside import forget
+from landscape.store.changes import OtherSettings
 from landscape.store.units import Save, Work
+from landscape.study.changed import refuse_changed
 from landscape.study.reading import contents
 from landscape.study.reading import stored as stored_group
 
@@ -72,6 +74,7 @@ def run(
     *,
     budget: float | None = None,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> Result:
     """Carry out an analysis; with `out`, into its group of that results file, going on from what is there.
 
@@ -87,11 +90,14 @@ def run(
         Whether progress bars are shown.
     budget
         Seconds after which no further unit is begun; what is done by then is a valid result.
+    overwrite
+        Whether a group that was made with other settings, or is damaged, is replaced.
 
     Raises
     ------
     UserError
-        Where the file has this group with other settings, or results of another checkpoint.
+        Where the file has this group with other settings, which are named before any data is read; or results of
+        another checkpoint.
     """
     from landscape.runtime.caller import undisturbed
 
@@ -100,9 +106,12 @@ def run(
         if out is None:
             objective = analysis.prepare(subject, Held())
             return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
-        refuse_another_checkpoint(out, subject.provenance)
-        prepared = analysis.prepare(subject, Held(held(out), Path(out), work))
-        return run_prepared(analysis, prepared, out, work, subject.label)
+        there = held(out)
+        refuse_another_checkpoint(out, there, subject.provenance, besides=analysis.group if overwrite else "")
+        if not overwrite:
+            refuse_changed(analysis, there.get(analysis.group), subject)
+        prepared = analysis.prepare(subject, Held(there, Path(out), work))
+        return run_prepared(analysis, prepared, out, work, subject.label, overwrite=overwrite)
 
 
 def run_several(
@@ -112,26 +121,46 @@ def run_several(
     *,
     budget: float | None = None,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> Result:
     """The same of an analysis of several checkpoints at once, by label."""
     from landscape.runtime.caller import undisturbed
 
     with deferred(), undisturbed():
-        refuse_another_checkpoint(out, *(subject.provenance for subject in subjects.values()))
+        there = held(out)
+        refuse_another_checkpoint(
+            out, there, *(subject.provenance for subject in subjects.values()),
+            besides=analysis.group if overwrite else "",
+        )  # fmt: skip
+        if not overwrite:
+            refuse_changed(analysis, there.get(analysis.group))
         prepared = analysis.prepare_several(subjects)
-        return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "")
+        return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "", overwrite=overwrite)
 
 
-def run_prepared(analysis: Analysis, objective: Any, out: str | os.PathLike[str], work: Work, label: str) -> Result:
+def run_prepared(
+    analysis: Analysis,
+    objective: Any,
+    out: str | os.PathLike[str],
+    work: Work,
+    label: str,
+    *,
+    overwrite: bool = False,
+) -> Result:
     """An analysis, once it is known what it is of, into its group."""
     group, beside = analysis.group_for(objective), analysis.beside(objective)
 
     here = work.into(Path(out), group)
 
     def compute(stored: xr.Dataset | None, save: Save) -> xr.Dataset:
-        return analysis.run(objective, stored=stored, work=here.saving(save))
+        try:
+            return analysis.run(objective, stored=stored, work=here.saving(save))
+        except OtherSettings:
+            if not overwrite:
+                raise
+        return analysis.run(objective, work=here.saving(save))
 
-    found = into(out, group, compute, **beside)
+    found = into(out, group, compute, overwrite=overwrite, **beside)
     here.stored(found)
     for name in beside:  # what they took to prepare is stored with them
         forget(Path(out), name)
@@ -147,9 +176,13 @@ def into(
     path: str | os.PathLike[str],
     group: str,
     compute: Callable[[xr.Dataset | None, Save], xr.Dataset],
+    *,
+    overwrite: bool = False,
     **beside: xr.Dataset,
 ) -> xr.Dataset:
     """Compute a group of a results file, continuing from what the file has of it, and store it.
+
+    Where it turns out that nothing can be computed as asked, no file is left that was not there.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
         torchrun each process computes, and the first alone writes. Another run of the same group is waited for.
@@ -158,22 +191,36 @@ def into(
     path = Path(path)
     writes = processes.rank() == 0
     with deferred(), alone(path, group) if writes else nullcontext():
-        stored = stored_group(path, group) if writes else None
+        stored = stored_group(path, group, damaged=overwrite) if writes else None
+        made = writes and not path.exists()
         if stored is None and writes:  # a place that cannot be written is better known before than after
             store.save(path)
         stored = processes.from_first(stored)
-        result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}, **beside))
+        try:
+            result = compute(stored, lambda unfinished: store.save(path, **{group: unfinished}, **beside))
+        except UserError:
+            if made:
+                store.discard_empty(path)
+            raise
         if writes:
             store.save(path, **{group: result}, **beside)
     return result
 
 
-def refuse_another_checkpoint(path: str | os.PathLike[str], *provenances: Mapping[str, Any]) -> None:
-    """Raise UserError where the results file has a group of none of these weights: one file, one network or series."""
-    path, asked = Path(path), {provenance["sha256"] for provenance in provenances}
-    for name, group in (contents(path).groups if path.exists() else {}).items():
+def refuse_another_checkpoint(
+    path: str | os.PathLike[str],
+    there: Mapping[str, xr.Dataset],
+    *provenances: Mapping[str, Any],
+    besides: str = "",
+) -> None:
+    """Raise UserError where the results file has a group of none of these weights: one file, one network or series.
+
+    besides: the group that is replaced, whatever it is of.
+    """
+    asked = {provenance["sha256"] for provenance in provenances}
+    for name, group in there.items():
         origins = dict(_origins(group.attrs.get("config", {})))
-        if origins and not asked & set(origins):
+        if name != besides and origins and not asked & set(origins):
             file = next(iter(origins.values()))
             raise UserError(f"{path} has the {name} of another checkpoint, {file}; write to another file")
 

@@ -175,13 +175,7 @@ class Subject:
 
     def frozen(self, examples: Examples = ALL) -> FrozenData | OwnData:
         """Frozen examples of a split; a smaller set is the beginning of a larger one."""
-        training = examples.split == "train"
-        transform = examples.transform or (self.settings.transform if training else "eval")
-        asked, at_most = (self.settings.samples if training else None), examples.usual
-        if examples.at_most is not None:
-            asked, at_most = (None if asked is None else min(asked, examples.at_most)), examples.at_most
-        if examples.exactly is not None:
-            asked, at_most = None, examples.exactly
+        transform, (asked, at_most) = self._transform(examples), self._count(examples)
         key, wanted = (examples.split, transform), at_most if asked is None else asked
         held = self._drawn.get(key)
         if held is not None and wanted is not None and held.begins(wanted):
@@ -202,10 +196,9 @@ class Subject:
             )  # fmt: skip
         from landscape.data.frozen import load_data
 
-        asked = {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
         return load_data(
             self.data, split=split, transform=transform, samples=samples, at_most=at_most, progress=self._progress,
-            **asked, **(self._part if split == "train" else {}),
+            **self._data_settings_for(transform), **(self._part if split == "train" else {}),
         )  # fmt: skip
 
     @cached_property
@@ -214,6 +207,40 @@ class Subject:
         from landscape.objective.tasks import task_named
 
         return task_named(self.settings.task)
+
+    def _transform(self, examples: Examples) -> str:
+        return examples.transform or (self.settings.transform if examples.split == "train" else "eval")
+
+    def _count(self, examples: Examples) -> tuple[int | None, int | None]:
+        """How many are asked for, or else how many at most."""
+        asked, at_most = (self.settings.samples if examples.split == "train" else None), examples.usual
+        if examples.at_most is not None:
+            asked, at_most = (None if asked is None else min(asked, examples.at_most)), examples.at_most
+        return (None, examples.exactly) if examples.exactly is not None else (asked, at_most)
+
+    def _data_settings_for(self, transform: str) -> dict[str, Any]:
+        return {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
+
+    def known_of(self, examples: Examples, available: int | None = None) -> dict[str, Any]:
+        """What is known of the loss on these examples before they are drawn, by the names in a stored configuration.
+
+        available: how many the split has, where that is known.
+        """
+        asked, at_most = self._count(examples)
+        transform = self._transform(examples)
+        settings = self._data_settings_for(transform)
+        known = {} if is_own(self.data) else {
+            key: list(v) if isinstance(v, tuple) else v for key in ("mean", "std", *RECIPE, "seed")
+            if (v := settings.get(key)) is not None
+        }  # fmt: skip
+        if examples.counted and available is not None:
+            known["samples"] = min(available, asked or at_most or available)
+        decay = self.settings.weight_decay
+        return {
+            "data": {"name": self.data, **({} if is_own(self.data) else {"transform": transform}), **known},
+            "weight_decay": decay,
+            **({"penalty": self.settings.penalty} if decay else {}),
+        }
 
     def objective(self, examples: Examples = ALL) -> Objective:
         """The loss on these examples."""
@@ -270,11 +297,12 @@ class Subject:
         *,
         budget: float | None = None,
         progress: bool = False,
+        overwrite: bool = False,
     ) -> Result:
         """Carry out an analysis, as `landscape.study.run.run` does."""
         from landscape.study.run import run
 
-        return run(self, analysis, out, budget=budget, progress=progress)
+        return run(self, analysis, out, budget=budget, progress=progress, overwrite=overwrite)
 
     def _state(self, path: Path) -> Mapping[str, Tensor]:
         from landscape.checkpoints.load import load_checkpoint

@@ -47,7 +47,7 @@ def test_cut_short_it_continues_to_the_same(epochs, tmp_path):
     assert list(analysis.rows(stored)) == ["epoch1"]
     rest = analysis.run(epochs, stored=stored)
     np.testing.assert_array_equal(rest["quantities"].values, whole["quantities"].values)
-    with pytest.raises(ls.UserError, match="images: 24 there, 20 asked"):
+    with pytest.raises(ls.UserError, match="`images`: 24 there, 20 asked"):
         Dynamics(what="variance", images=20).run(epochs, stored=stored)
 
 

@@ -48,5 +48,5 @@ def test_a_new_setting_and_a_new_variable_leave_an_old_file_usable(mlp, points, 
     again = ls.hessian_spectrum(objective, k=2, batch_size=16, partial=ls.load(tmp_path / "old.h5")["spectrum"])
     np.testing.assert_array_equal(again["eigenvalue"], spectrum["eigenvalue"])
     assert again.attrs["config"] == config
-    with pytest.raises(ls.UserError, match="second_look: False there, True asked"):
+    with pytest.raises(ls.UserError, match="`second_look`: no there, yes asked"):
         ls.hessian_spectrum(objective, k=2, batch_size=16, second_look=True, partial=old)

@@ -96,7 +96,7 @@ def test_a_loss_of_exactly_0_and_one_of_nan_are_done_and_not_computed_again(mlp,
 def test_other_settings_are_refused_with_the_difference(mlp, objective):
     plane = ls.random_plane(mlp)
     partial = ls.evaluate_surface(objective, plane, points=3)
-    with pytest.raises(ls.UserError, match=r"span: \[\[-1.0, 1.0\], \[-1.0, 1.0\]\] there, \[\[-2.0, 2.0\]"):
+    with pytest.raises(ls.UserError, match="`span`: -1,1 there, -2,2 asked"):
         ls.evaluate_surface(objective, plane, points=3, span=2.0, partial=partial)
 
 

@@ -55,7 +55,7 @@ def test_the_same_again_changes_nothing_and_other_settings_are_refused(analysed,
     again = cli("analyze", trained, *SMALL, "--out", out, "--quiet")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert out.read_bytes() == before
-    refused(cli("surface", trained, "--samples", 64, "--points", 5, "--out", out), "points: [3, 3] there, [5, 5] asked")
+    refused(cli("surface", trained, "--samples", 64, "--points", 5, "--out", out), "--points: 3 there, 5 asked")
     assert out.read_bytes() == before
 
 

@@ -154,7 +154,7 @@ def test_results_stored_with_the_recipes_decay_stay_readable_and_say_so(adamw, t
     (shown,) = (line for line in run("show", out).splitlines() if line.startswith("test:"))
     assert "penalty" not in shown
     run("spectrum", checkpoint, *FEW, "--batches", 1, "--weight-decay", 0.5, "--out", out)
-    refused(invoke("spectrum", checkpoint, *FEW, "--batches", 1, "--out", out), "weight_decay: 0.5 there, 0.0 asked")
+    refused(invoke("spectrum", checkpoint, *FEW, "--batches", 1, "--out", out), "--weight-decay: 0.5 there, 0 asked")
 
 
 def test_words_for_penalties_of_every_form():
