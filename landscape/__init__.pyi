@@ -62,6 +62,7 @@ from .study.claims import read_claims as read_claims
 from .study.compare import compare as compare
 from .study.comparison import Comparison as Comparison
 from .study.drawing import plot as plot
+from .study.frames import to_dataframe as to_dataframe
 from .study.ranks import rank_correlations as rank_correlations
 from .study.subject import Subject as Subject
 from .study.subject import open as open

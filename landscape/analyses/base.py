@@ -234,6 +234,10 @@ class Analysis(Settings, ABC):
         """The estimates by what they are of, where a result is of several things, such as checkpoints; "" for all."""
         return {"": self.estimates(result)}
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """The dims that a table of its values has a row for; by default a row a unit."""
+        return tuple(map(str, result["done"].dims)) if "done" in result else ()
+
     def check_result(self, result: xr.Dataset) -> None:
         """Raise UserError where a result cannot be one of this analysis: values out of the range that they have.
 

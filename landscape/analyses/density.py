@@ -181,6 +181,10 @@ class Density(Probing):
             values["frobenius_squared_without_fold"] = H.n * probed.moments.second_without
         return values
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a node."""
+        return ("probe", "node")
+
     def check_result(self, result: xr.Dataset) -> None:
         """Each probe's weights are shares, and sum to 1."""
         weight = result["weight"].transpose("probe", "node").values[result["done"].values]

@@ -119,6 +119,10 @@ class Fourier(Blockwise):
             found[name][known] = moment.mean
         return found
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a ring of frequencies of a block."""
+        return ("block", "ring")
+
     def finish(self, result: xr.Dataset) -> xr.Dataset:
         """With transfer, tilt, gain and relative log amplitude of each block, with intervals over images."""
         bounds = {"path": list(PATHS), "bound": ["estimate", "low", "high"]}

@@ -169,6 +169,10 @@ class Placement(Analysis):
                     {"long_name": "share of draws in which all evidence puts the block before the other"}),
         ).assign_coords(order=list(ORDERS), other_block=result["block"].values)  # fmt: skip
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a block, by each evidence."""
+        return ("evidence", "block")
+
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         """How far the kinds of evidence agree with each other, and each with the study's rule."""
         if "rank" not in result:

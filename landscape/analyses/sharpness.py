@@ -197,6 +197,10 @@ class Sharpness(Analysis):
     def _minibatches(self, objective: Objective) -> list[Any]:
         return objective.minibatches(self.batch_size, self.batches)
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a mini-batch, in each of its scales."""
+        return ("network", "batch", "scale")
+
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
         """Each measure as the mean over mini-batches: elementwise, and in a common scale."""
         done = result["done"].sel(network=NETWORKS[0]).values

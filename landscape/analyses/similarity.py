@@ -140,6 +140,10 @@ class Similarity(Looked, Analysis):
                     gram[features.number, : len(mine), start : start + len(other)] = _products(mine, other)
         return gram
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a pair of blocks."""
+        return ("block", "other_block")
+
     def finish(self, result: xr.Dataset) -> xr.Dataset:
         """With CKA of all pairs of blocks, with intervals over images."""
         about = {"long_name": "unbiased linear CKA, 95 % intervals over images"}

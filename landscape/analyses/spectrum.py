@@ -181,6 +181,10 @@ class Spectrum(Eigenvalues, Analysis):
         """The NLL of the mini-batches, the extremes, NEP and APE; none of all parts together."""
         return [] if "part" in result.dims else summary_estimates(result)
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row an eigenvalue."""
+        return (*super().tabled(result), "rank")
+
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What did not converge."""
         return pairs_remarks(result)

@@ -59,6 +59,8 @@ class Test(Analysis):
 
     Parameters
     ----------
+    samples
+        Test examples, drawn by the seed; by default all.
     bins
         Of the calibration error, of about as many examples each, and of 30 at least.
     """
@@ -67,6 +69,7 @@ class Test(Analysis):
     name: ClassVar[str] = "test"
     unit: ClassVar[str] = "pass"
 
+    samples: Annotated[int, Ge(1)] | None = None
     bins: Annotated[int, Ge(1)] = 15
 
     def context(self, objective: Objective) -> dict[str, Any]:
@@ -75,8 +78,8 @@ class Test(Analysis):
 
     @property
     def examples(self) -> Examples:
-        """The whole test split, as it is."""
-        return Examples(split="test", transform="eval")
+        """The test split as it is, whole unless the user says."""
+        return Examples(split="test", transform="eval", exactly=self.samples)
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """Scalars; of a classification also what each example says."""
@@ -134,6 +137,10 @@ class Test(Analysis):
             ece_low=((), error.low, {"long_name": "lower end of the interval of ece"}),
             ece_high=((), error.high, {"long_name": "upper end of the interval of ece"}),
         )
+
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row an example, where each is known."""
+        return ("example",) if "example" in result.dims else ()
 
     def remarks(self, result: xr.Dataset) -> list[str]:
         """How many examples there are."""

@@ -124,6 +124,10 @@ class Top(Eigenvalues, Analysis):
             )  # fmt: skip
         return found
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row an eigenvalue."""
+        return (*super().tabled(result), "rank")
+
     def remarks(self, result: xr.Dataset) -> list[str]:
         """What did not converge."""
         return pairs_remarks(result)

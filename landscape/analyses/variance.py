@@ -74,6 +74,10 @@ class Variance(Blockwise):
                         found[f"square{suffix}"][features.number].add(square)
         return {name: [float(m.mean) if m.count else np.nan for m in each] for name, each in found.items()}
 
+    def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
+        """A row a block."""
+        return ("block",)
+
     def finish(self, result: xr.Dataset) -> xr.Dataset:
         """With level and step of each block, with intervals over images."""
         dims, about = ("block", "bound"), "95 % intervals over images"

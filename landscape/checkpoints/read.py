@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from landscape.checkpoints import huggingface
-from landscape.checkpoints.names import SUFFIXES
+from landscape.checkpoints.names import SUFFIXES, is_checkpoint, is_safetensors
 from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.files import replacing
 
@@ -39,6 +39,9 @@ SETTINGS = re.compile(
     r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
     r"functools|types|torch\.optim)\."
 )
+
+
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch's own pickles begin, before its zips
 
 
 STAND_INS = 64  # kinds of such objects in one file: each takes another pass
@@ -142,11 +145,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     held: Any = {}
     metadata: dict[str, Any] = {}
     for file in files:
-        if file.suffix not in SUFFIXES:
+        if not is_checkpoint(file):
             raise UserError(f"{file} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
         with open(file, "rb") as f:
             hashlib.file_digest(f, lambda: digest)
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             part, metadata = _read_safetensors(file)
         else:
             part = _read_torch(file)
@@ -186,6 +189,8 @@ def _spellings(state: State) -> tuple[tuple[str, State], ...]:
 def _read_torch(path: Path) -> Any:
     damaged = f"{path} is no torch checkpoint, or is damaged or cut short"
     _refuse_bomb(path)
+    if path.suffix not in SUFFIXES and not zipfile.is_zipfile(path) and not path.read_bytes()[:15] == OLD_TORCH:
+        raise UserError(f"{path} is a pickle, but no checkpoint of torch; save model.state_dict() by torch.save")
     stand_ins: list[Any] = []
     try:
         while True:

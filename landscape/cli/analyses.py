@@ -32,6 +32,8 @@ def __getattr__(name: str) -> Callable[..., None]:
 def command(name: str) -> Callable[..., None]:
     """The command of an analysis: its own settings, those of the subject, and those of a run."""
     cls = CATALOGUE[name].settings
+    known = {f.name for f in fields(SubjectSettings)}
+    shared = tuple(f.name for f in fields(cls) if f.name in known and f.name != "seed")  # then the analysis's own
     own_seed = any(f.name == "seed" for f in fields(cls))
 
     def carry_out(checkpoints: Sequence[Path], own: Any, run: Any, subject: Any) -> None:
@@ -51,7 +53,7 @@ def command(name: str) -> Callable[..., None]:
         **({"checkpoints": CHECKPOINTS} if cls.several else {"checkpoint": CHECKPOINT}),
         "own": options_of(cls, without=("seed",)),
         "run": options_of(RunSettings),
-        "subject": options_of(SubjectSettings),
+        "subject": options_of(SubjectSettings, without=shared),
         "return": None,
     }
     made.__kwdefaults__ = {option: default_of(made, option) for option in ("own", "subject")}

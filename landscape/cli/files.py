@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from landscape.cli.options import default_of, options_of, refuse_no_results_file, settled
+from landscape.cli.options import default_of, options_of, refuse_no_results_file, settled, with_commas
 from landscape.pictures.look import Look, format_of
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.visible import say
 
+Over = Annotated[tuple[str, ...] | None, Parameter(converter=with_commas, n_tokens=1)]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
 
 
@@ -29,13 +30,14 @@ def show(*files: Path) -> None:
     from landscape.checkpoints.names import is_checkpoint
     from landscape.study.files import by_name
     from landscape.study.reading import load
-    from landscape.study.words import describe_file, table
+    from landscape.study.words import describe_file, every_group, table
 
     if not files:
         raise UserError("show needs a file: a checkpoint or a results file")
     results = [file for file in files if not is_checkpoint(file)]
     if len(results) > 1:
-        say(table({name: load(file) for name, file in by_name(results).items()}))
+        held = {name: load(file) for name, file in by_name(results).items()}
+        say(f"{table(held)}\n\n{every_group(held)}")
     for file in files if len(results) < 2 else [file for file in files if file not in results]:
         say(describe_file(file))
 
@@ -159,34 +161,65 @@ def import_(
         say(f"wrote {out}\n{describe('surface', imported)}")
 
 
-def export(file: Path, *, out: Path, group: str = "surface", quantity: str = "nll", quiet: Quiet = False) -> None:
-    """A surface of a results file, for other software.
+def export(
+    *files: str,
+    out: Path,
+    group: str | None = None,
+    numbers: bool = False,
+    over: Over = None,
+    quantity: str = "nll",
+    quiet: Quiet = False,
+) -> None:
+    """Results for other software: the values of a group, or the numbers with their intervals, as a table; a surface.
 
-    Example: landscape export vit.h5 --out vit.vtu
+    Example: landscape export vit.h5=ViT resnet.h5=ResNet --numbers --out table.tex
 
     Parameters
     ----------
-    file
-        A results file.
+    files
+        Results files; more than one where it is the numbers, each with a label of its own where you like: FILE=LABEL.
     out
-        What to write: .vtu or .vtk for ParaView, .csv, .npz.
+        What to write: .csv, .tex (booktabs), .json or .parquet; of a surface .vtu or .vtk for ParaView, and .npz.
     group
-        Which of its surfaces.
+        Of which analysis; by default the surface, and with --numbers all.
+    numbers
+        What is found, with its intervals, a row a number; in a .tex a column a file.
+    over
+        Of values: the dimensions to have a row for, such as batch,rank; by default those of its units.
     quantity
         ParaView's relief: nll, loss, accuracy, or another.
     quiet
         No report.
     """
+    from landscape.study.files import labelled
+    from landscape.study.frames import WRITTEN, latex_of, numbers_of, save_frame, values_of
     from landscape.study.reading import contents
     from landscape.surfaces.exports import WRITERS, export_surface
 
-    if out.suffix not in WRITERS:
-        raise UserError(f"--out {out} must end in one of {', '.join(WRITERS)}")
-    groups, bad = (found := contents(file)).groups, found.bad
-    if group in bad:
-        raise UserError(f"{file}: its {group} cannot be exported: {bad[group]}")
-    if group not in groups:
-        raise UserError(f"{file} has no group {group!r}; {near_matches(group, groups)}")
-    export_surface(groups[group], out, quantity=quantity)
+    endings = WRITTEN if numbers else (*dict.fromkeys((*WRITERS, *WRITTEN)),)
+    if out.suffix not in endings:
+        raise UserError(f"--out {out} must end in one of {', '.join(endings)}")
+    if not files:
+        raise UserError("export needs a results file")
+    if len(files) > 1 and not numbers:
+        raise UserError(f"the values of {len(files)} files make no one table; export each, or their --numbers")
+    held = {label: contents(file) for label, file in labelled(files).items()}
+    wanted = "surface" if group is None and not numbers else group
+    for label, found in held.items():
+        if wanted in found.bad:
+            raise UserError(f"{label}: its {wanted} cannot be exported: {found.bad[wanted]}")
+        if wanted is not None and wanted not in found.groups:
+            raise UserError(f"{label} has no group {wanted!r}; {near_matches(wanted, found.groups)}")
+    groups = {label: found.groups for label, found in held.items()}
+    if numbers:
+        only = [] if wanted is None else [wanted]
+        save_frame(numbers_of(groups, only), out, latex=latex_of(groups, only))
+    else:
+        (one,) = groups.values()
+        values = one[str(wanted)]
+        if out.suffix in WRITERS and over is None and ("x" in values.dims or out.suffix not in WRITTEN):
+            export_surface(values, out, quantity=quantity)
+        else:
+            save_frame(values_of(values, over), out)
     if not quiet:
         say(f"wrote {out}")

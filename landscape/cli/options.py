@@ -117,6 +117,11 @@ def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
     return convert
 
 
+def with_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
+    """A converter of words with commas."""
+    return tuple(filter(None, (part.strip() for part in tokens[-1].value.split(","))))
+
+
 def refuse_no_results_file(out: Path) -> None:
     """Raise UserError where a name is not one that a results file can be written under."""
     if out.is_dir():

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from landscape.analyses.paired import images
 from landscape.pictures.canvas import COLORS, MARKERS, caution_over, fitted, head, own_title
+from landscape.pictures.depth import TYPES
 from landscape.runtime.errors import UserError
 from landscape.store.comparable import caution, differences
-
-TYPES = ("convolution", "attention", "mlp", "pool", "module")
 
 
 def plot_lesion(lesion: xr.Dataset, accuracy: Axes, nll: Axes) -> None:
@@ -34,7 +33,7 @@ def _plot_change(change: xr.DataArray, ax: Axes) -> None:
     types, at = change["block_type"].values, np.arange(change.sizes["block"])
     estimate, low, high = change.values.T
     bars = np.maximum([estimate - low, high - estimate], 0)
-    for i, kind in enumerate(TYPES):
+    for kind, i in TYPES.items():
         if (here := types == kind).any():
             ax.errorbar(at[here], estimate[here], yerr=bars[:, here], fmt=MARKERS[i], color=COLORS[i], markersize=4.5,
                         capsize=2, lw=1.2, label=kind)  # fmt: skip

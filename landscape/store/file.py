@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from landscape.runtime.contents import kind_of
 from landscape.runtime.errors import UserError
 from landscape.runtime.files import alone, replacing, say_once
 from landscape.store.groups import FORMAT, FORMAT_VERSION, Contents, image, read
@@ -165,7 +166,16 @@ def _contents(path: Path, *, patience: float = PATIENCE, locking: bool = True) -
             known = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EISDIR)
             if isinstance(e, OSError) and e.errno in known:
                 raise UserError(f"cannot read {path}: {os.strerror(e.errno)}") from e
-            raise UserError(f"{path} is not a readable results file (truncated, or not HDF5); move it away") from e
+            raise UserError(f"{path} is not a readable results file ({_what_it_is(path)})") from e
+
+
+def _what_it_is(path: Path) -> str:
+    match kind := kind_of(path):
+        case "a torch checkpoint" | "safetensors":
+            return "it is a checkpoint; analyse it first, as by 'landscape analyze'"
+        case "HDF5" | "unknown":
+            return "truncated, or not HDF5; move it away"
+    return f"it is {kind}, not HDF5"
 
 
 def _read(path: Path, locking: bool) -> Contents:

@@ -27,6 +27,7 @@ from landscape.store.comparable import caution, differences, distinctions
 from landscape.study import again, sentences
 from landscape.study.drawing import compare, draw_group
 from landscape.study.interactive import FIGURES, Figure, figures_of
+from landscape.study.studied import studied
 from landscape.study.words import provenance
 
 Files = Mapping[str, Mapping[str, xr.Dataset]]
@@ -239,16 +240,13 @@ def _typed(text: str) -> str:
 
 def _origin(label: str, groups: Mapping[str, xr.Dataset]) -> Origin:
     origin: dict[str, Any] = next((p for group in groups.values() if (p := provenance(group))), {})
-    data: dict[str, Any] = next(
-        (d for g in groups.values() if (d := g.attrs.get("config", {}).get("objective", {}).get("data"))), {}
-    )
     software: dict[str, str] = next((g.attrs["software"] for g in groups.values() if "software" in g.attrs), {})
     facts = {
         "network": origin.get("model"),
         "checkpoint": origin.get("file"),
         "sha256 of the checkpoint": origin.get("sha256"),
         "parameters": f"{origin['parameters']:,}" if isinstance(origin.get("parameters"), int) else None,
-        "data": ", ".join(f"{key} {value}" for key, value in data.items() if value not in (None, 0.0)) or None,
+        "data": ". ".join(studied(groups)) or None,
         "software": ", ".join(f"{name} {version}" for name, version in software.items()) or None,
     }
     made = [(name, again.command(name, group, "again.h5"), _settings_in_full(group)) for name, group in groups.items()]

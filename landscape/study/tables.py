@@ -37,11 +37,15 @@ def aligned(cells: Cells) -> list[str]:
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def booktabs(cells: Cells) -> str:
-    r"""A LaTeX table with the rules of booktabs, whose document needs ``\usepackage{booktabs}``."""
-    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
+def booktabs(cells: Cells, *blocks: Cells) -> str:
+    r"""A LaTeX table with the rules of booktabs, whose document needs ``\usepackage{booktabs}``.
+
+    blocks: more rows, each block under a rule of its own.
+    """
+    (heading, *rows), *others = [[" & ".join(map(_escaped, row)) + r" \\" for row in b] for b in (cells, *blocks)]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}"
-    return "\n".join([begin, r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}"])
+    body = [line for block in filter(None, (rows, *others)) for line in (r"\midrule", *block)]
+    return "\n".join([begin, r"\toprule", heading, *body, r"\bottomrule", r"\end{tabular}"])
 
 
 def save_table(table: Tabular, path: str | Path) -> None:

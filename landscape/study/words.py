@@ -11,11 +11,14 @@ import xarray as xr
 from landscape.analyses.estimates import Estimate
 from landscape.catalogue import settings_of
 from landscape.objective.clusters import LEAST_UNITS
-from landscape.study.numbers import numbers
+from landscape.store.changes import said
+from landscape.study.numbers import Number, numbers
 from landscape.study.reading import load
+from landscape.study.studied import studied
 from landscape.study.tables import aligned
 
 MOST_ROWS = 8  # that one line on a group has room for
+MOST_NUMBERS = 24  # of one group, where several files are compared
 
 
 def provenance(group: xr.Dataset) -> dict[str, Any]:
@@ -33,14 +36,14 @@ def describe(name: str, group: xr.Dataset) -> str:
     chosen = {
         k: v for k, v in config.items() if k != "analysis" and not isinstance(v, Mapping) and v not in (None, False)
     }
-    parts = [", ".join(f"{k}={v}" for k, v in chosen.items())]
+    parts = [", ".join(f"{k}={said(v)}" for k, v in chosen.items())]
     if "done" in group:
         done = group["done"].values
         parts.append(f"{done.sum()} of {done.size} done")
     rows = settings.rows(group)
     for label, estimates in rows.items() if len(rows) <= MOST_ROWS else ():
-        said = ", ".join(f"{e.symbol or e.name} {e}" for e in estimates)
-        parts.append(f"{label}: {said}" if label and said else said)
+        told = ", ".join(f"{e.symbol or e.name} {e}" for e in estimates)
+        parts.append(f"{label}: {told}" if label and told else told)
     parts.append(f"{len(rows)} rows, as a table has them" if len(rows) > MOST_ROWS else "")
     parts += settings.remarks(group)
     return f"{name}: " + "; ".join(p for p in parts if p)
@@ -61,6 +64,7 @@ def describe_file(path: Path) -> str:
     lines = [f"{path}: results of {came}" if came else f"{path}: results"]
     if "sha256" in origin:
         lines.append(f"checkpoint sha256 {origin['sha256']}")
+    lines += studied(groups)
     lines += [describe(name, group) for name, group in groups.items() if not name.startswith("plane")]
     software: dict[str, str] = next((g.attrs["software"] for g in groups.values() if "software" in g.attrs), {})
     lines.append("made with " + ", ".join(f"{name} {version}" for name, version in software.items()))
@@ -80,6 +84,41 @@ def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
         *([name, size, *(str(cells.get(c, "-")) for c in columns)] for name, size, cells in rows),
     ]
     return "\n".join([*aligned(lines), *dict.fromkeys(note for row in rows for note in _notes(row))])
+
+
+def every_group(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
+    """Each group of several results files: how much of it is done in each, and those of its numbers that have no column
+    in `table`, a file beside the other.
+    """
+    order = dict.fromkeys(name for groups in files.values() for name in groups if not name.startswith("plane"))
+    held = {label: list(numbers(groups)) for label, groups in files.items()}
+    blocks = []
+    for name in order:
+        cells = [[name, *files], ["done", *(_done(groups.get(name)) for groups in files.values())]]
+        rows = _without_column(name, held)
+        if len(rows) <= MOST_NUMBERS:
+            cells += [[heading, *(str(found.get(label, "-")) for label in files)] for heading, found in rows.items()]
+        lines = aligned(cells)
+        more = f"{len(rows)} numbers, which `landscape export --numbers` gives" if len(rows) > MOST_NUMBERS else ""
+        blocks.append("\n".join(filter(None, [*lines, more])))
+    return "\n\n".join(blocks)
+
+
+def _without_column(group: str, held: Mapping[str, list[Number]]) -> dict[str, dict[str, Estimate]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    for file, each in held.items():
+        for number in each:
+            if number.group == group and not number.estimate.column:
+                heading = ": ".join(filter(None, (number.label, number.estimate.symbol or number.estimate.name)))
+                found.setdefault(heading, {})[file] = number.estimate
+    return found
+
+
+def _done(group: xr.Dataset | None) -> str:
+    if group is None:
+        return "-"
+    done = group["done"].values if "done" in group else None
+    return "yes" if done is None or done.all() else f"{done.sum()} of {done.size}"
 
 
 def _notes(row: Row) -> Iterable[str]:

@@ -45,6 +45,8 @@ def _centre(surface: xr.Dataset) -> str:
     if "nll_sem" not in surface or any(0 not in surface[axis] for axis in axes):
         return ""
     here = surface.sel(dict.fromkeys(axes, 0.0))
+    if not bool(here.get("done", True)):
+        return "the centre is not computed yet"
     near = surface["nll_sem"]
     for axis in axes:
         near = near.where(abs(near[axis]) <= abs(surface[axis]).max() / 4)

@@ -80,9 +80,18 @@ def test_show_and_plot(analysed, trained, tmp_path):
     again = tmp_path / "again.h5"
     again.write_bytes(analysed[0].read_bytes())
     several = invoke("show", analysed[0], again)
-    *table, note = several.stdout.splitlines()
-    assert [line.split()[0] for line in table] == ["network", "r8", "again"]
+    table, *blocks = several.stdout.strip().split("\n\n")
+    *rows, note = table.splitlines()
+    assert [line.split()[0] for line in rows] == ["network", "r8", "again"]
     assert note == "no interval and no standard error is given for fewer than 8 mini-batches"
+    assert [block.split()[0] for block in blocks] == ["density", "spectrum", "surface", "test"]
+    assert all(block.splitlines()[1].split() == ["done", "yes", "yes"] for block in blocks)
+    data = next(line for line in shown.stdout.splitlines() if " of digits, train split" in line)
+    for words in (
+        "64 of 1,442 examples of digits, train split", "train transform", "mean 0.3055", "no penalty",
+        "weight decay of the training: 0.05",
+    ):  # fmt: skip
+        assert words in data, data
     shown = cli("show", trained)
     assert "fits the networks: resnet8" in shown.stdout
     drawn = cli("plot", analysed[0], again, "--out", tmp_path / "pictures")

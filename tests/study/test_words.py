@@ -71,3 +71,19 @@ def test_parts_have_rows_of_their_own_in_tables(mlp, points):
     described = describe("top_ggn_per_layer", groups["top_ggn_per_layer"])
     assert "0: largest of the whole data" in described
     assert "3: largest of the whole data" in described
+
+
+def test_an_unfinished_surface_says_so_and_no_nan(mlp, points):
+    objective = ls.Objective(mlp, points)
+    plane = ls.random_plane(mlp)
+    whole = ls.evaluate_surface(objective, plane, points=5, rays=0)
+    for done in (0, 1, 3):
+        unfinished = whole.copy(deep=True)
+        left = np.arange(25).reshape(5, 5) >= done
+        unfinished["done"].values[left] = False
+        for name in ("nll", "nll_sem", "loss", "accuracy", "accuracy_sem"):
+            unfinished[name].values[left] = np.nan
+        told = describe("surface", unfinished)
+        assert "nan" not in told, told
+        assert "the centre is not computed yet" in told
+        assert f"{done} of 25 done" in told

@@ -283,9 +283,8 @@ def test_mistakes(tmp_path):
     refused(invoke("export", tmp_path / "ours.h5", "--out", tmp_path / "s.png"), ".vtu, .vtk, .csv, .npz")
     refused(invoke("export", tmp_path / "ours.h5", "--out", tmp_path / "s.csv", "--group", "surfaces"), "surface?")
     refused(invoke("export", tmp_path / "ours.h5", "--out", tmp_path / "s.csv" / "t.csv"), "cannot write")
-    refused(
-        invoke("export", tmp_path / "other_group.h5", "--out", tmp_path / "t.csv", "--group", "spectrum"), "a surface"
-    )
+    no_surface = ("export", tmp_path / "other_group.h5", "--group", "spectrum", "--out")
+    refused(invoke(*no_surface, tmp_path / "t.vtu"), "a surface")
     assert not out.exists()
     assert (tmp_path / "li.h5").read_bytes() == whole
 
