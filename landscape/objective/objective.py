@@ -28,6 +28,7 @@ from landscape.objective.networks import (
 )
 from landscape.objective.parameters import fingerprint
 from landscape.objective.penalty import Penalty
+from landscape.objective.provenance import of_ones_own
 from landscape.objective.task import ExampleLoss, Task, task_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.caller import undisturbed
@@ -125,7 +126,8 @@ class Objective:
     dtype
         float32 or float64, for parameters and floating-point inputs alike.
     provenance
-        Where the weights came from, as `load_checkpoint` returns it; it is stored with the results.
+        Where the weights came from, as `load_checkpoint` returns it or as you like to say it; it is stored with the
+        results.
 
     Attributes
     ----------
@@ -183,7 +185,7 @@ class Objective:
         self.device = torch.device(device) if device is not None else first.device
         self.dtype = dtype
         self.task = task_of(task, loss)
-        self.provenance = dict(provenance or {})
+        self.provenance = of_ones_own(provenance)
         refuse_lazy(model)
         try:
             self.model = copy.deepcopy(model).to(device=self.device, dtype=dtype).eval()

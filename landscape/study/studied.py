@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from landscape.objective.penalty import formula
+from landscape.objective.penalised import formula
 from landscape.store.changes import said
 from landscape.store.comparable import MIXING
 

@@ -228,16 +228,17 @@ class Subject:
         """
         asked, at_most = self._count(examples)
         transform = self._transform(examples)
-        settings = self._data_settings_for(transform)
-        known = {} if is_own(self.data) else {
-            key: list(v) if isinstance(v, tuple) else v for key in ("mean", "std", *RECIPE, "seed")
-            if (v := settings.get(key)) is not None
-        }  # fmt: skip
+        known: dict[str, Any] = {}
+        if not is_own(self.data):
+            settings = self._data_settings_for(transform)
+            known = {"name": self.data, "transform": transform}
+            known |= {key: list(v) if isinstance(v, tuple) else v for key in ("mean", "std", *RECIPE, "seed")
+                      if (v := settings.get(key)) is not None}  # fmt: skip
         if examples.counted and available is not None:
             known["samples"] = min(available, asked or at_most or available)
         decay = self.settings.weight_decay
         return {
-            "data": {"name": self.data, **({} if is_own(self.data) else {"transform": transform}), **known},
+            "data": known,
             "weight_decay": decay,
             **({"penalty": self.settings.penalty} if decay else {}),
         }
