@@ -1,4 +1,4 @@
-"""The documentation: `python -m sphinx -W -b html docs docs/built`. What the code says of itself comes from it."""
+"""The documentation: `python -m sphinx -W -b html docs build/docs`. What the code says of itself comes from it."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ copyright = author
 version = release = landscape.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["built", "**/.ipynb_checkpoints"]
+exclude_patterns = ["**/.ipynb_checkpoints"]
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
@@ -50,5 +50,5 @@ copybutton_exclude = ".linenos, .gp, .go"
 def setup(app):
     """Pages that come from the code are written before sphinx looks which pages there are."""
     generate.write(HERE)
-    app.connect("autodoc-process-docstring", generate.as_text)
+    app.connect("autodoc-process-docstring", generate.as_text, priority=100)  # before napoleon reads the sections
     mathml.setup(app)

@@ -165,10 +165,16 @@ def escaped(text: str) -> str:
 
 
 def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: no character of a formula is a mark of reStructuredText, but in examples."""
-    lines[:] = [line if line.lstrip().startswith(">>>") or line.startswith(".. ") else _line(line) for line in lines]
-
-
-def _line(line: str) -> str:
-    field = re.match(r"(\s*:(?:param|type|raises|returns?|rtype)[^:]*:)(.*)", line)
-    return field[1] + escaped(field[2]) if field else escaped(line)
+    """Docstrings are plain text, of which NumPy's sections are read afterwards: no character of a formula is a mark of
+    reStructuredText, but in examples; and a paragraph of entries, each with a hanging indent, is a list.
+    """
+    found: list[str] = []
+    for paragraph in "\n".join(lines).split("\n\n"):
+        each = paragraph.split("\n")
+        section = any(re.fullmatch(r"\s*-{3,}", line) for line in each)
+        hanging = not section and any(line.startswith("    ") for line in each) and not each[0].startswith("    ")
+        for line in each:
+            mark = ("* " if not line.startswith(" ") else "  ") if hanging else ""
+            found.append(line if re.match(r"\s*(>>>|-{3,}$)", line) else mark + escaped(line))
+        found.append("")
+    lines[:] = found

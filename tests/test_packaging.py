@@ -30,8 +30,8 @@ WHOLE = MODULES | NETWORKS | PAGE | {STUB, "landscape/py.typed"}
 
 def source(folder: Path) -> Path:
     """A copy of what is built, without the link."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info", "built", "generated")
-    for name in ("landscape", "models", "tests", "benchmarks", "docs", "results"):
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info", "generated")
+    for name in ("landscape", "models", "tests", "benchmarks", "docs", "notebooks", "results"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
     for path in ROOT.iterdir():
         if path.is_file() and not path.name.startswith("."):
@@ -79,6 +79,7 @@ def test_an_sdist_has_its_tests_and_builds_the_same_wheel(linked, tmp_path):
     (unpacked,) = (tmp_path / "sdist").iterdir()
     names = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     needed = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "results").rglob("*.h5"), *(ROOT / "docs").glob("*.*")]
+    needed += (ROOT / "notebooks").glob("*.ipynb")
     needed += [path for path in (ROOT / "tests").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     documents = {
         "README.md",

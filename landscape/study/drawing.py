@@ -93,7 +93,7 @@ def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) ->
         from matplotlib import pyplot
 
         ax = pyplot.figure(layout="constrained").add_subplot()
-    drawn: Axes = picture(drawable(group), ax, title=look.title, look=look)
+    drawn: Axes = picture(drawable(group), ax, title=look.title, **_chosen(picture, look))
     if not look.notes:
         hide_notes(drawn)
     relabel(drawn, look)
@@ -180,9 +180,8 @@ def written(
 
 def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> dict[str, Figure]:
     """The figures of a picture, in the style asked for; `look` goes to those that have a choice of their own."""
-    chosen = {"look": look} if "look" in inspect.signature(picture).parameters else {}
     with styled(look):
-        figures = picture(*of, **chosen)
+        figures = picture(*of, **_chosen(picture, look))
         for figure in figures.values():
             if not (look.notes if look.notes is not None else look.width is None):
                 for ax in figure.axes:
@@ -190,6 +189,10 @@ def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> d
             if figure.axes:
                 relabel(figure.axes[0], look, alone=True)
     return figures
+
+
+def _chosen(picture: Callable[..., Any], look: Look) -> dict[str, Look]:
+    return {"look": look} if "look" in inspect.signature(picture).parameters else {}
 
 
 def cautions(files: Files, *, quantity: str = "loss") -> list[str]:

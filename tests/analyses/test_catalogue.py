@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
 import pytest
 from helpers import ROOT, cli, invoke, refused
+from matplotlib.figure import Figure
 
 import landscape as ls
 from landscape import store
@@ -155,6 +157,19 @@ def test_its_numbers_are_compared_with_those_of_another_training(whole, tmp_path
             continue
         assert value == pytest.approx(1 if row.effect.compared == "ratio" else 0), row.heading
         assert np.isnan(low) or low <= value <= high
+
+
+def test_its_picture_goes_onto_axes_of_ones_own(whole):
+    name, _, out = whole
+    group, ax = store.load(out)[group_of(out, name)], Figure().add_subplot()
+    picture = CATALOGUE[name].picture
+    if picture is not None and not hasattr(import_module(picture), "plot"):
+        with pytest.raises(UserError, match="no picture of this on one pair of axes"):
+            ls.plot(group, ax)
+        return
+    assert ls.plot(group, ax, title="mine", notes=False) is ax
+    assert ax.get_title() == "mine"
+    assert ax.has_data()
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
