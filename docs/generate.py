@@ -62,7 +62,7 @@ def _analysis(name: str) -> str:
     ]
     lines = [f"# {name}", "", *said, f"```sh\n{example}\n```", "", " ".join(filter(None, about)), ""]
     lines += [
-        f"In Python `ls.{cls.__name__}(...)`, in [the API](../api/analyses.md); as a command"
+        f"In Python `ls.{cls.__name__}(...)`, in [the API](../api/analyses.rst); as a command"
         f" [`landscape {name}`](../commands/{name}.md), with the options of network, data and run besides.",
         "",
         "## Settings",

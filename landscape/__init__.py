@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # Each name is imported when it is first asked for, from where `__init__.pyi` says.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,6 @@ import pytest
 
 QUICK = ("inside", "own_analysis")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # `!landscape`
-os.environ.setdefault("TQDM_DISABLE", "1")  # what is kept of their outputs has no progress bars
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

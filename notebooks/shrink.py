@@ -1,5 +1,5 @@
-"""Make kept outputs small, after `python -m pytest -m "" --overwrite notebooks`: pictures of 64 colours, no times, and no
-warnings of other libraries.
+"""Make kept outputs small, after `python -m pytest -m "" --overwrite notebooks`: pictures of 64 colours, no times,
+no progress bars and no warnings of other libraries.
 """
 
 import base64

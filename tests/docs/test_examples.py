@@ -41,7 +41,7 @@ def commands(page: Path) -> list[list[str]]:
         block = block.replace("--sam $sam", "--sam 0.05")
         for line in re.sub(r"\\\n", " ", block).splitlines():
             call = re.search(r"(?:^|[!\s]|-m )landscape ([a-z].*)", line.split(" #")[0])
-            if call and (page.suffix != ".ipynb" or line.startswith("!")):
+            if call and (page.suffix != ".ipynb" or line.startswith("!") or block.startswith("%%sh")):
                 found.append(shlex.split(re.split(r"[|;&]", LOOP.sub("1", call[1]))[0]))
     return [arguments for arguments in found if arguments]
 
@@ -63,6 +63,8 @@ def test_there_are_commands_to_parse():
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
 def test_python_is_python_and_names_what_there_is(page):
     for block in blocks(page, "python"):
+        if block.startswith("%%sh"):
+            continue
         if block.startswith("%%writefile"):
             block = block.partition("\n")[2]
         code = re.sub(r"^[!%](?:.*\\\n)*.*$", "", block, flags=re.M)
