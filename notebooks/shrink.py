@@ -15,7 +15,16 @@ for path in sorted(Path(__file__).parent.glob("*.ipynb")):
         cell["metadata"].pop("execution", None)
         if cell["cell_type"] != "code":
             continue
-        cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
+        kept: list[dict] = []
+        for out in cell["outputs"]:
+            if kept and out.get("name") == kept[-1].get("name") == "stdout":
+                kept[-1]["text"] += out["text"]
+            elif out.get("name") != "stderr":
+                kept.append(out)
+        for out in kept:
+            if "text" in out:
+                out["text"] = "".join(out["text"]).splitlines(keepends=True)
+        cell["outputs"] = kept
         for data in (out["data"] for out in cell["outputs"] if "image/png" in out.get("data", {})):
             picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
             small = io.BytesIO()
