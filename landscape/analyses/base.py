@@ -209,6 +209,10 @@ class Analysis(Settings, ABC):
         """Whether under torchrun all processes compute each unit together, rather than some of the units each."""
         return False
 
+    def products_of_a_unit(self, objective: Any) -> int:
+        """How many Hessian products a unit takes, at most, where progress counts these; 0 where it counts units."""
+        return 0
+
     def order(self, result: xr.Dataset) -> np.ndarray | None:
         """Of the shape of `done`: units of lower numbers go first, so that a result cut short already answers."""
         return None
@@ -316,6 +320,7 @@ class Analysis(Settings, ABC):
         each_not_done(
             result, compute, work, only=only, order=self.order(result), unit=self.unit,
             together=self.group_size(objective), workers=self.side_by_side(objective), by_all=self.by_all(),
+            products=self.products_of_a_unit(objective),
         )  # fmt: skip
 
     def config(self, objective: Any) -> dict[str, Any]:

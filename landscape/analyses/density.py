@@ -151,6 +151,10 @@ class Density(Probing):
         self.visit(Kept(objective, work, result.attrs["config"]), result, work)
         return result
 
+    def products_of_a_unit(self, objective: Kept) -> int:
+        """The steps of a probe."""
+        return self.steps
+
     def ready(self, kept: Kept) -> Operators:
         """The operators, which keep their graphs from probe to probe."""
         objective, work, config = kept

@@ -12,6 +12,7 @@ from landscape.analyses.base import Held, Subject
 from landscape.analyses.eigenvalues import Patterns
 from landscape.linalg.search import Which
 from landscape.runtime.errors import UserError
+from landscape.runtime.progress import bar
 from landscape.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,10 +116,12 @@ class Directions(Settings):
         directions: tuple[Direction, ...] = ()
         config: dict[str, Any] = {}
         if processes.rank() == 0:
-            plane = eigenvector_plane(
-                objective, replace(EIGENVECTORS, which=self.which, k=self.dims), parameters=self.parameters,
-                seed=self.seed, stored=held.get(group), work=held.work_on(group),
-            )  # fmt: skip
+            search, work = replace(EIGENVECTORS, which=self.which, k=self.dims), held.work_on(group)
+            steps = bar(shown=work.progress, desc="eigenvectors", unit="product", total=search.max_products)
+            with steps, work.counted_by(steps.update):
+                plane = eigenvector_plane(
+                    objective, search, parameters=self.parameters, seed=self.seed, stored=held.get(group), work=work
+                )
             directions = tuple({name: t.cpu() for name, t in d.items()} for d in plane.directions)
             config = plane.config
         directions, config = processes.from_first((directions, config))

@@ -73,6 +73,10 @@ class Top(Eigenvalues, Analysis):
         """Each process differentiates its share of the examples."""
         return True
 
+    def products_of_a_unit(self, objective: Kept) -> int:
+        """What a search may spend."""
+        return self.max_products
+
     def compute(self, ready: Kept, unit: Index) -> Values:
         """The eigenpairs of one part; of a search that had to stop those so far."""
         from landscape.curvature.spread import by_all

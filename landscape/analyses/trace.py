@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 USUAL_EXAMPLES = 256
+LOG = logging.getLogger(__name__)
 
 
 class Sketch(NamedTuple):
@@ -110,6 +112,8 @@ class Trace(Probing):
 
         H = self._curvature(objective)
         rank = self._rank(H.n)
+        if rank:
+            LOG.info("trace: a sketch by %d products, then the probes", 2 * rank)
         Q = H.zeros().new_empty(rank, H.n)
         for i in range(rank):
             Q[i] = H(rademacher(H.zeros(), self.seed, 0, i))

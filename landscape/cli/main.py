@@ -15,6 +15,7 @@ from cyclopts.config import Toml
 
 from landscape import __version__
 from landscape.catalogue import CATALOGUE, summary
+from landscape.cli.logs import logged
 from landscape.cli.options import option
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError
@@ -36,6 +37,7 @@ AFTER = {  # and between the two one for each analysis
     "export": "landscape.cli.files:export",
 }
 
+VERBOSE = ("-v", "--verbose")  # of every command
 OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
 STORING = ("quickstart", "analyze", "inspect", "train")  # and every analysis: what they have computed is kept
 
@@ -48,7 +50,8 @@ def application(asked: str = "", configs: Sequence[str] = ()) -> App:
     app = App(
         name="landscape",
         help="Loss landscapes and Hessian spectra of neural networks. --config FILE.toml: options by name, of each"
-        " command in its own table, as [surface].",
+        " command in its own table, as [surface]. -v, --verbose: what is done, and the traceback of an error;"
+        " -q, --quiet: no progress and no report.",
         version=__version__,
         default_parameter=Parameter(negative=()),
         help_format="plaintext",
@@ -73,16 +76,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def status(arguments: Sequence[str]) -> int:
     """Run a command; its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
-    asked = next(iter(arguments), "")
+    given = [word for word in arguments if word not in VERBOSE]
+    asked, verbose = next(iter(given), ""), len(given) < len(arguments)
+    with logged(verbose):
+        return _status(given, asked, verbose)
+
+
+def _status(arguments: list[str], asked: str, verbose: bool) -> int:
     try:
-        given, configs = _without_configs(list(arguments))
+        given, configs = _without_configs(arguments)
         application(asked, configs)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt as e:
         return _stopped(getattr(e, "number", signal.SIGINT), asked)
     except (UserError, CycloptsError) as e:
+        _say_where(e, verbose)
         say(f"landscape: {_in_words(str(e))}", error=True)
         return 2
     except OSError as e:
+        _say_where(e, verbose)
         named = " ".join(map(str, filter(None, (e.filename, e.filename2)))) or "a file"
         say(f"landscape: {named[:200]} cannot be read or written: {e.strerror or e}", error=True)
         return 2
@@ -94,10 +105,17 @@ def status(arguments: Sequence[str]) -> int:
             return _stopped(number, asked)  # one of the others was gone first
         if (place := _in_users_code(e)) is None:
             raise
+        _say_where(e, verbose)
         kind = "sys.exit" if isinstance(e, SystemExit) else type(e).__name__  # of whatever status: it is not our end
         say(f"landscape: {place} fails: {kind}: {' '.join(str(e).split())[:500]}", error=True)
         return 2
     return 0
+
+
+def _say_where(e: BaseException, verbose: bool) -> None:
+    """With -v the whole way of an error, the user's own code among it."""
+    if verbose:
+        say("".join(traceback.format_exception(e)).rstrip(), error=True)
 
 
 def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -20,7 +20,6 @@ from timm.data import Mixup
 from timm.data.mixup import mixup_target
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import input_settings, make_transform
@@ -28,6 +27,7 @@ from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import ignored, stop_if_interrupted
 from landscape.runtime.memory import refuse_beyond_memory
+from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.runtime.settings import Settings
 
@@ -262,7 +262,7 @@ class Drawn(Dataset[tuple[Tensor, int]]):
 def _drawn_whole(drawn: Drawn, workers: int, progress: bool) -> tuple[Tensor, Tensor]:
     batches = DataLoader(drawn, batch_size=64, num_workers=workers, generator=torch.Generator(), worker_init_fn=ignored)
     xs, ys = [], []
-    for x, y in tqdm(batches, f"{drawn.source.name} {drawn.source.split}", disable=not progress, unit="batch"):
+    for x, y in bar(batches, shown=progress, desc=f"{drawn.source.name} {drawn.source.split}", unit="batch"):
         stop_if_interrupted()
         xs.append(x)
         ys.append(y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import platform
 import secrets
@@ -23,13 +24,25 @@ from landscape.runtime.errors import UserError
 DAY = 86400.0
 
 
+class _BesideBars(logging.Handler):
+    """To standard error, without disturbing progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"landscape: {record.getMessage()}", file=sys.stderr)
+
+
+NOTICES = logging.getLogger("landscape.notices")  # what a user must know, whether or not logging is set up
+NOTICES.addHandler(_BesideBars())
+NOTICES.propagate = False
+
+
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # some network file systems
 
 
 @cache
 def say_once(text: str) -> None:
     """Write a line to standard error without disturbing progress bars; the same line is written only once."""
-    tqdm.write(f"landscape: {text}", file=sys.stderr)
+    NOTICES.warning(text)
 
 
 @contextmanager

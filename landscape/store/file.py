@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from landscape.runtime.files import alone, replacing, say_once
 from landscape.store.groups import FORMAT, FORMAT_VERSION, Contents, image, read
 from landscape.store.strangers import refuse_references
 
+LOG = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds that a file is waited for which another program holds open
 
 
@@ -103,6 +105,7 @@ def _write(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
     content = image(groups, path if path.exists() else None)
     with replacing(path) as part:
         part.write_bytes(content)
+    LOG.debug("stored %s in %s, %d bytes", ", ".join(groups) or "no group", path, len(content))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:

@@ -6,17 +6,18 @@ import copy
 import json
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from landscape.runtime import processes
 from landscape.runtime.errors import a_few
 from landscape.runtime.interrupts import Interrupted, noted, stop_if_interrupted
+from landscape.runtime.progress import bar
 from landscape.runtime.threads import side_by_side
 from landscape.store.aside import Aside, beside, forget
 from landscape.store.changes import OtherSettings, changes
@@ -104,6 +105,7 @@ class Work:
         """The clock of the budget starts here."""
         self._deadline = None if self.budget is None else time.monotonic() + self.budget
         self._file: tuple[Path, str] | None = None
+        self._counted: Callable[[], Any] | None = None
 
     @property
     def pause(self) -> float:
@@ -130,7 +132,22 @@ class Work:
     def aside(self, config: Mapping[str, Any], unit: Index) -> Aside:
         """Where the state of a unit of this configuration is kept while it is under way, and asks whether to stop."""
         path = None if self._file is None else beside(*self._file, unit)
-        return Aside(path, {**config, "unit": list(unit)}, STATE_EVERY * self.pause, self._late)
+        return Aside(path, {**config, "unit": list(unit)}, STATE_EVERY * self.pause, self._between)
+
+    @contextmanager
+    def counted_by(self, count: Callable[[], Any] | None) -> Iterator[None]:
+        """Within the block each product of a unit that is watched is counted by `count`."""
+        before, self._counted = self._counted, count
+        try:
+            yield
+        finally:
+            self._counted = before
+
+    def _between(self) -> bool:
+        """Between two products: one more is made. Whether to stop."""
+        if self._counted is not None:
+            self._counted()
+        return self._late()
 
     def stored(self, result: xr.Dataset) -> None:
         """Of the units of this result that are done, which has been stored, no state needs to be kept."""
@@ -157,6 +174,7 @@ def each_not_done(
     workers: int = 1,
     by_all: bool = False,
     unit: str = "unit",
+    products: int = 0,
 ) -> None:
     """Call `compute` with the indices of the entries of result["done"] that are False, and mark them, but for those
     that it returns: where the budget was spent within a unit, that is not done.
@@ -168,6 +186,7 @@ def each_not_done(
     workers: how many calls of `compute` run side by side, each writing entries of its own.
     by_all: whether under torchrun all processes compute each entry together, instead of some of the entries each.
     unit: what an entry is called beside the progress bar.
+    products: how many Hessian products an entry takes, at most, where progress counts those; 0 where it counts entries.
 
     Under torchrun the entries are shared out among the processes, every one ends with the whole result, and only the
     first shows progress and saves. Where the budget is spent, the rest stays as it is.
@@ -182,13 +201,15 @@ def each_not_done(
     groups: dict[Index, list[Index]] = {}
     for index in (tuple(map(int, i)) for i in wanted):
         groups.setdefault((*index[:-1], *(i // together for i in index[-1:])), []).append(index)
-    bar = tqdm(desc=label, disable=not (work.progress and first), unit=unit, initial=int(done.sum()), total=done.size)
+    steps = products or 1
+    shown = bar(shown=work.progress and first, desc=label, unit="product" if products else unit,
+                initial=steps * int(done.sum()), total=steps * done.size)  # fmt: skip
     try:
-        with bar:
+        with shown, work.counted_by(shown.update if products else None):
             for indices in _completed(result, compute, list(groups.values()), workers, work, by_all):
                 for index in indices:
                     done[index] = True
-                bar.update(len(indices))
+                shown.update(steps * int(done.sum()) - shown.n)
                 if work.save is not None and first and time.monotonic() - last > work.pause:
                     work.save(result)
                     work.stored(result)

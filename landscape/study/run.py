@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from landscape.study.reading import stored as stored_group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def run(
         refuse_another_checkpoint(out, there, subject.provenance, besides=analysis.group if overwrite else "")
         if not overwrite:
             refuse_changed(analysis, there.get(analysis.group), subject)
+        LOG.debug("%s of %s, into %s", analysis.group, subject.label, out)
         prepared = analysis.prepare(subject, Held(there, Path(out), work))
         return run_prepared(analysis, prepared, out, work, subject.label, overwrite=overwrite)
 
@@ -160,7 +165,9 @@ def run_prepared(
                 raise
         return analysis.run(objective, work=here.saving(save))
 
+    began = time.monotonic()
     found = into(out, group, compute, overwrite=overwrite, **beside)
+    LOG.debug("%s took %.3g s", group, time.monotonic() - began)
     here.stored(found)
     for name in beside:  # what they took to prepare is stored with them
         forget(Path(out), name)

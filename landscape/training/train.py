@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from landscape.data.frozen import Drawn
 from landscape.data.sources import Source, balanced
@@ -40,6 +39,7 @@ from landscape.runtime import processes
 from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
+from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.training.recipe import RECIPES, Recipe
 from landscape.training.sam import ascended
@@ -145,8 +145,8 @@ def train(
     first = processes.rank() == 0
     if each_epoch is not None and first and not standing.losses and not standing.step:
         each_epoch(0, network)
-    epochs = tqdm(
-        range(len(standing.losses), recipe.epochs), label, disable=not (progress and first), unit="epoch",
+    epochs = bar(
+        range(len(standing.losses), recipe.epochs), desc=label, shown=progress and first, unit="epoch",
         initial=len(standing.losses), total=recipe.epochs,
     )  # fmt: skip
     with deferred():

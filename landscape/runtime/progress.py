@@ -1,0 +1,63 @@
+"""Progress bars: in a terminal and in a notebook as tqdm has them, and elsewhere a line a minute."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm as of_the_place  # a notebook's, where this is one
+from tqdm.std import tqdm
+
+if TYPE_CHECKING:
+    Bar = tqdm[Any]  # generic in its stubs alone
+else:
+    Bar = tqdm
+
+MINUTE = 60.0
+
+
+class OnlyLines:
+    """Standard error without what moves in a terminal: each state of a bar is a line of its own."""
+
+    def write(self, text: str) -> None:
+        """A line, unless it is blank."""
+        line = text.replace("\r", "").strip()
+        if line:
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        """At once."""
+        sys.stderr.flush()
+
+
+class Lines(Bar):
+    """A bar that is written to a file or a pipe: a line each so many seconds, and one at the end."""
+
+    def __init__(self, *arguments: Any, every: float = MINUTE, **keywords: Any) -> None:
+        super().__init__(*arguments, **{**keywords, "mininterval": every, "maxinterval": every, "file": OnlyLines()})
+
+    def display(self, *arguments: Any, **keywords: Any) -> None:
+        """Nothing is said before anything is done."""
+        if hasattr(self, "start_t"):
+            super().display(*arguments, **keywords)
+
+
+def bar(iterable: Iterable[Any] | None = None, *, shown: bool, every: float = MINUTE, **keywords: Any) -> Bar:
+    """A bar over an iterable, or one to be updated.
+
+    Parameters
+    ----------
+    iterable
+        What is gone through; None for what says itself how far it is.
+    shown
+        Whether there is one to be seen.
+    every
+        Seconds between two lines, where it is neither in a terminal nor in a notebook.
+    keywords
+        Those of tqdm: desc, unit, total, initial.
+    """
+    in_notebook = any(cls.__module__ == "tqdm.notebook" for cls in of_the_place.__mro__)
+    if not shown or in_notebook or sys.stderr.isatty():
+        return of_the_place(iterable, disable=not shown, **keywords)
+    return Lines(iterable, every=every, **keywords)
