@@ -77,20 +77,39 @@ class Lesion(paired.Paired):
         return paired.summarised(result)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The changes by each block."""
+        """The changes by each block, and how much more the attention that ends a stage changes than other blocks do."""
         if "nll_change" not in result:
             return []
         return [
-            estimate
-            for i, name in enumerate(result["block"].values)
-            if result["done"].values[i]
-            for estimate in paired.estimates(result, {"block": i}, f"without {name}")
+            *_ends(result),
+            *(
+                estimate
+                for i, name in enumerate(result["block"].values)
+                if result["done"].values[i]
+                for estimate in paired.estimates(result, {"block": i}, f"without {name}")
+            ),
         ]
 
     def _lesions(self, objective: Objective) -> Lesions:
         from landscape.features.intervene import Lesions
 
         return Lesions(objective, self.modules)
+
+
+def _ends(result: xr.Dataset) -> list[Estimate]:
+    """Over images, the mean change of the NLL without each attention block that ends a stage, less that without each
+    other block (Park & Kim 2022, fig. 10); none of a network without both, or where a block is not done.
+    """
+    stage, done = result["stage"].values, result["done"].values
+    last = np.append(stage[1:] != stage[:-1], True) & (result["block_type"].values == "attention")
+    if not done.all() or not last.any() or last.all() or len(np.unique(stage)) < 2:
+        return []
+    change = result["loss_change"].transpose("block", "example").values
+    more = change[last].mean(axis=0) - change[~last].mean(axis=0)
+    value, low, high = paired.change_of_mean(more, result["cluster"].values)
+    return [Estimate(name="excess change of the NLL without attention that ends a stage", value=float(value),
+                     low=float(low), high=float(high), n=paired.images(result), counts="images",
+                     how=f"paired, {last.sum()} and {(~last).sum()} blocks, over images", column=False)]  # fmt: skip
 
 
 def network_lesions(objective: Objective, **settings: Any) -> xr.Dataset:

@@ -29,6 +29,7 @@ BEFORE = {
 }
 AFTER = {  # and between the two one for each analysis
     "train": "landscape.cli.training:train",
+    "study": "landscape.cli.study:study",
     "compare": "landscape.cli.compare:compare",
     "plot": "landscape.cli.files:plot",
     "report": "landscape.cli.files:report",
@@ -39,7 +40,7 @@ AFTER = {  # and between the two one for each analysis
 
 VERBOSE = ("-v", "--verbose")  # of every command
 OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
-STORING = ("quickstart", "analyze", "inspect", "train")  # and every analysis: what they have computed is kept
+STORING = ("quickstart", "analyze", "inspect", "train", "study")  # and every analysis: what they have computed is kept
 
 
 def application(asked: str = "", configs: Sequence[str] = ()) -> App:

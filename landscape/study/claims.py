@@ -1,4 +1,4 @@
-"""A claim: which number of which networks lies on which side, and what a reference found."""
+"""A claim: which number of which networks lies on which side of others, or of a value; and what a reference found."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Gt
+from pydantic import FiniteFloat
 
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.settings import Settings
@@ -18,7 +19,7 @@ COME_WITH = Path(__file__).parent  # NAME.toml each
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Settings):
-    """A statement about two groups of networks.
+    """A statement about a group of networks: on which side of another group's, or of a value, a number of theirs lies.
 
     Parameters
     ----------
@@ -28,10 +29,16 @@ class Claim(Settings):
         In a sentence.
     estimate
         The number that it is about, as tables head it: APE, NEP, test accuracy.
-    second, first
-        The groups: `second` is said to be on a side of `first`.
+    second
+        The group whose number is said to be on a side.
     side
         Which: below or above.
+    first
+        The group it is compared with; or instead of one `than`.
+    than
+        The value it is compared with.
+    first_estimate
+        The number of `first`, where it is another one; then `first` may be `second` itself.
     at
         end, the networks as they are; or losses, at equal training NLLs, in the middle of the range that all have.
     loss
@@ -44,18 +51,36 @@ class Claim(Settings):
     statement: str
     estimate: str
     second: str
-    first: str
     side: Literal["below", "above"]
+    first: str = ""
+    than: FiniteFloat | None = None
+    first_estimate: str = ""
     at: Literal["end", "losses"] = "end"
     loss: Annotated[float, Gt(0)] | None = None
     reference: str = ""
 
     def check(self) -> None:
-        """A group is not compared with itself; a loss is of a comparison at losses."""
-        if self.first == self.second:
+        """A number is not compared with itself; a value stands in the place of a group, at the end; a loss is of a
+        comparison at losses.
+        """
+        if bool(self.first) == (self.than is not None):
+            raise UserError(f"claim {self.name}: a group is compared with `first` or with a number, `than`: give one")
+        if self.first == self.second and self.first_estimate in ("", self.estimate):
             raise UserError(f"claim {self.name}: {self.first} is compared with itself; name two groups")
+        if self.at == "losses" and (self.than is not None or self.first_estimate):
+            raise UserError(f"claim {self.name}: at losses the same number of two groups is compared")
         if self.loss is not None and self.at != "losses":
             raise UserError(f"claim {self.name}: `loss` {self.loss:g} needs `at` losses")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """That it is about."""
+        return tuple(dict.fromkeys(filter(None, (self.first, self.second))))
+
+    def __str__(self) -> str:
+        """What is compared: "APE of vit below resnet", "tilt of mlp, with skip of vit above 0"."""
+        other = f"{self.first_estimate} of {self.first}" if self.first_estimate else self.first
+        return f"{self.estimate} of {self.second} {self.side} {f'{self.than:g}' if self.than is not None else other}"
 
 
 def read_claims(path: str | Path) -> list[Claim]:
@@ -89,7 +114,7 @@ def read_claims(path: str | Path) -> list[Claim]:
 
 
 def _claim(table: dict[str, object], path: str | Path) -> Claim:
-    needed = ("name", "statement", "estimate", "second", "first", "side")
+    needed = ("name", "statement", "estimate", "second", "side")
     if missing := [key for key in needed if key not in table]:
         raise UserError(f"{path}: claim {table.get('name', '?')} has no {missing[0]}; it needs {', '.join(needed)}")
     return Claim.asked(table)

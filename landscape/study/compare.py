@@ -44,7 +44,11 @@ def compare(
     UserError
         For fewer than two networks, the same network twice, or files with nothing to compare.
     """
-    networks = opened(files, groups or {})
+    return compare_networks(opened(files, groups or {}), losses)
+
+
+def compare_networks(networks: Sequence[Network], losses: Sequence[float] | None = None) -> Comparison:
+    """`compare` of networks whose results files are open."""
     at, differing = common_losses([t for network in networks for t in network.trainings.values()], losses)
     first, rows = networks[0], list[Compared]()
     for second in networks[1:]:

@@ -38,6 +38,21 @@ def compared(names: Names, group: str, heading: str, of: Sequence[Sequence[Known
     return replace(row, of_second=like[1]) if len(of[1]) == 1 else row
 
 
+def against(name: str, group: str, heading: str, of: Sequence[Known], value: float) -> Compared:
+    """One number of a network, as its trainings have it, and how far it lies from a value that has no error."""
+    like = of[0].estimate
+    fixed = replace(like, value=value, low=value, high=value, sem=np.nan, note="", influence=None)
+    certain = [Quantity(Interval(value, value, value))]
+    sides = [certain, [quantity(known, "difference", alone=len(of) == 1) for known in of]]
+    row = contrasted((f"{value:g}", name), group, heading, sides, (fixed, like), "difference")
+    how = f"over {len(of)} trainings; {like.n} {like.counts}" if len(of) > 1 else like.how
+    shown = replace(like, how=how, value=row.of_second.value, low=row.of_second.low, high=row.of_second.high,
+                    sem=np.nan, influence=None)  # fmt: skip
+    return replace(row, of_first=replace(fixed, how=""), of_second=like if len(of) == 1 else shown,
+                   effect=replace(row.effect, how=how), trainings=(len(of), len(of)),
+                   contrast=replace(row.contrast, between=(row.contrast.between[0], 0.0)))  # fmt: skip
+
+
 def contrasted(
     names: Names, group: str, heading: str, sides: Sequence[Sequence[Quantity]],
     like: tuple[Estimate, Estimate], scale: Scale, at: float = np.nan,

@@ -65,7 +65,9 @@ class Origin:
     groups: list[tuple[str, str, str]]  # (name, the command that makes it again, its whole configuration)
 
 
-def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
+def report(
+    files: Files, *, title: str = "", quantity: str = "nll", preface: Any = None, interactive: bool = True
+) -> str:
     """One HTML page on results files, whole in itself: no network is asked for anything.
 
     Parameters
@@ -76,6 +78,10 @@ def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
         Of the page; by default the labels.
     quantity
         Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+    preface
+        What stands before them, of a study: `landscape.study.study_page.Preface`.
+    interactive
+        Whether there are figures to turn and to point at, or pictures, for a page of a tenth of the size.
 
     Raises
     ------
@@ -87,10 +93,12 @@ def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
         raise UserError("there is nothing to report: none of the files has a group of an analysis")
     environment = _environment()
     figures: list[Figure] = []
-    sections = [_section(name, groups, figures, quantity) for name, groups in _by_group(known).items()]
+    sections = [_section(name, groups, figures if interactive else None, quantity)
+                for name, groups in _by_group(known).items()]  # fmt: skip
     page = environment.get_template("page.html")
     return page.render(
         title=title or ", ".join(files),
+        study=preface,
         labels=list(files),
         summaries=[(label, sentences.summary(_in_order(groups))) for label, groups in known.items()],
         table=list(_table(known)),
@@ -98,15 +106,15 @@ def report(files: Files, *, title: str = "", quantity: str = "nll") -> str:
         origins=[_origin(label, groups) for label, groups in known.items()],
         figures=[asdict(figure) for figure in figures],
         version=__version__,
-        plotly=_script(),
+        plotly=_script() if figures else "",
         style=_part("page.css"),
         script=_part("page.js"),
     )
 
 
-def write_report(files: Files, out: str | os.PathLike[str], *, title: str = "", quantity: str = "nll") -> Path:
+def write_report(files: Files, out: str | os.PathLike[str], **page: Any) -> Path:
     """`report` into a file, whole or not at all. Raises UserError where it cannot be written."""
-    text = report(files, title=title, quantity=quantity)
+    text = report(files, **page)
     path = Path(out)
     try:
         with replacing(path) as new:
@@ -166,23 +174,25 @@ def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
     }
 
 
-def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure], quantity: str) -> Section:
+def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | None, quantity: str) -> Section:
+    """figures: where those of the section are added, after those before it; None for pictures in their place."""
     first = next(iter(groups.values()))
     entry, settings = entry_of(first, name), settings_of(first, name)
     assert entry is not None
     assert settings is not None
     found = differences(groups, quantity=quantity) if len(groups) > 1 else []
     section = Section(
-        id=f"group-{len(figures)}-{''.join(c if c.isalnum() else '-' for c in name)}",
+        id=f"group-{'' if figures is None else f'{len(figures)}-'}{''.join(c if c.isalnum() else '-' for c in name)}",
         title=name.replace("_", " ").capitalize(),
         about=summary(entry.analysis) + ".",
         caution=caution(found),
     )
-    found_here = figures_of(settings.name, groups, name, quantity)
-    for _, row in itertools.groupby(enumerate(found_here, len(figures)), key=lambda item: item[1].kind):
-        section.rows.append(list(row))
-    figures += found_here
-    if entry.picture and settings.name not in FIGURES:
+    if figures is not None:
+        found_here = figures_of(settings.name, groups, name, quantity)
+        for _, row in itertools.groupby(enumerate(found_here, len(figures)), key=lambda item: item[1].kind):
+            section.rows.append(list(row))
+        figures += found_here
+    if figures is None or (entry.picture and settings.name not in FIGURES):
         section.pictures = list(_pictures(name, groups, quantity))
     for label, group in groups.items():
         own = settings_of(group, name)

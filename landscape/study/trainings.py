@@ -88,6 +88,13 @@ def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) 
     A folder stands for one training: the results files in it are of its checkpoints, in the natural order of their
     names. Raises UserError for fewer than two networks, or where files or weights are given twice.
     """
+    networks = read(files, groups)
+    refuse_the_same(networks)
+    return networks
+
+
+def read(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) -> list[Network]:
+    """`opened`, of however few networks and whatever weights."""
     named, inside = labelled(list(map(str, files))), [Path(path) for some in groups.values() for path in some]
     by_name([*named.values(), *inside])  # refuses a file that is given twice
     networks = [Network(label, {label: _training(path)}) for label, path in named.items()]
@@ -96,10 +103,18 @@ def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) 
         if name in named or not some:
             raise UserError(f"the group {name!r} " + ("has the name of a file" if some else "has no files"))
         networks.append(Network(name, {names[path]: _training(path) for path in map(Path, some)}))
+    return networks
+
+
+def refuse_the_same(networks: Sequence[Network]) -> None:
+    """The same weights twice are no two trainings, and no two networks; nor is one network two."""
     if len(networks) < 2:
         raise UserError("a comparison needs two networks: two results files, or two groups of them")
-    _refuse_the_same([(name, t) for network in networks for name, t in network.trainings.items()])
-    return networks
+    trainings = [(name, t) for network in networks for name, t in network.trainings.items()]
+    weights = [(name, {_weights(group) for group in t.end.values()} - {None}) for name, t in trainings]
+    for (a, one), (b, other) in combinations(weights, 2):
+        if one & other:
+            raise UserError(f"{a} and {b} are results of the same weights; a comparison needs different ones")
 
 
 def _training(path: Path) -> Training:
@@ -110,14 +125,6 @@ def _training(path: Path) -> Training:
         raise UserError(f"{path} is a folder without results files (.h5)")
     way = [load(file) for file in found]
     return Training(way[-1], way)
-
-
-def _refuse_the_same(trainings: Sequence[tuple[str, Training]]) -> None:
-    """The same weights twice are no two trainings, and no two networks."""
-    weights = [(name, {_weights(group) for group in t.end.values()} - {None}) for name, t in trainings]
-    for (a, one), (b, other) in combinations(weights, 2):
-        if one & other:
-            raise UserError(f"{a} and {b} are results of the same weights; a comparison needs different ones")
 
 
 def _heading(e: Estimate) -> str:

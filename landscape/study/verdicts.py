@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,9 +12,11 @@ import numpy as np
 from landscape.analyses.decisions import MOST, holm, trainings_needed
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.study.claims import Claim
-from landscape.study.compare import compare
+from landscape.study.compare import compare_networks
 from landscape.study.comparison import Compared, Comparison
+from landscape.study.effects import against, compared
 from landscape.study.tables import aligned, booktabs
+from landscape.study.trainings import Known, Network, read, refuse_the_same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ class Verdicts:
 
     def __str__(self) -> str:
         """A line for each claim, with the remarks below."""
-        return "\n".join([*aligned(self._cells()), *self.remarks])
+        return "\n".join([*aligned(self.cells()), *self.remarks])
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each claim, with the columns of its comparison."""
@@ -83,15 +84,16 @@ class Verdicts:
 
     def to_latex(self) -> str:
         """A table with the rules of booktabs."""
-        return booktabs(self._cells())
+        return booktabs(self.cells())
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """The table, its heading first."""
         heading = ["claim", "", "first", "second", "effect", "p (Holm)", "verdict", "reference"]
         return [heading, *(self._row(v) for v in self.verdicts)]
 
     def _row(self, v: Verdict) -> list[str]:
         at = f" at NLL {v.row.at:.2g}" if np.isfinite(v.row.at) else ""
-        about = f"{v.claim.estimate} of {v.claim.second} {v.claim.side} {v.claim.first}{at}"
+        about = f"{v.claim}{at}"
         p = f"{v.p:.2g}" if np.isfinite(v.p) else "-"
         return [
             v.claim.name,
@@ -105,7 +107,9 @@ class Verdicts:
         ]
 
 
-def verdicts(claims: Sequence[Claim], groups: Mapping[str, Sequence[str | os.PathLike[str]]]) -> Verdicts:
+def verdicts(
+    claims: Sequence[Claim], groups: Mapping[str, Sequence[str | os.PathLike[str]]], *, strict: bool = True
+) -> Verdicts:
     """Judge claims by results files of trainings.
 
     Parameters
@@ -114,6 +118,8 @@ def verdicts(claims: Sequence[Claim], groups: Mapping[str, Sequence[str | os.Pat
         As `read_claims` gives them. Those of groups that are not given are not looked at, and are named.
     groups
         The results files of each group's trainings, by the names that the claims use.
+    strict
+        Whether a claim that cannot be judged, since a number is not in the files, is an error, or is named.
 
     Returns
     -------
@@ -123,26 +129,89 @@ def verdicts(claims: Sequence[Claim], groups: Mapping[str, Sequence[str | os.Pat
     Raises
     ------
     UserError
-        Where no claim is about these groups, or a number that a claim is about is not in the files.
+        Where no claim is about these groups, or, if `strict`, a number that a claim is about is not in the files.
     """
-    looked_at = [claim for claim in claims if {claim.first, claim.second} <= set(groups)]
-    others = [claim for claim in claims if claim not in looked_at]
-    if not looked_at:
-        known = sorted({name for claim in claims for name in (claim.first, claim.second)})
-        raise UserError(f"no claim is about {a_few(groups)}; {near_matches(next(iter(groups), ''), known)}")
+    used = {name for claim in _looked_at(claims, groups) for name in claim.groups}
+    return verdicts_on(claims, read([], {name: files for name, files in groups.items() if name in used}), strict=strict)
 
-    @cache
-    def found(first: str, second: str, loss: float | None) -> Comparison:
-        pair = {name: groups[name] for name in (first, second)}
-        return compare(groups=pair, losses=None if loss is None else [loss])
 
-    rows, remarks = [], list[str]()
+def verdicts_on(claims: Sequence[Claim], networks: Sequence[Network], *, strict: bool = True) -> Verdicts:
+    """`verdicts` by networks whose results files are open."""
+    evidence = Evidence(networks)
+    looked_at = _looked_at(claims, evidence.networks)
+    rows, remarks = dict[str, Compared](), list[str]()
     for claim in looked_at:
-        comparison = found(claim.first, claim.second, claim.loss)
-        rows.append(_row_of(claim, comparison.rows))
-        remarks += [line for line in comparison.differing if line not in remarks]
-    remarks += [f"not looked at: {a_few((c.name for c in others), 20)}"] if others else []
-    return Verdicts(verdicts=judged(looked_at, rows), remarks=remarks)
+        try:
+            rows[claim.name] = evidence.row(claim)
+        except UserError as e:
+            if strict:
+                raise
+            remarks.append(str(e) if claim.name in str(e) else f"claim {claim.name}: {e}")
+    judgeable = [claim for claim in looked_at if claim.name in rows]
+    remarks += evidence.remarks
+    others = [claim.name for claim in claims if claim not in looked_at]
+    remarks += [f"not looked at: {a_few(others, 20)}"] if others else []
+    return Verdicts(verdicts=judged(judgeable, [rows[claim.name] for claim in judgeable]), remarks=remarks)
+
+
+class Evidence:
+    """The comparisons that claims rest on: two networks are compared once, however many claims ask.
+
+    Parameters
+    ----------
+    networks
+        With the results files of their trainings.
+
+    Attributes
+    ----------
+    networks
+        By name.
+    remarks
+        In what the files differ that were compared so far.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks, self.remarks = {network.name: network for network in networks}, list[str]()
+        self._compared: dict[tuple[str, str, float | None], Comparison] = {}
+        self._numbers: dict[str, list[dict[tuple[str, str], Known]]] = {}
+
+    def row(self, claim: Claim) -> Compared:
+        """What a claim rests on. Raises UserError where the files have no such number, or are not to be compared."""
+        if claim.than is not None:
+            (group, heading), of = self._own(claim, claim.second, claim.estimate)
+            return against(claim.second, group, heading, of, claim.than)
+        if claim.first_estimate:
+            _, first = self._own(claim, claim.first, claim.first_estimate)
+            (group, heading), second = self._own(claim, claim.second, claim.estimate)
+            return compared((f"{claim.first}: {claim.first_estimate}", claim.second), group, heading, [first, second])
+        key = (claim.first, claim.second, claim.loss)
+        if key not in self._compared:
+            pair = [self.networks[name] for name in key[:2]]
+            refuse_the_same(pair)
+            self._compared[key] = compare_networks(pair, None if claim.loss is None else [claim.loss])
+        self.remarks += [line for line in self._compared[key].differing if line not in self.remarks]
+        return _row_of(claim, self._compared[key])
+
+    def _own(self, claim: Claim, name: str, heading: str) -> tuple[tuple[str, str], list[Known]]:
+        """A number of every training of a network, and where it is."""
+        if name not in self._numbers:
+            self._numbers[name] = [t.numbers(list(t.end)) for t in self.networks[name].trainings.values()]
+        tables = self._numbers[name]
+        shared = [key for key in tables[0] if all(key in table for table in tables)]
+        about = [key for key in shared if key[1] == heading]
+        if not about:
+            known = near_matches(heading, {key[1] for key in shared}) if shared else "they have none in common"
+            raise UserError(f"claim {claim.name}: the files of {name} have no {heading}; {known}")
+        return about[0], [table[about[0]] for table in tables]
+
+
+def _looked_at(claims: Sequence[Claim], groups: Collection[str]) -> list[Claim]:
+    """The claims about these groups; raises UserError where there is none."""
+    found = [claim for claim in claims if set(claim.groups) <= set(groups)]
+    if not found:
+        known = sorted({name for claim in claims for name in claim.groups})
+        raise UserError(f"no claim is about {a_few(groups)}; {near_matches(next(iter(groups), ''), known)}")
+    return found
 
 
 def judged(claims: Sequence[Claim], rows: Sequence[Compared]) -> list[Verdict]:
@@ -162,15 +231,16 @@ def _verdict(claim: Claim, row: Compared, p: float, level: float) -> Verdict:
     return Verdict(claim=claim, row=row, outcome="undecided", p=p, needed=needed)
 
 
-def _row_of(claim: Claim, rows: Sequence[Compared]) -> Compared:
+def _row_of(claim: Claim, found: Comparison) -> Compared:
     """The row that a claim is about; of several losses the middle one."""
-    at_losses = claim.at == "losses"
+    at_losses, rows = claim.at == "losses", found.rows
     about = [row for row in rows if row.heading == claim.estimate and np.isfinite(row.at) == at_losses]
     if not about:
         known = {row.heading for row in rows if np.isfinite(row.at) == at_losses}
         where = "series of " if at_losses else "files of "
+        why = near_matches(claim.estimate, known) if known else "; ".join(found.differing) if at_losses else ""
         raise UserError(
             f"claim {claim.name}: the {where}{claim.first} and {claim.second} have no {claim.estimate}; "
-            + (near_matches(claim.estimate, known) if known else "make them with series" if at_losses else "")
+            + (why or ("make them with series" if at_losses else ""))
         )
     return about[len(about) // 2]

@@ -20,6 +20,10 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.files import replacing
 
 
+class Unfinished(Exception):
+    """The budget of a training is spent; it is stored after so many epochs and steps of one more, its arguments."""
+
+
 @dataclass
 class Standing:
     """How far a training has come.

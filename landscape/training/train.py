@@ -43,7 +43,7 @@ from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.training.recipe import RECIPES, Recipe
 from landscape.training.sam import ascended
-from landscape.training.standing import restored, set_random_states, store
+from landscape.training.standing import Unfinished, restored, set_random_states, store
 
 EachEpoch = Callable[[int, nn.Module], None]
 
@@ -79,6 +79,7 @@ def train(
     each_epoch: EachEpoch | None = None,
     progress: bool = False,
     label: str = "train",
+    budget: float | None = None,
 ) -> Trained:
     """Train a copy of `model` on the examples of `source`, drawn anew in each epoch; `model` itself stays as it is.
 
@@ -114,9 +115,13 @@ def train(
         Whether a progress bar is shown.
     label
         The text before the progress bar.
+    budget
+        Seconds after which no further step is taken: where it stands is in `state`.
 
     Raises
     ------
+    Unfinished
+        Where the budget is spent before the end.
     UserError
         For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything but
         one tensor, or a loss that is no longer finite.
@@ -150,13 +155,15 @@ def train(
         initial=len(standing.losses), total=recipe.epochs,
     )  # fmt: skip
     with deferred():
-        clock = _Clock(save_every)
+        clock = _Clock(save_every, budget)
 
         def keep() -> None:
             if saved is not None:
                 store(saved, network, optimizer, identity, standing, device)
             if clock.stop:
                 raise Interrupted(clock.stop)
+            if clock.spent and len(standing.losses) < recipe.epochs:
+                raise Unfinished(len(standing.losses), standing.step)
             clock.last = time.monotonic()
 
         for epoch in epochs:
@@ -260,25 +267,30 @@ def _step(
 
 
 class _Clock:
-    """When to store: `save_every` seconds after the last time, and at Ctrl-C, on which the processes agree.
+    """When to store: `save_every` seconds after the last time, at Ctrl-C, and when the budget is spent, on which the
+    processes agree.
 
-    stop: the signal, if there was one.
+    stop: the signal, if there was one. spent: whether the budget is.
     """
 
     TOGETHER = 16  # steps from one agreement to the next
 
-    def __init__(self, save_every: float) -> None:
+    def __init__(self, save_every: float, budget: float | None = None) -> None:
         self.save_every, self.last = save_every, time.monotonic()
+        self.ends = np.inf if budget is None else self.last + budget
         self.stop: int | None = None
+        self.spent = False
 
     def due(self, step: int) -> bool:
         if step % self.TOGETHER and processes.size() > 1:
             return False
-        late, self.stop = time.monotonic() - self.last >= self.save_every, noted()
+        now = time.monotonic()
+        late, self.spent, self.stop = now - self.last >= self.save_every, now >= self.ends, noted()
         if processes.size() > 1:
-            everyone = processes.gathered((late, self.stop))
-            late, self.stop = any(each for each, _ in everyone), next((n for _, n in everyone if n), None)
-        return late or self.stop is not None
+            everyone = processes.gathered((late, self.spent, self.stop))
+            late, self.spent = (any(each[i] for each in everyone) for i in (0, 1))
+            self.stop = next((number for *_, number in everyone if number), None)
+        return late or self.spent or self.stop is not None
 
 
 class _Batches:

@@ -1,0 +1,124 @@
+"""The command that carries out a declared study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from landscape.cli.options import default_of, options_of, settled
+from landscape.runtime.errors import UserError
+from landscape.runtime.settings import Settings
+from landscape.runtime.visible import say
+from landscape.study.cells import Places
+from landscape.study.conduct import Spreading, chosen, one_after_another, said_of, side_by_side
+from landscape.study.declared import Cell, read_study
+
+DECLARED = Annotated[Path, Parameter(help="A .toml file, or digits, cifar10-desk or park-kim, which come with it.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conducting(Settings):
+    """Where a study goes, and how it is carried out.
+
+    Parameters
+    ----------
+    out
+        Folder of the study: results, weights, table, verdicts and page; what is there is kept and continued.
+    data
+        In the place of the study's own.
+    cell
+        Only these trainings, by name, without table and page; --dry-run lists the names.
+    dry_run
+        List the trainings with estimated times, measured on the first steps; nothing is stored.
+    budget
+        Time after which no further unit is begun, such as 10m or 2h; the same command continues.
+    device
+        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+    quiet
+        No progress bars and no report.
+    """
+
+    out: Path
+    data: str | None = None
+    cell: tuple[str, ...] = ()
+    dry_run: bool = False
+    budget: timedelta | None = None
+    device: str | None = None
+    quiet: bool = False
+
+
+def study(declared: DECLARED, *, how: Any, spreading: Any) -> None:
+    """Train and analyse networks as a TOML file declares it; compare them, and judge claims: a table and a page.
+
+    Each training is a unit of its own: killed and started again, the study goes on.
+
+    Example: landscape study digits --out digits
+    """
+    from landscape.runtime import processes
+    from landscape.runtime.devices import chosen_device
+    from landscape.study.kept import keep, refuse_another
+    from landscape.study.outcome import found, refuse_missing, write
+    from landscape.study.times import listed, measured, refuse_impossible, running
+
+    asked, spread = settled(Conducting, how), settled(Spreading, spreading)
+    declared_study = read_study(declared, **({"data": asked.data} if asked.data else {}))
+    cells = chosen(declared_study, asked.cell)
+    processes.start()
+    first = processes.rank() == 0
+    refuse_impossible(declared_study)
+    places, tell = Places(asked.out), _told(first and not asked.quiet)
+    if asked.dry_run:
+        say(listed(declared_study, places, measured(declared_study, chosen_device(asked.device), tell)))
+        return
+    refuse_another(declared_study, places)
+    if first and not asked.cell:
+        keep(declared_study, places)
+    clock = running(asked.device, asked.budget.total_seconds() if asked.budget else None, first and not asked.quiet)
+
+    def check(cell: Cell) -> None:
+        refuse_missing(declared_study, cell, places)
+
+    if spread.here:
+        outcome = one_after_another(declared_study, cells, places, clock, tell, check)
+    else:
+        outcome = side_by_side(
+            declared_study, cells, places, clock, spread, lambda cell: _of_cell(declared, asked, cell), tell, check
+        )
+    if not first:
+        return
+    if not asked.cell:
+        has = found(declared_study, places, outcome.failed)
+        for path in write(has, places, str(declared)):
+            tell(f"wrote {path}")
+        tell(str(has))
+    outcome_said = said_of(outcome)
+    if outcome.failed:
+        raise UserError(outcome_said)
+    if outcome_said:
+        say(outcome_said)
+
+
+study.__annotations__ = {
+    "declared": DECLARED,
+    "how": options_of(Conducting),
+    "spreading": options_of(Spreading),
+    "return": None,
+}
+study.__kwdefaults__ = {"spreading": default_of(study, "spreading")}
+
+
+def _told(shown: bool) -> Callable[[str], None]:
+    return say if shown else lambda text: None
+
+
+def _of_cell(declared: Path, asked: Conducting, cell: Cell) -> list[str]:
+    """What carries out one cell in a process of its own."""
+    place = [str(declared.resolve())] if declared.suffix else [str(declared)]
+    data = ["--data", asked.data] if asked.data else []
+    device = ["--device", asked.device] if asked.device else []
+    return ["study", *place, "--out", str(asked.out.resolve()), *data, *device, "--cell", cell.name, "--quiet"]

@@ -1,0 +1,418 @@
+"""A study as it is declared in TOML: which networks are trained how, what is looked at, and which claims are judged."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
+
+from landscape.analyses.base import Analysis
+from landscape.catalogue import CATALOGUE
+from landscape.runtime.errors import UserError, a_few, near_matches
+from landscape.runtime.settings import Settings
+from landscape.study.claims import Claim, read_claims
+from landscape.study.subject import SubjectSettings
+from landscape.training.recipe import Recipe
+from landscape.training.recipe import recipe as named_recipe
+
+COME_WITH = Path(__file__).parent / "studies"  # NAME.toml each
+PAIRS = ("connectivity",)  # analyses of several trainings at once, which no cell has
+NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")  # of what becomes a part of the names of files
+Share = Annotated[float, Gt(0), Le(1)]
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant(Settings):
+    """A network of a study.
+
+    Parameters
+    ----------
+    model
+        A name of landscape.models, with settings in brackets, timm:NAME, or file.py:function.
+    recipes
+        Those that it is trained by; by default all of the study.
+    shares
+        Of the training examples that it is trained on; by default all of the study.
+    analyses
+        That its trainings have, by their names in the study; by default all.
+    """
+
+    model: str
+    recipes: tuple[str, ...] | None = None
+    shares: tuple[Share, ...] | None = None
+    analyses: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Settings):
+    """What a claim names: the trainings of a network, by one recipe on one share of the data.
+
+    Parameters
+    ----------
+    network
+        One of the study.
+    recipe
+        By default the network's first.
+    share
+        By default the network's first.
+    """
+
+    network: str
+    recipe: str | None = None
+    share: Share | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Settings):
+    """At which moments of a training analyses of several checkpoints look; at the end in any case.
+
+    Parameters
+    ----------
+    epochs
+        After these.
+    losses
+        Around these training NLLs: the last checkpoint before and the first after each is crossed.
+    """
+
+    epochs: tuple[Annotated[int, Ge(0)], ...] = ()
+    losses: tuple[Annotated[float, Gt(0)], ...] = ()
+
+    def check(self) -> None:
+        """Epochs, or losses."""
+        if bool(self.epochs) == bool(self.losses):
+            raise UserError("moments are `epochs` or `losses`: give one of the two")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study.
+
+    Parameters
+    ----------
+    network, recipe_name, share
+        By their names in the study.
+    model
+        The network, as checkpoints name it.
+    recipe
+        In full, with seed and share.
+    """
+
+    network: str
+    recipe_name: str
+    share: float
+    model: str
+    recipe: Recipe
+
+    @property
+    def seed(self) -> int:
+        """Of its first weights and every draw of its training."""
+        return self.recipe.seed
+
+    @property
+    def name(self) -> str:
+        """Its own, as its files have it."""
+        return f"{self.network}-{self.recipe_name}-{self.share:g}-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Settings):
+    """A declared experiment.
+
+    Parameters
+    ----------
+    title
+        Of its page.
+    data
+        digits, torch/NAME, hfds/NAME-or-folder, or an image folder.
+    networks
+        By name.
+    recipes
+        By name.
+    shares
+        Of the training examples, the same of each class, drawn by the training's seed.
+    equal_steps
+        Epochs are of all examples: on a share of them there are as many more, so that the steps are as many.
+    seeds
+        A training of each.
+    groups
+        By the names that claims use; beside them each network is one, by its first recipe on its first share.
+    moments
+        When analyses of several checkpoints look; none without them.
+    analyses
+        Of each training, by name.
+    subject
+        Of the loss and the frozen examples that analyses study.
+    claims
+        Those to be judged.
+    interactive
+        Whether the page has figures to turn and to point at, for about 5 MB, or pictures.
+    """
+
+    title: str
+    data: str
+    networks: Mapping[str, Variant]
+    recipes: Mapping[str, Recipe]
+    shares: tuple[Share, ...] = (1.0,)
+    equal_steps: bool = False
+    seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    moments: Moments | None = None
+    analyses: Mapping[str, Analysis] = field(default_factory=dict)
+    subject: SubjectSettings = field(default_factory=SubjectSettings)
+    claims: tuple[Claim, ...] = ()
+    interactive: bool = False
+
+    def check(self) -> None:
+        """Everything that is named is there, and has a name that files can have."""
+        for what, named in {"networks": self.networks, "recipes": self.recipes, "seeds": self.seeds,
+                            "shares": self.shares, "analyses": self.analyses}.items():  # fmt: skip
+            if not named:
+                raise UserError(f"the study has no {what}; it needs one at least")
+        for what, numbers in {"seeds": self.seeds, "shares": self.shares}.items():
+            if len(set(numbers)) < len(numbers):
+                raise UserError(f"{what} {a_few(map(str, numbers), 9)}: one is there twice")
+        for name in (*self.networks, *self.recipes, *self.groups):
+            if not NAME.fullmatch(name) or len(name) > 80:
+                raise UserError(f"{name!r} is no name for files: letters, digits, _ . + -, and 80 of them at most")
+        for name, variant in self.networks.items():
+            _refuse_unknown(f"networks.{name}: recipe", variant.recipes, self.recipes)
+            _refuse_unknown(f"networks.{name}: share", variant.shares, self.shares)
+            _refuse_unknown(f"networks.{name}: analysis", variant.analyses, self.analyses)
+        for name, group in self.groups.items():
+            _refuse_unknown(f"groups.{name}: network", [group.network], self.networks)
+            _refuse_unknown(f"groups.{name}: recipe", [group.recipe], self.recipes_of(group.network))
+            _refuse_unknown(f"groups.{name}: share", [group.share], self.shares_of(group.network))
+        self._check_looking()
+        self._check_groups()
+        self._check_claims()
+
+    def _check_looking(self) -> None:
+        over = [analysis.name for analysis in self.analyses.values() if analysis.name in ("series", "dynamics")]
+        if over and self.moments is None:
+            raise UserError(f"{over[0]} is of several checkpoints; say in [moments] at which `epochs` or `losses`")
+        if self.moments is not None and not over:
+            raise UserError("[moments] are for series or dynamics, and the study has neither in [analyses]")
+        for epoch in self.moments.epochs if self.moments is not None else ():
+            for name, recipe in self.recipes.items():
+                if epoch > recipe.epochs:
+                    raise UserError(f"moments.epochs {epoch} is after the end of recipes.{name}, {recipe.epochs}")
+
+    def _check_groups(self) -> None:
+        held: dict[str, str] = {}
+        for name, analysis in self.analyses.items():
+            if analysis.group in held:
+                raise UserError(f"analyses.{name} and analyses.{held[analysis.group]} are one group of a results file, "
+                                f"{analysis.group}; leave one out")  # fmt: skip
+            held[analysis.group] = name
+
+    def _check_claims(self) -> None:
+        names = [claim.name for claim in self.claims]
+        for claim in self.claims:
+            if names.count(claim.name) > 1:
+                raise UserError(f"two claims are named {claim.name}; give each a name of its own")
+            if claim.at == "losses" and self.moments is None and set(claim.groups) <= set(self.all_groups):
+                raise UserError(f"claim {claim.name} is at equal losses: it needs [moments], and series in [analyses]")
+
+    def recipes_of(self, network: str) -> tuple[str, ...]:
+        """By which recipes a network is trained."""
+        return self.networks[network].recipes or tuple(self.recipes)
+
+    def shares_of(self, network: str) -> tuple[float, ...]:
+        """On which shares of the examples."""
+        return self.networks[network].shares or self.shares
+
+    def analyses_of(self, network: str) -> list[Analysis]:
+        """Those that the trainings of a network have."""
+        asked = self.networks[network].analyses
+        return [analysis for name, analysis in self.analyses.items() if asked is None or name in asked]
+
+    @property
+    def all_groups(self) -> dict[str, Group]:
+        """Those that are named, and each network by its first recipe on its first share."""
+        return {name: Group(network=name) for name in self.networks} | dict(self.groups)
+
+    def cells(self) -> list[Cell]:
+        """Every training, in the order in which the claims are decided soonest: all cells of a seed before the next."""
+        return [
+            self._cell(network, recipe, share, seed)
+            for seed in self.seeds
+            for network in self.networks
+            for recipe in self.recipes_of(network)
+            for share in self.shares_of(network)
+        ]
+
+    def _cell(self, network: str, name: str, share: float, seed: int) -> Cell:
+        own = self.recipes[name]
+        epochs = self.in_epochs(own.epochs, share)
+        warm_up = self.in_epochs(own.warmup_epochs, share)
+        return Cell(network, name, share, self.networks[network].model,
+                    replace(own, epochs=epochs, warmup_epochs=warm_up, fraction=share, seed=seed))  # fmt: skip
+
+    def in_epochs(self, epochs: int, share: float) -> int:
+        """Epochs of all examples as those of a share of them."""
+        return round(epochs / share) if self.equal_steps else epochs
+
+    def cells_of(self, group: Group) -> list[Cell]:
+        """The trainings of a group."""
+        recipe = group.recipe or self.recipes_of(group.network)[0]
+        share = group.share or self.shares_of(group.network)[0]
+        return [self._cell(group.network, recipe, share, seed) for seed in self.seeds]
+
+
+def read_study(path: str | Path, **instead: Any) -> Study:
+    """A study of a TOML file.
+
+    Parameters
+    ----------
+    path
+        The file; or the name of a study that comes with the toolkit: digits, cifar10-desk, park-kim.
+    instead
+        Settings of `Study` to replace.
+
+    Raises
+    ------
+    UserError
+        For a file that is not there or no TOML, and for whatever is unknown, missing or out of its range in it: one
+        line, with near matches.
+    """
+    file = source_of(path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UserError(f"{path} cannot be read as TOML: {' '.join(str(e).split())}") from e
+    try:
+        return replace(of_table(table, file.parent), **instead)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+
+
+def source_of(path: str | Path) -> Path:
+    """The file of a study; of one that comes with the toolkit by its name. Raises UserError for an unknown name."""
+    file = Path(path)
+    if file.suffix:
+        return file
+    known = {p.stem: p for p in COME_WITH.glob("*.toml")}
+    if str(path) not in known:
+        raise UserError(f"no study named {path} comes with the toolkit; {near_matches(str(path), known)}; "
+                        "or name a .toml file")  # fmt: skip
+    return known[str(path)]
+
+
+def of_table(table: Mapping[str, Any], folder: Path = Path()) -> Study:
+    """A study of the tables of a TOML file; `folder` is where the files of claims lie that it names."""
+    known = [f.name for f in fields(Study)] + ["claim"]
+    for name in table:
+        if name not in known:
+            raise UserError(f"{name!r} is no setting of a study; {near_matches(name, known)}")
+    for needed in ("title", "data", "networks", "analyses"):
+        if needed not in table:
+            raise UserError(f"the study has no {needed}")
+    given = {k: v for k, v in table.items() if k not in ("claim", "claims")}
+    given["networks"] = {name: _made(Variant, {"model": of} if isinstance(of, str) else of, f"networks.{name}")
+                         for name, of in _tables(table, "networks")}  # fmt: skip
+    given["recipes"] = {name: _recipe(name, of) for name, of in _tables(table, "recipes")} or {"plain": Recipe()}
+    given["groups"] = {name: _made(Group, of, f"groups.{name}") for name, of in _tables(table, "groups")}
+    subject = _made(SubjectSettings, table.get("subject", {}), "subject")
+    given["subject"] = subject
+    given["analyses"] = {name: _analysis(name, of, subject.seed) for name, of in _tables(table, "analyses")}
+    if "moments" in table:
+        given["moments"] = _made(Moments, table["moments"], "moments")
+    groups = {name: None for name in (*given["networks"], *given["groups"])}
+    given["claims"] = tuple(_claims(table, folder, groups))
+    return Study.asked(given)
+
+
+def _tables(table: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    found = table.get(name, {})
+    if not isinstance(found, Mapping):
+        raise UserError(f"{name} is a table, [{name}]")
+    yield from found.items()
+
+
+def _made(cls: type[S], given: Any, at: str) -> S:
+    """Settings of a table, whose place a mistake in it is named with."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{at} is a table of settings, not {given!r}")
+    needed = [f.name for f in fields(cls) if f.default is f.default_factory and f.name not in given]
+    try:
+        if needed:
+            raise UserError(f"there is no {needed[0]}")
+        return cls.asked(given)
+    except UserError as e:
+        raise UserError(f"{at}: {e}") from e
+
+
+def _recipe(name: str, given: Any) -> Recipe:
+    """That of `base`, by default of its own name where there is one, else plain, with settings of its own."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"recipes.{name} is a table of settings, not {given!r}")
+    for own, of in {"seed": "seeds", "fraction": "shares"}.items():
+        if own in given:
+            raise UserError(f"recipes.{name}: {own} is given by the `{of}` of the study")
+    from landscape.training.recipe import RECIPES
+
+    settings = {k: v for k, v in given.items() if k != "base"}
+    try:
+        return named_recipe(given.get("base", name if name in RECIPES else "plain"), **settings)
+    except UserError as e:
+        raise UserError(f"recipes.{name}: {e}") from e
+
+
+def _analysis(name: str, given: Any, seed: int) -> Analysis:
+    """Of the catalogue; its seed is that of the subject where it does not say another."""
+    kind = given.get("analysis", name) if isinstance(given, Mapping) else name
+    if kind not in CATALOGUE:
+        raise UserError(f"analyses.{name}: there is no analysis {kind!r}; {near_matches(str(kind), CATALOGUE)}")
+    if kind in PAIRS:
+        raise UserError(f"analyses.{name}: {kind} is of several trainings at once, and a study looks at each alone")
+    cls = CATALOGUE[kind].settings
+    own = {"seed": seed} if any(f.name == "seed" for f in fields(cls)) else {}
+    given = {k: v for k, v in given.items() if k != "analysis"} if isinstance(given, Mapping) else given
+    return _made(cls, {**own, **given} if isinstance(given, Mapping) else given, f"analyses.{name}")
+
+
+def _claims(table: Mapping[str, Any], folder: Path, groups: Mapping[str, Any]) -> Iterator[Claim]:
+    """Those of the files that are named, all or some, about groups of the study, those of another than the first file
+    with its name before theirs; and those of the study itself.
+    """
+    asked = table.get("claims", {})
+    if isinstance(asked, str):
+        asked = [asked]
+    if not isinstance(asked, Mapping):
+        asked = {name: "all" for name in asked}
+    first = next(iter(asked), "")
+    for name, which in asked.items():
+        found = {claim.name: claim for claim in read_claims(folder / name if Path(name).suffix else name)}
+        for wanted in () if which == "all" else which:
+            if wanted not in found:
+                raise UserError(f"claims.{name}: there is no claim {wanted!r}; {near_matches(str(wanted), found)}")
+        for claim in found.values():
+            if which != "all" and claim.name in which:
+                _refuse_unknown(f"claim {claim.name}: group", claim.groups, groups)
+            if which == "all" or claim.name in which:
+                yield claim if name == first else replace(claim, name=f"{Path(name).stem}: {claim.name}")
+    own_claims = table.get("claim", [])
+    if not isinstance(own_claims, list):
+        raise UserError("claims of the study itself are tables headed [[claim]]")
+    for own in own_claims:
+        claim = _claim(own)
+        _refuse_unknown(f"claim {claim.name}: group", claim.groups, groups)
+        yield claim
+
+
+def _claim(given: Any) -> Claim:
+    name = given.get("name", "?") if isinstance(given, Mapping) else "?"
+    return _made(Claim, given, f"claim {name}")
+
+
+def _refuse_unknown(what: str, asked: Any, known: Any) -> None:
+    """Raise UserError, with near matches, where something is asked for by a name or number that is not known."""
+    for one in asked or ():
+        if one is not None and one not in known:
+            raise UserError(f"{what} {one} is not in the study; {near_matches(str(one), map(str, known))}")

@@ -1,0 +1,92 @@
+"""The page of a study: its verdicts and trainings before what a report has of their results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from landscape.runtime.errors import UserError
+from landscape.study.declared import source_of
+from landscape.study.outcome import Found, columns, trainings_in_words
+from landscape.study.report import write_report
+from landscape.study.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict as the page has it, in words."""
+
+    statement: str
+    about: str
+    first: str
+    second: str
+    effect: str
+    how: str
+    p: str
+    outcome: str
+    verdict: str
+    reference: str
+
+    @classmethod
+    def of(cls, v: Verdict) -> Judged:
+        """From a verdict."""
+        at = f", at a training NLL of {v.row.at:.2g}" if np.isfinite(v.row.at) else ""
+        return cls(v.claim.statement, f"{v.claim}{at}", str(v.row.of_first), str(v.row.of_second), str(v.row),
+                   v.row.effect.how, f"{v.p:.2g}" if np.isfinite(v.p) else "\N{EN DASH}", v.outcome, str(v),
+                   v.claim.reference)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preface:
+    """What stands before the results of a study.
+
+    Attributes
+    ----------
+    verdicts
+        A row each.
+    trainings
+        Of each network its code, its recipes and shares.
+    seeds
+        Of the trainings.
+    remarks
+        What there is no verdict on, what is not finished, and why.
+    shown
+        Which of the trainings have columns and figures; "" for all.
+    command
+        That makes it again.
+    declared
+        The text of its file.
+    """
+
+    verdicts: list[Judged] = field(default_factory=list)
+    trainings: list[tuple[str, str, str]]
+    seeds: str
+    remarks: list[str]
+    shown: str
+    command: str
+    declared: str
+
+
+def write_page(found: Found, path: Path, name: str) -> Path:
+    """Write the page of what a study has found. name: of the study, or its file."""
+    study, shown = found.study, columns(found.files)
+    few = f"{len(shown)} of {len(found.files)} trainings, the first of each network, recipe and share, have figures; "
+    preface = Preface(
+        verdicts=[Judged.of(v) for v in found.judged.verdicts] if found.judged is not None else [],
+        trainings=trainings_in_words(study),
+        seeds=", ".join(map(str, study.seeds)),
+        remarks=[*found.remarks, *(found.judged.remarks if found.judged is not None else [])],
+        shown=few + "table.csv has the numbers of all" if len(shown) < len(found.files) else "",
+        command="landscape quickstart" if name == "quickstart" else f"landscape study {name} --out study",
+        declared=_text(name),
+    )
+    return write_report(shown, path, title=study.title, preface=preface, interactive=study.interactive)
+
+
+def _text(name: str) -> str:
+    try:
+        return source_of(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, UserError):  # it was read before, and may be gone since
+        return ""

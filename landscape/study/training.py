@@ -1,0 +1,200 @@
+"""A training, from the names of a network and its data to a checkpoint that says all that an analysis needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
+
+from landscape.runtime.errors import UserError, a_few
+from landscape.runtime.settings import Settings
+from landscape.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Settings):
+    """What is trained, on what, and where it goes.
+
+    Parameters
+    ----------
+    model
+        A name of landscape.models, timm:NAME, or file.py:function.
+    data
+        digits, torch/NAME, hfds/NAME-or-folder, or an image folder.
+    out
+        The checkpoint to write (.safetensors).
+    recipe
+        plain, or the study's: strong or weak. The other options override it.
+    trajectory
+        Folder for a checkpoint of every epoch.
+    overwrite
+        Replace the network of another training that --out has.
+    mean
+        Normalisation of the images: a number for each channel; by default the data set's.
+    std
+        The standard deviation likewise.
+    image_size
+        Side of the images; by default the data's.
+    root
+        Where torch/ data sets are kept and downloaded to.
+    workers
+        Processes that draw examples; by default none, and beside a GPU one a core.
+    device
+        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+    quiet
+        No progress bar and no report.
+    """
+
+    model: str
+    data: str
+    out: Path
+    recipe: str = "plain"
+    trajectory: Path | None = None
+    overwrite: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
+    root: str | None = None
+    workers: Annotated[int, Ge(0)] | None = None
+    device: str | None = None
+    quiet: bool = False
+
+    def check(self) -> None:
+        """The checkpoint is a safetensors file."""
+        if self.out.suffix != ".safetensors":
+            raise UserError(f"--out {self.out} must end in .safetensors")
+
+
+def stated_drop_path(model: str) -> float | None:
+    """The rate of stochastic depth that the settings of a network ask for, as in vit_ti(drop_path_rate=0.1)."""
+    from landscape.runtime.own import split_settings
+
+    found: float | None = split_settings(model)[1].get("drop_path_rate")
+    return found
+
+
+def carry_out(
+    asked: Training, recipe: Recipe, *, epochs: Collection[int] | None = None, budget: float | None = None
+) -> list[float] | None:
+    """Train, or go on with what is there, and save the checkpoint.
+
+    Parameters
+    ----------
+    asked
+        Which training; its recipe is by name, for the metadata.
+    recipe
+        With whatever overrides it.
+    epochs
+        Of the trajectory, those to keep; None for every one.
+    budget
+        Seconds after which it is left where it stands, to be continued.
+
+    Returns
+    -------
+    list of float or None
+        The training loss of each epoch; None where the checkpoint was there, finished.
+
+    Raises
+    ------
+    UserError
+        Where `out` or the trajectory has another training, and as `landscape.training.train` does.
+    Unfinished
+        Where the budget is spent.
+    """
+    from landscape.checkpoints.read import save_checkpoint
+    from landscape.data.sources import open_source
+    from landscape.data.transforms import input_settings
+    from landscape.runtime import processes
+    from landscape.runtime.devices import chosen_device
+    from landscape.runtime.files import alone
+    from landscape.training.train import train, training_metadata
+
+    processes.start()
+    device = chosen_device(asked.device)
+    source = open_source(asked.data, "train", asked.root)
+    inputs = input_settings(source, asked.image_size, None, asked.mean, asked.std)
+    of = {"num_classes": source.num_classes, "image_size": inputs.image_size, "in_channels": inputs.in_channels}
+    network, name = untrained(asked.model, recipe, of)
+    named = {"model": asked.model, "recipe": asked.recipe, **training_metadata(source, recipe, inputs)}
+    first = processes.rank() == 0
+    with alone(asked.out, "training") if first else nullcontext():
+        state = asked.out.with_name(asked.out.name + ".training")
+        if processes.from_first(first and not asked.overwrite and finished(asked.out, named, recipe.epochs)):
+            if first:
+                state.unlink(missing_ok=True)
+            return None
+
+        def keep(epoch: int, now: nn.Module) -> None:
+            if epochs is None or epoch in epochs:
+                _keep(asked, recipe, epoch, now, named)
+
+        trained = train(
+            network, source, recipe, inputs, device=device, workers=asked.workers, state=state, budget=budget,
+            each_epoch=keep if asked.trajectory is not None else None, progress=not asked.quiet, label=name,
+        )  # fmt: skip
+        if first:
+            save_checkpoint(asked.out, trained.model, {**named, **trained.metadata})
+            state.unlink(missing_ok=True)
+    losses: list[float] = trained.metadata["training_loss"]
+    return losses
+
+
+def epoch_checkpoint(folder: Path, epoch: int, epochs: int) -> Path:
+    """Where a trajectory has the checkpoint of an epoch: of one width, for whatever sorts them by name."""
+    return folder / f"epoch{epoch:0{len(str(epochs))}d}.safetensors"
+
+
+def _keep(asked: Training, recipe: Recipe, epoch: int, now: nn.Module, named: Mapping[str, Any]) -> None:
+    from landscape.checkpoints.read import read_checkpoint, save_checkpoint
+
+    assert asked.trajectory is not None
+    place = epoch_checkpoint(asked.trajectory, epoch, recipe.epochs)
+    other = place.exists() and read_checkpoint(place).metadata != json.loads(json.dumps(named))
+    if other and not asked.overwrite:
+        raise UserError(f"{place} is of another training; choose another --trajectory, or replace it with --overwrite")
+    save_checkpoint(place, now, named)
+
+
+def untrained(model: str, recipe: Recipe, of: Mapping[str, int]) -> tuple[nn.Module, str]:
+    """The network as its recipe draws it, and its name.
+
+    of: num_classes, image_size and in_channels. Raises UserError for a network that cannot be made so.
+    """
+    from landscape.checkpoints.build import builder
+    from landscape.runtime.random import seeded
+
+    dropping = recipe.drop_path or stated_drop_path(model)
+    build, name = builder(model, {"drop_path_rate": recipe.drop_path} if dropping else None)
+    with seeded(recipe.seed):
+        try:
+            return build(**of), name
+        except (TypeError, UserError) as e:
+            hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
+            raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
+
+
+def finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
+    """Whether `out` has the network of the very training that is asked for, False where nothing is there.
+
+    Raises UserError where it has another.
+    """
+    from landscape.checkpoints.read import read_checkpoint
+
+    if not out.exists():
+        return False
+    metadata = read_checkpoint(out).metadata
+    losses = metadata.get("training_loss")
+    asked = json.loads(json.dumps(named))  # as it was written
+    differing = [f"{k}: {metadata.get(k)} there, {v} asked" for k, v in asked.items() if metadata.get(k) != v]
+    if not differing and isinstance(losses, list) and len(losses) == epochs:
+        return True
+    why = a_few(differing) or "not by this command"
+    raise UserError(f"{out} has another network ({why}); choose another place, or replace it with --overwrite")

@@ -1,0 +1,188 @@
+"""Studies: mistakes are named before anything is trained, cells run anywhere, and a killed study gives its page."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import CIFAR10, invoke, needs_shared, refused
+
+import landscape as ls
+from landscape.cli.main import status
+from landscape.runtime.errors import UserError
+from landscape.study.cells import crossing
+from landscape.study.declared import read_study
+from landscape.study.times import refuse_impossible
+
+TINY = """
+title = "Tiny"
+data = "digits"
+seeds = [0, 1]
+[networks]
+small = "vit_xs(depth=1, embed_dim=8, num_heads=2)"
+other = "vit_xs(depth=1, embed_dim=8, num_heads=1)"
+[recipes.plain]
+epochs = 2
+warmup_epochs = 0
+batch_size = 256
+[groups]
+same = {network = "other", share = 1.0}
+[moments]
+losses = [2.2]
+[subject]
+samples = 32
+[analyses]
+test = {}
+series = {batch_size = 4, batches = 8, k = 2}
+[[claim]]
+name = "accuracy"
+statement = "The other is more accurate"
+estimate = "test accuracy"
+second = "other"
+first = "small"
+side = "above"
+reference = "made up: <b>2 %</b>"
+[[claim]]
+name = "chance"
+statement = "The small one is better than chance"
+estimate = "test accuracy"
+second = "small"
+than = 0.1
+side = "above"
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def in_a_process(*arguments):
+    """A child of its own, without the time to import all again."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(status(list(map(str, arguments)))))
+    process.start()
+    return process
+
+
+def test_killed_at_random_moments_it_gives_the_same_page(tiny, tmp_path):
+    tiny.write_text(TINY.replace("seeds = [0, 1]", "seeds = [0]"))
+    command = ("study", tiny, "--quiet", "--device", "cpu", "--out")
+    began = time.monotonic()
+    whole = in_a_process(*command, "whole")
+    whole.join()
+    took = time.monotonic() - began
+    assert whole.exitcode == 0
+    random.seed(0)
+    for _ in range(3):
+        killed = in_a_process(*command, "killed")
+        time.sleep(random.uniform(0.1, 0.6) * took)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.join()
+    last = in_a_process(*command, "killed")
+    last.join()
+    assert last.exitcode == 0
+    one, two = ((tmp_path / folder / "page.html").read_text() for folder in ("whole", "killed"))
+    assert one.replace("whole/", "killed/") == two
+    for name in ("table.csv", "verdicts.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    assert "&lt;b&gt;2 %&lt;/b&gt;" in one, "the reference's number stands beside ours, escaped"
+    found = pd.read_csv("whole/verdicts.csv")
+    assert found["claim"].tolist() == ["accuracy", "chance"]
+    table = pd.read_csv("whole/table.csv")
+    assert table["training"].nunique() == 2
+    assert found["verdict"].tolist() == ["undecided"] * 2, "of one training each"
+    file = ls.load("whole/results/small-plain-1-0.h5")
+    assert file["series"]["checkpoint"].values[-1] == "epoch 2", "the end is looked at in any case"
+    tiny.write_text(TINY.replace("batches = 8", "batches = 7"))
+    refused(invoke("study", tiny, "--out", "whole"), "another study", "analyses.series.batches: 8 there, 7 asked")
+    tiny.write_text(TINY)
+    shown = invoke("study", tiny, "--out", "whole", "--dry-run")
+    assert shown.stdout.count("finished") == 2, "another seed makes no other study"
+    assert "4 trainings, about" in shown.stdout
+
+
+def test_cells_run_in_processes_of_their_own_and_on_a_cluster(tiny):
+    pytest.importorskip("submitit")
+    common = ("study", tiny, "--out", "here", "--device", "cpu", "--quiet", "--jobs", 2)
+    done = invoke(*common, "--cell", "small-plain-1-0")
+    assert done.returncode == 0, done.stderr
+    done = invoke(*common, "--cell", "other-plain-1-0", "--cluster", "local")
+    assert done.returncode == 0, done.stderr
+    assert {"test", "series"} <= set(ls.load("here/results/small-plain-1-0.h5"))
+    assert {"test", "series"} <= set(ls.load("here/results/other-plain-1-0.h5"))
+    spent = invoke(*common[:-2], "--cell", "small-plain-1-1", "--budget", "0s")
+    assert spent.returncode == 0, spent.stderr
+    assert "1 cells are not finished (small-plain-1-1); the same command continues" in spent.stdout
+    refused(invoke(*common, "--cell", "smal-plain-1-0"), "did you mean small-plain-1-0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('network = "other"', 'network = "othr"', ("groups.same", "did you mean other")),
+        ('small = "vit_xs(', 'small = "vit_xss(', ("networks.small", "did you mean vit_xs")),
+        ("depth=1, embed_dim=8, num_heads=2", "depht=1", ("networks.small", "depht")),
+        ("series =", "serie =", ("analyses.serie", "did you mean series")),
+        ("k = 2", "kk = 2", ("analyses.series", "'kk'")),
+        ("batches = 8", "batches = 0", ("analyses.series", "batches=0")),
+        ("epochs = 2", "epoch = 2", ("recipes.plain", "did you mean epochs")),
+        ("seeds = [0, 1]", "seed = [0, 1]", ("'seed'", "did you mean seeds")),
+        ("losses = [2.2]", "epochs = [5]", ("moments.epochs 5", "recipes.plain")),
+        ('first = "small"', 'first = "smal"', ("claim accuracy", "did you mean small")),
+        ("samples = 32", "sample = 32", ("subject", "did you mean samples")),
+        ("[[claim]]\nname = \"chance\"", "[[claim]]\nnam = \"chance\"", ("claim", "name")),
+        ("title", 'claims = {park-kim = ["flatnes"]}\ntitle', ("claims.park-kim", "did you mean flatness")),
+        ("title", 'claims = "park-kin"\ntitle', ("park-kin", "did you mean park-kim")),
+        ('data = "digits"', 'data = "digit"', ("did you mean digits",)),
+        ("seeds", "seeds]", ("cannot be read as TOML",)),
+    ],
+)  # fmt: skip
+def test_a_strangers_mistake_is_one_line_before_anything_is_trained(tiny, tmp_path, old, new, words):
+    tiny.write_text(TINY.replace(old, new, 1))
+    refused(invoke("study", tiny, "--out", "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_estimate_that_is_none_is_named_after_the_first_training(tiny, tmp_path):
+    tiny.write_text(TINY.replace('estimate = "test accuracy"', 'estimate = "test acuracy"', 1))
+    result = invoke("study", tiny, "--out", "out", "--quiet", "--device", "cpu")
+    refused(result, "claim accuracy", "did you mean test accuracy")
+    assert len(list((tmp_path / "out" / "results").glob("*.h5"))) == 1
+
+
+def test_losses_are_crossed_between_two_checkpoints():
+    nll = np.array([2.3, 1.5, 1.6, 0.9, 1.1, 0.4])
+    assert crossing(nll, [1.0]) == [2, 3, 5]
+    assert crossing(nll, [1.55, 0.5]) == [0, 1, 4, 5]
+    assert crossing(nll, [3.0]) == [5], "it begins below"
+    assert crossing(nll, [0.1]) == [5], "it is never reached"
+
+
+def test_studies_that_come_with_the_toolkit():
+    digits = read_study("digits")
+    assert len(digits.cells()) == 10
+    assert len({cell.name for cell in digits.cells()}) == 10
+    refuse_impossible(digits)
+    for name in ("cifar10-desk", "park-kim"):
+        study = read_study(name)
+        about = [claim for claim in study.claims if set(claim.groups) <= set(study.all_groups)]
+        assert len(study.seeds) >= 3
+        assert len(about) > 15
+    with pytest.raises(UserError, match="did you mean digits"):
+        read_study("digit")
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["cifar10-desk", "park-kim"])
+def test_the_larger_ones_can_be_made(name):
+    study = read_study(name, data=f"hfds/{CIFAR10}")
+    refuse_impossible(study)
+    sizes = {cell.recipe.epochs for cell in study.cells() if cell.network == "vit"}
+    assert sizes == ({24, 240} if name == "cifar10-desk" else {300})
