@@ -38,17 +38,17 @@ class Examples:
     Parameters
     ----------
     usual
-        How many, where the user does not say; None for all.
+        The number of examples unless the user gives one; None for all.
     at_most
-        How many the analysis can use, whatever the user says; None for any number.
+        The most examples that the analysis can use, whatever the user gives; None for any number.
     exactly
-        How many, whatever the user says, or all that there are.
+        The number of examples, whatever the user gives, or all if there are fewer.
     split
-        Of the data set.
+        The split of the data set.
     transform
-        None for what the user says of the training split.
+        The transform; None for what the user gives for the training split.
     counted
-        Whether how many is known before anything is computed.
+        Whether the number is known before anything is computed.
     """
 
     usual: int | None = None
@@ -60,7 +60,7 @@ class Examples:
 
 
 class Kept(NamedTuple):
-    """What units are computed of, who keeps the state of one under way, and what it is a state of."""
+    """What units are computed from, who keeps the state of a unit in progress, and what that state belongs to."""
 
     objective: Objective
     work: Work
@@ -91,21 +91,21 @@ class Subject(Protocol):
         ...
 
     def known_of(self, examples: Examples, available: int | None = None) -> dict[str, Any]:
-        """What is known of it before they are drawn, by the names in a stored configuration."""
+        """What is known about the objective before examples are drawn, by the names in a stored configuration."""
         ...
 
 
 class Held(dict[str, xr.Dataset]):
-    """The groups of a results file by name; none where there is no file.
+    """The groups of a results file by name; empty without a file.
 
     Parameters
     ----------
     groups
-        As they are.
+        The groups.
     file
-        The results file, beside which a long preparation may keep its state; None for none.
+        The results file, beside which a long preparation may keep its state; None without a file.
     work
-        With the clock of the budget.
+        The work, with the clock of the budget.
     """
 
     def __init__(
@@ -121,12 +121,12 @@ class Held(dict[str, xr.Dataset]):
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Settings, ABC):
-    """The base of every analysis: a frozen dataclass whose fields are its settings.
+    """The base class of every analysis: a frozen dataclass whose fields are its settings.
 
-    A subclass says of which units its result consists (`empty`), computes one (`compute`), and turns the finished ones
-    into `estimates`. Units are independent of each other: any order, any split over processes gives the same.
+    A subclass says which units its result consists of (`empty`), computes one unit (`compute`), and turns the finished
+    units into `estimates`. Units are independent: any order and any split over processes gives the same result.
 
-    The same fields are keyword arguments in Python, the options of its command, and the stored configuration.
+    The fields are also the keyword arguments in Python, the options of the command, and the stored configuration.
     """
 
     name: ClassVar[str]

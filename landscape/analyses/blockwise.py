@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Looked(Settings):
-    """Whose features, of which images.
+    """The blocks whose features are studied, and the images.
 
     Parameters
     ----------
     images
-        Of the test split, as they are.
+        The number of images of the test split, without augmentation.
     modules
-        Names or patterns, such as layer1.*, of the modules whose outputs are looked at; by default the network's
-        blocks, where they are known.
+        Names or patterns, such as layer1.*, of the modules whose outputs are studied; by default the network's blocks,
+        if they are known.
     """
 
     images: Annotated[int, Ge(1)] = 500
@@ -45,13 +45,15 @@ class Looked(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Blockwise(Looked, Analysis):
-    """Features block by block. A unit is a fold of the images, so that the result is as large for any number of them;
-    whatever is made of means over images has its error by leaving out a fold at a time.
+    """Features block by block.
+
+    A unit is a fold of the images, so that the size of the result does not depend on their number. The errors of
+    everything computed from means over images come from leaving out one fold at a time.
 
     Parameters
     ----------
     chunk_size
-        Images whose features are held at once; does not change the numbers beyond rounding.
+        The number of images whose features are held at once; it changes the results by rounding only.
     """
 
     unit: ClassVar[str] = "fold"

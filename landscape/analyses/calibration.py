@@ -22,7 +22,7 @@ HOTTEST, COLDEST = 1e3, 1e-3  # the temperatures among which the best is sought
 
 
 class Bins(NamedTuple):
-    """Examples of about equal confidence, together: of each bin how many, their mean confidence, and their accuracy."""
+    """Examples of about equal confidence in bins: for each bin their number, mean confidence and accuracy."""
 
     examples: np.ndarray
     confidence: np.ndarray
@@ -30,7 +30,7 @@ class Bins(NamedTuple):
 
 
 class CalibrationError(NamedTuple):
-    """The expected calibration error: as binned, without the part that is chance, and that one's interval."""
+    """The expected calibration error as binned, that without the part due to chance, and the latter's interval."""
 
     plugin: float
     debiased: float
@@ -39,7 +39,7 @@ class CalibrationError(NamedTuple):
 
 
 class Temperature(NamedTuple):
-    """The best temperature of one half, with its interval, and by how much it changes the NLL of the other half."""
+    """The best temperature on one half, with its interval, and how much it changes the NLL on the other half."""
 
     value: float
     low: float

@@ -37,22 +37,22 @@ class Connectivity(Analysis):
     Parameters
     ----------
     points
-        At which each path is evaluated, both ends among them.
+        The number of points at which each path is evaluated, including both ends.
     alignment
-        weights: the second network's channels are permuted to match the first's weights (arXiv:2209.04836) before the
-        second straight path, and the curved one. none: not.
+        weights: before the second straight path and the curved one, the second network's channels are permuted to match
+        the first's weights (arXiv:2209.04836). none: they are not.
     steps
-        Of the training of the curve's bend; 0 for no curved path. Every second fold of the examples serves for it, and
-        all losses told are of the others.
+        Training steps for the bend of the curve; 0 for no curved path. Every second fold of the examples is used for
+        this training, and all reported losses are on the others.
     lr
-        The bend's learning rate.
+        The learning rate of the bend.
     batch_size
-        Examples in one step.
+        Examples per training step.
     batchnorm
-        recalibrated: its statistics are gathered anew at each point from the frozen data; stored: they go from one
-        network's to the other's.
+        recalibrated: BatchNorm's statistics are gathered anew at each point from the frozen data. stored: they are
+        interpolated between those of the two networks.
     seed
-        Of the alignment's order and of the steps.
+        The seed of the order of the alignment and of the training steps.
     """
 
     name: ClassVar[str] = "connectivity"
@@ -81,7 +81,7 @@ class Connectivity(Analysis):
             For another number of checkpoints, two of different architectures, or one that cannot be aligned.
         """
         if len(subjects) != 2:
-            raise UserError(f"{len(subjects)} checkpoints given; a path is between 2")
+            raise UserError(f"{len(subjects)} checkpoints given; a path needs 2")
         (first, one), (second, other) = subjects.items()
         return self.between(one.objective(self.examples), other.model, (first, second))
 
@@ -135,7 +135,7 @@ class Connectivity(Analysis):
         if not self.steps:
             return np.ones(objective.folds, bool)
         if objective.folds < 2:
-            raise UserError("of one example a bend cannot be both trained and judged; freeze more samples")
+            raise UserError("a bend cannot be trained and evaluated on one example; freeze more samples")
         return np.arange(objective.folds) % 2 == 1
 
     def side_by_side(self, objective: Pair) -> int:

@@ -17,7 +17,7 @@ class Curved(Settings):
     Parameters
     ----------
     kind
-        hessian; ggn, its Gauss-Newton part; residual, the rest.
+        hessian; ggn, the Gauss-Newton part of it; or residual, the rest.
     """
 
     kind: Kind = "hessian"

@@ -69,24 +69,24 @@ class Probed:
 class Density(Probing):
     """The spectral density of the Hessian, by stochastic Lanczos quadrature.
 
-    Each probe has entries +-1 (Rademacher); its nodes and weights are kept raw, the weights summing to 1 (Ghorbani et
-    al. 2019, sec. 2.1; Ubaru, Chen & Saad 2017).
+    Each probe has random entries +1 and -1 (Rademacher). Its nodes and weights are stored without smoothing, and the
+    weights sum to 1 (Ghorbani et al. 2019, sec. 2.1; Ubaru, Chen & Saad 2017).
 
     Example: landscape density vit.safetensors --data digits --out vit.h5 --probes 4
 
     Parameters
     ----------
     probes
-        Random probes.
+        The number of random probes.
     steps
-        Lanczos steps, and so Hessian products, for each probe.
+        Lanczos steps for each probe, each of which is one Hessian product.
     batch_size
-        Of mini-batches, which the probes visit in turn: the density averaged over them, its errors over both draws; by
-        default the density is of the whole frozen data.
+        Examples per mini-batch. The probes then visit mini-batches in turn; the density is averaged over them, and its
+        errors cover both draws. By default the density is that of the whole frozen data.
     batches
-        How many mini-batches are visited.
+        The number of mini-batches to visit.
     density_samples
-        Frozen examples for the density; by default all, of 128 at most.
+        Frozen examples for the density; by default all, but at most 128.
     """
 
     name: ClassVar[str] = "density"
@@ -101,7 +101,9 @@ class Density(Probing):
     def check(self) -> None:
         """Every mini-batch needs a probe."""
         if self.batch_size is not None and self.probes < (self.batches or 1):
-            raise UserError(f"probes={self.probes} cannot visit {self.batches} mini-batches; take as many or more")
+            raise UserError(
+                f"probes={self.probes} cannot visit {self.batches} mini-batches; take at least one probe for each"
+            )
 
     @property
     def examples(self) -> Examples:

@@ -38,14 +38,14 @@ LOSS = {
 class Dynamics(Looked, Analysis):
     """An analysis of features over checkpoints of a training, against their epochs and their losses.
 
-    Of each checkpoint all that the analysis estimates, with its intervals, and NLL and accuracy on the same images.
+    For each checkpoint: all estimates of the analysis with their intervals, and NLL and accuracy on the same images.
 
     Example: landscape dynamics epochs/ --what fourier --out dynamics.h5
 
     Parameters
     ----------
     what
-        The analysis, with its usual settings but for images and modules.
+        The analysis; its settings are the usual ones, except for images and modules.
     """
 
     name: ClassVar[str] = "dynamics"

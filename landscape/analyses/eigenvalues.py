@@ -27,16 +27,16 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstan
 
 @dataclass(frozen=True, kw_only=True)
 class Eigenvalues(Search, Curved):
-    """A search for eigenvalues: of which curvature, and of which parameters.
+    """A search for eigenvalues: the form of curvature, and the parameters.
 
     Parameters
     ----------
     per
-        layer or stage: the spectrum of each one's parameters by itself.
+        layer or stage: a separate spectrum for the parameters of each layer or stage.
     parameters
-        Only these: names, their beginnings, or patterns; by default all.
+        The parameters to differentiate by: names, their beginnings, or patterns; by default all.
     seed
-        Of the random starts.
+        The seed of the random starts.
     """
 
     per: Literal["layer", "stage"] | None = None

@@ -12,36 +12,36 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One number of a network, with what is known of its error.
+    """One number that describes a network, with what is known of its error.
 
     Parameters
     ----------
     name
-        What it is, in words that head a column: "largest eigenvalue".
+        Its name in words, as the heading of a column: "largest eigenvalue".
     symbol
-        As formulas have it: "NEP", "tr H"; "" for none.
+        Its symbol in formulas: "NEP", "tr H"; "" for none.
     value, low, high
-        The estimate and its interval at `confidence`; NaN where there is none, such as below the least number of units.
+        The estimate and its interval at `confidence`; NaN if there is no interval, such as for too few units.
     confidence
-        How often such an interval holds what it is of.
+        How often such an interval contains the true value.
     sem
-        The standard error, where the interval comes from one; NaN elsewhere.
+        The standard error, if the interval comes from one; otherwise NaN.
     measure
-        Its unit of measure: "" for a plain number, "%" where `value` is a share that is shown in per cent.
+        Its unit of measure: "" for a plain number, "%" if `value` is a share to be shown in per cent.
     n, counts
-        How many units the error is over, and what they are: 32, "mini-batches".
+        The number of units that the error is over, and what they are: 32, "mini-batches".
     how
         How the interval was made: "beta-binomial over mini-batches", "jackknife over folds of the examples".
     note
-        What a reader must know of this very number: "2 of 160 eigenvalues did not converge"; "" for nothing.
+        What a reader must know about this number: "2 of 160 eigenvalues did not converge"; "" for nothing.
     column
-        Whether a table over files has a column for it.
+        Whether it gets a column in a table over several files.
     compared
-        Whether two networks are compared by the difference, or by the ratio, of a number that is above 0.
+        Whether two networks are compared by the difference of this number or, if it is positive, by the ratio.
     influence
-        What each unit adds to it, (units,) in their frozen order: the value is about the truth plus the mean of these
-        (its influence values); NaN for a unit that does not count. Networks on the same units are then compared in
-        pairs; without, as if their units were others.
+        What each unit adds to it, (units,) in their frozen order (its influence values): the value is about the truth
+        plus their mean. NaN for a unit that does not count. With these, networks on the same units are compared in
+        pairs; without, as if their units differed.
     """
 
     name: str

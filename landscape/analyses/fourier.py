@@ -36,24 +36,25 @@ TEXTS = {
 class Fourier(Blockwise):
     """Feature maps by frequency, and the transfer of each block: low-pass, high-pass or neither.
 
-    With F the transform over the N = height * width positions of a channel, power is |F|^2 / N, the mean over channels,
-    images and all directions (white noise has its variance at every frequency, for every size of the map), and zero,
-    the squared mean over positions, is apart. The transfer of a block, of maps of equal size, is power out over power
-    in, at each frequency: with its skip connection, and of the branch alone. Its tilt is the mean of ln transfer above
-    pi / 2 less that below; the interval of a type's mean tilt lies below 0 for a low-pass filter, above for a high-pass
-    one. What attention passes at frequency zero and elsewhere (Wang et al. 2022, arXiv:2203.05962) is that of its
-    matrices alone, of its input to its output with value and output projections, and with the skip connection.
+    F is the Fourier transform over the N = height * width positions of a channel. Power is |F|^2 / N, averaged over
+    channels, images and all directions: for white noise it is the variance, at every frequency and for maps of every
+    size. Frequency zero, the squared mean over positions, is separate. The transfer of a block that keeps the size of
+    the map is its output power over its input power at each frequency, with the skip connection and for the branch
+    alone. The tilt is the mean of ln transfer above pi / 2 less the mean below; the interval of the mean tilt of a type
+    of block lies below 0 for a low-pass filter and above 0 for a high-pass filter. For attention, the power passed at
+    frequency zero and elsewhere (Wang et al. 2022, arXiv:2203.05962) is given for the attention matrices alone, from
+    input to output with the value and output projections, and with the skip connection.
 
-    park-kim is the number of Park & Kim (2022, figures 2a and 8): the mean of ln(|F| + 1e-6) along the diagonal, less
-    that at zero; F is not normalised, so that it rises by ln 2 at each halving of the map, whatever is filtered. Beside
-    it the same over all directions.
+    park-kim is the number of Park & Kim (2022, figures 2a and 8): the mean of ln(|F| + 1e-6) along the diagonal less
+    its value at zero. F is not normalised there, so that the number rises by ln 2 at each halving of the map, whatever
+    the block filters. The same number over all directions is given too.
 
     Example: landscape fourier vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     definition
-        radial: power and transfer over all directions. park-kim: the study's relative log amplitude.
+        radial: power and transfer over all directions. park-kim: the relative log amplitude of Park & Kim.
     """
 
     name: ClassVar[str] = "fourier"

@@ -30,17 +30,17 @@ class Ready(NamedTuple):
 class Lesion(paired.Paired):
     """The change of accuracy and NLL when one block is removed, for each block in turn (Park & Kim 2022, fig. 10).
 
-    Of a residual block what it adds is left out: of a stage's first block the shortcut is left. A block without a skip
-    connection, whose output has the shape of its input, is replaced by the identity. On the test split, paired over its
-    images; nothing is trained again.
+    In a residual block the branch is left out, and the skip connection (in a stage's first block the shortcut) remains.
+    A block without a skip connection whose output has the shape of its input is replaced by the identity. Changes are
+    measured on the test split and paired over its images; the network is not trained again.
 
     Example: landscape lesion vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     modules
-        Names or patterns, such as layer1.*, of modules to replace by the identity; by default the network's blocks,
-        where they are known.
+        Names or patterns, such as layer1.*, of modules to replace by the identity; by default the network's blocks, if
+        they are known.
     """
 
     name: ClassVar[str] = "lesion"

@@ -89,9 +89,9 @@ class Probing(Curved, Analysis):
     Parameters
     ----------
     chunk_size
-        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+        Examples differentiated at once; it bounds the memory and changes the results by rounding only.
     seed
-        Of the probes.
+        The seed of the probes.
     """
 
     unit: ClassVar[str] = "probe"

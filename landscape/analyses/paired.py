@@ -34,12 +34,12 @@ CHANGES = {"nll_change": "change of the NLL", "accuracy_change": "change of the 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired(Analysis):
-    """The base of an analysis of the test split with and without an intervention.
+    """The base class of an analysis of the test split with and without an intervention.
 
     Parameters
     ----------
     images
-        Of the test split, as they are; all where there are fewer.
+        The number of images of the test split, without augmentation; all if there are fewer.
     """
 
     images: Annotated[int, Ge(1)] = 2000

@@ -33,7 +33,7 @@ def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.
         raise UserError(f"a standard error of {se} cannot be met; give a finite number above 0")
     if len(set(objective.clusters)) < LEAST_UNITS:
         raise UserError(
-            f"a pilot of {objective.examples} examples does not tell how they spread; take {2 * LEAST_UNITS} or more"
+            f"a pilot of {objective.examples} examples is too small to tell the spread; take {2 * LEAST_UNITS} or more"
         )
     needed = 0.0
     for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in ranges_of(span, plane.dims))):

@@ -44,25 +44,25 @@ class Sources(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Placement(Analysis):
-    """An order to replace convolutions by attention in, as in the build-up of AlterNet (Park & Kim 2022, fig. 12).
+    """An order in which to replace convolutions by attention, as when AlterNet is built up (Park & Kim 2022, fig. 12).
 
-    Three kinds of evidence rank the convolution blocks: the lesion, that whose removal costs least first; the transfer,
-    the most low-pass branch first, as attention is a low-pass filter; the similarity, the block that changes its
-    features least first. together is the order of their mean ranks. study is the paper's rule and the baseline: from
-    the end of each stage every other block, the last stage first, then the rest. Ranks have intervals over images.
-    Whether an order is a good one is told by training along it alone.
+    Three kinds of evidence rank the convolution blocks. lesion: the block whose removal costs least comes first.
+    transfer: the block with the most low-pass branch comes first, since attention is a low-pass filter. similarity: the
+    block that changes its features least comes first. together is the order of the mean ranks. study is the rule of the
+    paper and the baseline: every other block from the end of each stage, the last stage first, then the rest. Ranks
+    have intervals over images. Only training along an order shows whether it is a good one.
 
-    The groups lesion, fourier and similarity of the results file serve where it has them finished; the others are
-    computed, and are not stored.
+    Finished groups lesion, fourier and similarity of the results file are used; missing ones are computed, but not
+    stored.
 
     Example: landscape placement resnet8.safetensors --data digits --out resnet8.h5
 
     Parameters
     ----------
     images
-        Of the test split, for what the results file does not have.
+        The number of images of the test split, for evidence that the results file does not hold.
     seed
-        Of the draws that give the ranks their intervals.
+        The seed of the draws from which the intervals of the ranks come.
     """
 
     name: ClassVar[str] = "placement"

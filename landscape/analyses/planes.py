@@ -25,32 +25,32 @@ DIRECTIONS = ("random", "eigenvectors", "pca")
 
 @dataclass(frozen=True, kw_only=True)
 class Directions(Settings):
-    """How the directions are found.
+    """How the directions are chosen.
 
     Parameters
     ----------
     directions
-        random; eigenvectors; pca, of the trajectory; or FILE.h5[:GROUP], a stored plane.
+        random; eigenvectors of the Hessian; pca of the trajectory; or FILE.h5[:GROUP] for a stored plane.
     dims
         2 for a surface, 1 for a curve along one direction.
     normalize
-        Random directions are normalised to the weights by filter, layer, weight, column or none.
+        How random directions are normalised to the weights: by filter, layer, weight or column; or none.
     orthogonal
-        Random directions orthogonal to each other.
+        Make random directions orthogonal to each other.
     biases
-        Move biases and norms too.
+        Move biases and norms too, which random directions otherwise leave alone.
     parameters
-        Only these move: names, their beginnings, or patterns; by default all.
+        The parameters that move: names, their beginnings, or patterns; by default all.
     exclude
-        Patterns that do not move; by default position embeddings.
+        Patterns for the names of parameters that do not move; by default position embeddings.
     which
-        Eigenvectors: BE one of each end, LA top, SA most negative, LM largest magnitude.
+        Which eigenvectors: BE one from each end, LA top, SA most negative, LM largest magnitude.
     towards
-        Another checkpoint: one for a line, two for a plane.
+        Other checkpoints to point to: one for a line, two for a plane.
     trajectory
-        Folder of checkpoints, for pca or to be marked.
+        A folder of checkpoints, for pca or to be marked in the plane.
     seed
-        Of the draws.
+        The seed of the draws.
     """
 
     directions: str = "random"
@@ -68,7 +68,7 @@ class Directions(Settings):
     def check(self) -> None:
         """A PCA needs a trajectory."""
         if self.directions == "pca" and self.trajectory is None:
-            raise UserError("directions=pca needs the checkpoints of a training: a folder as trajectory")
+            raise UserError("directions=pca needs the checkpoints of a training; give their folder as `trajectory`")
 
     @property
     def spanned_by(self) -> str:

@@ -41,7 +41,7 @@ EIGENVALUE_FLAGS = {
 
 @dataclass(frozen=True)
 class Quantities:
-    """What is asked of every point.
+    """What is computed at every point.
 
     Parameters
     ----------

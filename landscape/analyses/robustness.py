@@ -41,29 +41,30 @@ class Ready(NamedTuple):
 class Robustness(paired.Paired):
     """The change of accuracy and NLL under noise of each spatial frequency, or under the common corruptions.
 
-    On the test split, paired over its images. A frequency is radial, in units of pi radians a pixel.
+    Changes are measured on the test split and paired over its images. A frequency is radial, in units of pi radians per
+    pixel.
 
     Example: landscape robustness vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     perturbation
-        rings: noise in rings of equal width. octaves: critical-band masking (Subramanian et al., arXiv:2309.13190): the
-        noise in each octave at which the accuracy has fallen by `fall`, the lower the more the network relies on it.
-        corruptions: the 15 common corruptions (Hendrycks & Dietterich 2019) at five severities; needs the extra
-        landscape[corruptions].
+        rings: noise in rings of equal width. octaves: critical-band masking (Subramanian et al., arXiv:2309.13190),
+        which finds the noise in each octave at which the accuracy has fallen by `fall`; the lower it is, the more the
+        network relies on that octave. corruptions: the 15 common corruptions (Hendrycks & Dietterich 2019) at five
+        severities, which need the extra landscape[corruptions].
     definition
-        Of the noise in rings. equal-energy: of one root mean square in every ring, in pixel units and after clipping.
-        park-kim: as fig. 2b of Park & Kim (2022), on normalised images without clipping, its energy growing ninefold
-        from the lowest to the highest.
+        How noise in rings is made. equal-energy: with one root mean square in every ring, in pixel units and after
+        clipping. park-kim: as in fig. 2b of Park & Kim (2022), on normalised images without clipping; its energy grows
+        ninefold from the lowest ring to the highest.
     rms
-        Root mean square of the noise in rings, where white is 1 above black.
+        The root mean square of the noise in rings, where black is 0 and white 1.
     levels
-        Those of the noise in octaves.
+        The levels (root mean squares) of the noise in octaves.
     fall
-        Of the accuracy, by which the threshold of an octave is defined: 0.1 for ten points.
+        The fall of the accuracy that defines the threshold of an octave: 0.1 for ten percentage points.
     seed
-        Of the noise, which is the same draw for each image in every ring, at every level, and for every network.
+        The seed of the noise. Each image has the same draw in every ring, at every level, and for every network.
     """
 
     name: ClassVar[str] = "robustness"
@@ -79,7 +80,7 @@ class Robustness(paired.Paired):
     def check(self) -> None:
         """Another definition there is of rings alone; levels rise."""
         if self.definition != "equal-energy" and self.perturbation != "rings":
-            raise UserError(f"definition={self.definition} is of rings; for {self.perturbation} leave it out")
+            raise UserError(f"definition={self.definition} is for rings; leave it out for {self.perturbation}")
         if list(self.levels) != sorted(set(self.levels)) or not self.levels:
             raise UserError(f"levels={','.join(map(str, self.levels))} must rise; give for example 0.02,0.04,0.08")
 
@@ -219,7 +220,7 @@ def _side(objective: Objective) -> int:
     x, _ = objective.data.stores[0]
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise UserError(f"robustness is of square images, (n, channels, side, side); the data have inputs of {shape}")
+        raise UserError(f"robustness needs square images, (n, channels, side, side); the data have inputs of {shape}")
     return shape[2]
 
 

@@ -58,38 +58,38 @@ class Ready(NamedTuple):
 class Sharpness(Analysis):
     """Average-direction, worst-case and critical sharpness, and which of them survive a rescaling of the network.
 
-    Of every mini-batch by itself, with moves delta = C u of the weights in units of their own size: C = diag |w|
-    (elementwise: the adaptive sharpness of arXiv:2302.07011), and C = ||w|| / sqrt(n) for all (common).
+    It is measured for each mini-batch, with moves delta = C u of the weights in units of their own size: C = diag |w|
+    (elementwise, the adaptive sharpness of arXiv:2302.07011), and C = ||w|| / sqrt(n) for all weights (common).
 
     Example: landscape sharpness vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     radius
-        rho of the worst case: max L(w + C u) - L(w) over ||u|| <= rho, by projected ascent.
+        rho of the worst case, which is max L(w + C u) - L(w) over ||u|| <= rho, by projected gradient ascent.
     spread
-        sigma of the average: the mean of L(w + C u) - L(w) over u of independent normal entries of this standard
-        deviation, so that each weight moves by about this share of its size.
+        sigma of the average, which is the mean of L(w + C u) - L(w) over u with independent normal entries of this
+        standard deviation: each weight moves by about this share of its size.
     directions
-        Random directions of each mini-batch, drawn anew for each: of the average, of the typical profile, and of the
-        trace's probes.
+        Random directions for each mini-batch, drawn anew for each: for the average, the typical profile, and the probes
+        of the trace.
     steps
-        Of the ascent from each of its three starts: the gradient and the top eigenvector either way.
+        Steps of the ascent from each of its three starts: the gradient, and the top eigenvector in both directions.
     radii
-        Radii ||u|| at which the loss is taken along typical, worst and Hessian directions (arXiv:2505.17646), from a
-        tenth of `radius` to sqrt(n), which is as far as the whole network is from 0.
+        The number of radii ||u|| at which the loss is evaluated along typical, worst and Hessian directions
+        (arXiv:2505.17646), from a tenth of `radius` to sqrt(n), which is the distance of the network from 0.
     batch_size
-        Examples in a mini-batch.
+        Examples per mini-batch.
     batches
-        Mini-batches; by default all full ones, of 16 at most.
+        Mini-batches; by default all full ones, but at most 16.
     tol
-        Of the eigenvalue: it has converged at a residual of tol * |eigenvalue|.
+        The eigenvalue has converged when its residual is at most tol * |eigenvalue|.
     max_products
-        Hessian products allowed for one eigenvalue.
+        The most Hessian products for one eigenvalue.
     rescaling
-        Whether the same is measured of the network with channels rescaled, where its outputs stay the same.
+        Whether to measure the same for the network with channels rescaled so that its outputs stay the same.
     seed
-        Of the draws.
+        The seed of the draws.
     """
 
     name: ClassVar[str] = "sharpness"

@@ -28,27 +28,27 @@ FOLDS = 20  # of the images, that are left out in turn
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity(Looked, Analysis):
-    """Unbiased linear CKA of the features of all blocks, of one network or between several.
+    """Unbiased linear CKA between the features of all blocks, within one network or between several.
 
-    CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of the Gram matrices K, L of the features after two blocks,
-    positions and channels in one row an image, class tokens with them (Kornblith et al. 2019, arXiv:1905.00414), with
-    the unbiased HSIC_1 of Song et al. (2012, J. Mach. Learn. Res. 13, eq. 5). Gram matrices are made of products of two
-    mini-batches at a time, all pairs of them: CKA is exactly that of all images at once, and never more than two
-    mini-batches' features are in memory. park-kim: mini-batch CKA (Nguyen et al. 2021, arXiv:2010.15327, eq. 2), HSIC
-    averaged over mini-batches: for a quarter of the time or less, and with more noise.
+    CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) for the Gram matrices K, L of the features after two blocks,
+    with positions, channels and class tokens in one row per image (Kornblith et al. 2019, arXiv:1905.00414), and with
+    the unbiased HSIC_1 of Song et al. (2012, J. Mach. Learn. Res. 13, eq. 5). Gram matrices are computed from two
+    mini-batches at a time, for all pairs: CKA is exactly that of all images at once, and the features of at most two
+    mini-batches are in memory. park-kim is mini-batch CKA (Nguyen et al. 2021, arXiv:2010.15327, eq. 2), with HSIC
+    averaged over mini-batches: it takes a quarter of the time or less, and has more noise.
 
-    Several checkpoints see the same images, and their blocks stand side by side.
+    Several checkpoints are given the same images, and all pairs of their blocks are compared.
 
     Example: landscape similarity vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     images
-        Of the test split, as they are; the square of their number is stored, for each block.
+        The number of images of the test split, without augmentation; for each block its square is stored.
     batch_size
-        Images in a mini-batch.
+        Images per mini-batch.
     definition
-        full: of all images at once. park-kim: averaged over mini-batches.
+        full: CKA of all images at once. park-kim: HSIC averaged over mini-batches.
     """
 
     name: ClassVar[str] = "similarity"

@@ -28,8 +28,8 @@ USUAL_BATCHES = 64
 class Spectrum(Eigenvalues, Analysis):
     """The top Hessian eigenvalues of each mini-batch, with NEP and APE.
 
-    The k eigenvalues of H_B = grad^2 L_B for each frozen mini-batch B: the "Hessian max eigenvalue spectra" of Park &
-    Kim (2022), fig. 1c.
+    These are k eigenvalues of H_B = grad^2 L_B for each frozen mini-batch B, the "Hessian max eigenvalue spectra" of
+    Park & Kim (2022), fig. 1c.
 
     Example: landscape spectrum vit.safetensors --data digits --out vit.h5 --batches 32
 
@@ -40,15 +40,15 @@ class Spectrum(Eigenvalues, Analysis):
     batch_size
         Examples per mini-batch.
     batches
-        Mini-batches, in the frozen order; by default all full ones, of 64 at most.
+        Mini-batches, in the frozen order; by default all full ones, but at most 64.
     ggn_part
-        Also u^T G u for each eigenvector u: the share of the Gauss-Newton matrix in its eigenvalue.
+        Compute also u^T G u for each eigenvector u, the part of its eigenvalue that the Gauss-Newton matrix G gives.
     method
-        lanczos; or pyhessian, its power iteration on the same mini-batches at its own settings, with true residuals.
+        lanczos; or pyhessian, the power iteration of PyHessian at its own settings, with true residuals added.
     lockstep
-        Mini-batches computed at once by vectorised products; by default as many as a GPU's memory holds, 1 on a CPU.
+        Mini-batches computed at once by vectorised products; by default as many as a GPU's memory holds, or 1 on a CPU.
     workers
-        Groups of mini-batches computed side by side, by a thread each; by default as many as cores and memory let.
+        Groups of mini-batches computed side by side, one thread each; by default as many as cores and memory allow.
     """
 
     name: ClassVar[str] = "spectrum"

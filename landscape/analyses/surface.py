@@ -47,41 +47,42 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Surface(Directions, Analysis):
-    """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or PCA.
+    """The loss on a grid over two directions, or along one: random, eigenvectors, towards checkpoints, or from PCA.
 
     Example: landscape surface vit.safetensors --data digits --out vit.h5 --points 21
 
     Parameters
     ----------
     points
-        Points per axis; or along x and y, as 51,31.
+        Points per axis; or the numbers along x and y, such as 51,31.
     span
-        From -SPAN to SPAN; or a range, as -0.5,1.5; by default 1, or what holds the marked checkpoints.
+        From -SPAN to SPAN; or a range, such as -0.5,1.5; by default 1, or a range that holds the marked checkpoints.
     y_span
-        A range of its own for y.
+        A separate range for y.
     adaptive
-        Compute the grid only where interpolation misses by more than this NLL, or than its standard error over examples
-        where that is larger; the rest is interpolated and marked.
+        Compute points only where interpolation would be wrong by more than this NLL, or by more than its standard error
+        over examples if that is larger; the rest is interpolated and marked.
     standard_error
-        As many examples as this standard error of the NLL needs in the central region.
+        Take as many examples as the NLL needs to have this standard error in the central region.
     batchnorm
-        stored, the statistics of the training; or recalibrated, gathered anew at each point from the frozen data.
+        stored: BatchNorm keeps the statistics of the training. recalibrated: they are gathered anew at each point from
+        the frozen data.
     dtype
-        float32; or bfloat16 for the network's products, with its error measured.
+        float32; or bfloat16 for the network's products, the error of which is then measured.
     checks
-        Points computed in both, where dtype is bfloat16.
+        Points computed in both dtypes if dtype is bfloat16.
     gradient_norm
-        Also the norm of the gradient, point by point.
+        Compute also the norm of the gradient at each point.
     eigenvalues
-        Also the largest and smallest eigenvalue of the Hessian, point by point (the map of Li et al. 2018, fig. 7).
+        Compute also the largest and the smallest eigenvalue of the Hessian at each point (Li et al. 2018, fig. 7).
     tol
-        Of the eigenvalues: a pair has converged at a residual of tol * |eigenvalue|.
+        An eigenvalue has converged when its residual is at most tol * |eigenvalue|.
     max_products
-        Of the eigenvalues: Hessian products allowed at one point.
+        The most Hessian products at one point.
     rays
-        Along how many the width is searched by evaluations of its own, about 15 each; 0 for none.
+        The number of rays along which the width is searched, each by about 15 further evaluations; 0 for none.
     workers
-        Points computed side by side, by a thread each; by default as many as cores and memory let.
+        Points computed side by side, one thread each; by default as many as cores and memory allow.
     """
 
     name: ClassVar[str] = "surface"

@@ -50,10 +50,10 @@ FEWEST = 30  # examples of a bin
 
 @dataclass(frozen=True, kw_only=True)
 class Test(Analysis):
-    """Accuracy and NLL on the test split, and of a classification how far its probabilities are to be believed.
+    """Accuracy and NLL on the test split and, for a classification, how well its probabilities are calibrated.
 
-    Top-5, the Brier score and its parts, the expected calibration error without the part that is chance, the accuracy
-    among those of more than 90 % confidence, and the temperature that would be best (`landscape.analyses.calibration`).
+    Top-5 accuracy, the Brier score and its parts, the expected calibration error without the part due to chance, the
+    accuracy of predictions with more than 90 % confidence, and the best temperature (`landscape.analyses.calibration`).
 
     Example: landscape test vit.safetensors --data digits --out vit.h5
 
@@ -62,7 +62,7 @@ class Test(Analysis):
     samples
         Test examples, drawn by the seed; by default all.
     bins
-        Of the calibration error, of about as many examples each, and of 30 at least.
+        Bins for the calibration error, with about equally many examples in each, and at least 30.
     """
 
     __test__: ClassVar[bool] = False  # no test case, whatever its name

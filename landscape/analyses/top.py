@@ -35,9 +35,9 @@ class Top(Eigenvalues, Analysis):
     Parameters
     ----------
     chunk_size
-        Examples differentiated at once: bounds the memory, does not change the numbers beyond rounding.
+        Examples differentiated at once; it bounds the memory and changes the results by rounding only.
     verify
-        Residuals from k more products, ||H u - eigenvalue u||, rather than from the Lanczos relation.
+        Compute the residuals ||H u - eigenvalue u|| by k more products, instead of from the Lanczos relation.
     """
 
     name: ClassVar[str] = "top"

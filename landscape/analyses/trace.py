@@ -38,19 +38,20 @@ class Sketch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Trace(Probing):
-    """Trace and Frobenius norm of the Hessian on the whole frozen data, with errors over probes and over examples.
+    """The trace and Frobenius norm of the Hessian on the whole frozen data, with errors over probes and examples.
 
     Example: landscape trace vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     products
-        Hessian products to spend.
+        The number of Hessian products.
     estimator
-        hutchinson: means of v^T H v and ||H v||^2 over probes v with entries +-1. hutch++: a third of the products
-        finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and ||H Q||_F^2 exactly, and probes
-        estimate what is left (Meyer et al., arXiv:2010.09649, alg. 1): far less variance where few eigenvalues carry
-        the trace. Of a network's outliers that is so; where the spectrum is flat, Hutchinson's more probes win.
+        hutchinson: means of v^T H v and ||H v||^2 over probes v with entries +1 and -1. hutch++: a third of the
+        products finds an orthonormal Q near the top eigenvectors, a third gives tr(Q^T H Q) and ||H Q||_F^2 exactly,
+        and probes estimate the rest (Meyer et al., arXiv:2010.09649, alg. 1). hutch++ has far less variance if few
+        eigenvalues carry the trace, as a network's outliers do; for a flat spectrum hutchinson, with more probes, has
+        less.
     """
 
     name: ClassVar[str] = "trace"

@@ -62,20 +62,20 @@ class Course:
 class Trajectory(Analysis):
     """The path of a training in polar coordinates around its end, and the loss and the curvature along it.
 
-    Of the folder that `landscape train --trajectory` writes, or of any checkpoints in order, the last of which is the
-    end. r = ||w_t - w_end|| / ||w_0 - w_end||; theta is the angle between w_t - w_end and w_0 - w_end (Park & Kim 2022,
-    fig. 1b).
+    The checkpoints are the folder that `landscape train --trajectory` writes, or any checkpoints in order, of which the
+    last is the end. r = ||w_t - w_end|| / ||w_0 - w_end||; theta is the angle between w_t - w_end and w_0 - w_end (Park
+    & Kim 2022, fig. 1b).
 
     Example: landscape trajectory epochs/ --data digits --out course.h5
 
     Parameters
     ----------
     tol
-        Of the largest eigenvalue: it has converged at a residual of tol * |eigenvalue|.
+        The largest eigenvalue has converged when its residual is at most tol * |eigenvalue|.
     max_products
-        Hessian products allowed for one eigenvalue; 0 for no curvature.
+        The most Hessian products for one eigenvalue; 0 for no curvature.
     seed
-        Of the random starts.
+        The seed of the random starts.
     """
 
     name: ClassVar[str] = "trajectory"

@@ -30,17 +30,18 @@ TEXTS = {
 class Variance(Blockwise):
     """The variance of feature maps over positions after each block, and which blocks raise it.
 
-    Of each image and channel the variance over positions; the mean over channels and images. relative: over the mean
-    square, the share of the map that is not constant, which does not depend on scale: 1 less the share at frequency
-    zero. park-kim: the variance itself, with one position less as divisor (Park & Kim 2022, figure 9, who took one
-    batch in train mode: here it is eval mode). A step is what a block that keeps the size of the map adds.
+    It is the variance over the positions of each image and channel, averaged over channels and images. relative:
+    divided by the mean square, the share of the map that is not constant (1 less the share at frequency zero), which
+    does not depend on scale. park-kim: the variance itself, divided by one less than the number of positions (Park & Kim 2022,
+    figure 9, who took one batch in train mode; here it is eval mode). A step is what a block that keeps the size of the
+    map adds to the variance.
 
     Example: landscape variance vit.safetensors --data digits --out vit.h5
 
     Parameters
     ----------
     definition
-        relative: over the mean square. park-kim: as the study has it.
+        relative: divided by the mean square. park-kim: the plain variance, as in Park & Kim.
     """
 
     name: ClassVar[str] = "variance"

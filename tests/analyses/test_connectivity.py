@@ -219,5 +219,5 @@ def test_the_command(trained, tmp_path):
     assert "barrier (straight, after alignment)" in result.stdout
     assert (tmp_path / "c-connectivity.png").stat().st_size > 5000
     assert ls.load(out)["connectivity"].attrs["config"]["other"]["networks"] == [trained.stem, "other"]
-    refused(invoke("connectivity", trained, "--out", tmp_path / "d.h5"), "1 checkpoints given; a path is between 2")
+    refused(invoke("connectivity", trained, "--out", tmp_path / "d.h5"), "1 checkpoints given; a path needs 2")
     refused(invoke("connectivity", trained, other, "--out", out, *few, "--lr", 0.1), "made with other settings", "lr")

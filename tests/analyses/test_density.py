@@ -126,7 +126,7 @@ def test_bad_requests(objective):
         ls.spectral_density(objective, probes=0)
     with pytest.raises(ls.UserError, match="hutchinson, hutch"):
         ls.hessian_trace(objective, estimator="diagonal")
-    with pytest.raises(ls.UserError, match="leave 1 probes"):
+    with pytest.raises(ls.UserError, match="leaves 1 probes"):
         ls.hessian_trace(objective, products=1)
 
 

@@ -142,7 +142,7 @@ def test_under_torchrun_it_speaks_and_writes_once(checkpoints, tmp_path):
         (("--mean", "nan"), "--mean nan"),
         (("--mixup", -1), "mixup=-1"),
         (("--auto-augment", "foo"), "timm's notation"),
-        (("--directions", "pca"), "a folder as trajectory"),
+        (("--directions", "pca"), "give their folder as "),
         (("--directions", "pca", "--trajectory", "nowhere"), "not a folder of checkpoints"),
         (("--directions", "nowhere.h5"), "no such results file"),
         (("--towards", "nowhere.pt"), "no such checkpoint"),
