@@ -78,7 +78,7 @@ def _wrong(result: CompletedProcess[str]) -> str:
         return f"it ended with {result.returncode}: {result.stderr}"
     if result.returncode == 2 and len(mistakes) != 1:
         return f"{len(mistakes)} lines instead of one: {result.stderr}"
-    return "memory is asked for that is not there" if "the memory does not suffice" in result.stderr else ""
+    return "memory is asked for that is not there" if "out of memory" in result.stderr else ""
 
 
 def forked(call: Callable[[], object]) -> Ended:

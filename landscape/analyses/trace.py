@@ -65,7 +65,7 @@ class Trace(Probing):
         probes = self.products - 2 * (self.products // 3 if self.estimator == "hutch++" else 0)
         if probes < 2:
             raise UserError(
-                f"products={self.products} leave {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
+                f"products={self.products} leaves {max(probes, 0)} probes; a standard error needs {LEAST_UNITS} or more"
             )
 
     @property

@@ -32,9 +32,9 @@ class Variance(Blockwise):
 
     It is the variance over the positions of each image and channel, averaged over channels and images. relative:
     divided by the mean square, the share of the map that is not constant (1 less the share at frequency zero), which
-    does not depend on scale. park-kim: the variance itself, divided by one less than the number of positions (Park & Kim 2022,
-    figure 9, who took one batch in train mode; here it is eval mode). A step is what a block that keeps the size of the
-    map adds to the variance.
+    does not depend on scale. park-kim: the variance itself, divided by one less than the number of positions (Park &
+    Kim 2022, figure 9, who took one batch in train mode; here it is eval mode). A step is what a block that keeps the
+    size of the map adds to the variance.
 
     Example: landscape variance vit.safetensors --data digits --out vit.h5
 

@@ -1,4 +1,4 @@
-"""The command line: argv to calls, and the only place that knows of options."""
+"""The command line: it turns argv into calls, and is the only place that knows options."""
 
 from landscape.runtime.interrupts import take_over
 

@@ -1,4 +1,4 @@
-"""A command for each analysis of the catalogue, made when it is asked for: `landscape.cli.analyses.spectrum`, ..."""
+"""A command for each analysis of the catalogue, made when it is needed: `landscape.cli.analyses.spectrum`, ..."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from landscape.runtime.visible import say
 from landscape.study.subject import SubjectSettings
 
 CHECKPOINT = Annotated[Path, Parameter(help="Weights: .safetensors, a torch file (.pt, .pth, ...) or a folder.")]
-CHECKPOINTS = Annotated[Path, Parameter(help="Weights, or a folder of them; by the numbers in their names.")]
+CHECKPOINTS = Annotated[Path, Parameter(help="Weights, or a folder of them, ordered by the numbers in their names.")]
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -61,7 +61,7 @@ def command(name: str) -> Callable[..., None]:
 
 
 def _left(name: str, group: xr.Dataset, seconds: float) -> str:
-    """What of a group is left to compute, and about how long it takes at the pace so far; of a first run at least."""
+    """How much of a group is left to compute, and how long that takes at the pace so far, which a first run shows."""
     entry = entry_of(group, name)
     done, left = int(group["done"].sum()), int((~group["done"]).sum())
     unit = entry.settings.unit if entry is not None else "unit"
@@ -70,14 +70,14 @@ def _left(name: str, group: xr.Dataset, seconds: float) -> str:
 
 
 def counted(count: int, unit: str) -> str:
-    """1 part is, 2 mini-batches are, 3 kinds of evidence are."""
+    """A count with its verb, such as "1 part is", "2 mini-batches are" or "3 kinds of evidence are"."""
     first, *rest = unit.split(" ")
     ending = "" if count == 1 else "es" if first.endswith(("ch", "s")) else "s"
     return f"{count} {' '.join([first + ending, *rest])} {'is' if count == 1 else 'are'}"
 
 
 def report(analyses: Sequence[Analysis], checkpoints: list[Path], settings: SubjectSettings, run: RunSettings) -> None:
-    """Carry out analyses one after another, say what was found, draw it, and say what was written."""
+    """Run analyses one after another, print what was found, draw it, and print what was written."""
     from landscape.data.sources import MissingSplit
     from landscape.runtime import processes
     from landscape.study.drawing import draw_file

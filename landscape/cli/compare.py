@@ -23,19 +23,19 @@ class Comparing(Settings):
     Parameters
     ----------
     group
-        Trainings of one network, as NAME=FILE,FILE,... or NAME=PATTERN; once for each network.
+        Trainings of one network, as NAME=FILE,FILE,... or NAME=PATTERN; give it once for each network.
     losses
-        Training NLLs at which series are compared; by default three in the range that all have.
+        Training NLLs at which series are compared; by default three within the range that all of them cover.
     against
-        Instead, the rank correlation of every measure over the files with their test error, or with the
-        generalisation gap.
+        Give instead the rank correlation of every measure, over the files, with the test error or the generalisation
+        gap.
     claims
-        Instead, verdicts on claims about the groups: a TOML file, or park-kim or sam, which come with the toolkit.
+        Give instead verdicts on claims about the groups: a TOML file, or park-kim or sam, which are included.
     out
-        Also write the table: a name in .csv or .tex (LaTeX with booktabs); or a picture of the effects: .png, .pdf or
-        .svg; once for each.
+        Also write the table, to a .csv or .tex file (LaTeX with booktabs), or a picture of the effects, to .png, .pdf
+        or .svg; give it once for each file.
     quiet
-        No table in the terminal.
+        Print no table.
     """
 
     group: tuple[str, ...] = ()
@@ -46,20 +46,20 @@ class Comparing(Settings):
     quiet: bool = False
 
     def check(self) -> None:
-        """Ranks are over single files; endings are those that can be written."""
+        """Raise UserError for options that exclude each other, or for a file that cannot be written."""
         if self.against and (self.group or self.losses):
             raise UserError("`against` ranks single files; leave out `group` and `losses`")
         if self.claims and (self.against or self.losses):
-            raise UserError("`claims` say at which losses they are judged; leave out `losses` and `against`")
+            raise UserError("`claims` state the losses at which they are judged; leave out `losses` and `against`")
         for path in self.out:
             if path.suffix not in ENDINGS:
-                raise UserError(f"{path} is nothing that can be written; give a name in {', '.join(ENDINGS)}")
+                raise UserError(f"{path} cannot be written; give a name that ends in {', '.join(ENDINGS)}")
 
 
 def compare(*files: Path, how: Any) -> None:
     """How far networks differ: every number of their results files, with the interval of the difference or ratio.
 
-    The first is the one that others are compared with. Those that share mini-batches or images are compared in pairs.
+    The others are compared with the first. Files that share mini-batches or images are compared in pairs.
 
     Example: landscape compare --group plain='plain-*.h5' --group sam='sam-*.h5' --out sam.csv
     """
@@ -75,7 +75,7 @@ def compare(*files: Path, how: Any) -> None:
         found = rank_correlations(*files, against=asked.against)
     elif asked.claims is not None:
         if files:
-            raise UserError(f"claims are about groups; name that of {files[0]} with `group`")
+            raise UserError(f"claims are about groups; name the group of {files[0]} with `group`")
         found = verdicts(read_claims(asked.claims), _groups(asked.group))
     else:
         found = compare_files(*files, groups=_groups(asked.group), losses=asked.losses)
@@ -98,7 +98,7 @@ compare.__kwdefaults__ = {"how": default_of(compare, "how")}
 
 
 def _groups(asked: Sequence[str]) -> dict[str, list[str]]:
-    """NAME=FILE,FILE,..., where a FILE may be a pattern of the shell's kind."""
+    """The groups of NAME=FILE,FILE,..., where a FILE may be a shell pattern."""
     found: dict[str, list[str]] = {}
     for text in asked:
         name, equals, listed = text.partition("=")
@@ -110,6 +110,6 @@ def _groups(asked: Sequence[str]) -> dict[str, list[str]]:
         for part in listed.split(","):
             matching = sorted(glob.glob(part)) if glob.has_magic(part) else [part]
             if not matching:
-                raise UserError(f"`group` {name}: no file is named like {part}")
+                raise UserError(f"`group` {name}: no file matches {part}")
             found[name] += matching
     return found

@@ -1,4 +1,4 @@
-"""Commands on files that exist: look at them, draw them, and bring them in from and out to other software."""
+"""Commands on existing files: show them, draw them, and import from or export to other software."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
 
 
 def show(*files: Path) -> None:
-    """What a file holds, and where it came from; of several results files, one table.
+    """Show what a file holds and where it came from; for several results files, show one table.
 
     Example: landscape show vit.h5
 
@@ -43,20 +43,20 @@ def show(*files: Path) -> None:
 
 
 def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet: Quiet = False, look: Any) -> None:
-    """Draw results files; of several, also what they have in common on one scale.
+    """Draw results files; if there are several, also draw what they have in common on one scale.
 
     Example: landscape plot resnet.h5=ResNet vit.h5=ViT --picture spectra --width single --out figure.pdf
 
     Parameters
     ----------
     files
-        Results files, each with a label of its own where you like: FILE=LABEL.
+        Results files, each with a label if you like: FILE=LABEL.
     out
-        Folder of the pictures, by default beside each file; or the one file to write: fig.pdf, .svg or .png.
+        The folder for the pictures, by default that of each file; or the one file to write: fig.pdf, .svg or .png.
     picture
-        Only this one, by its name: spectrum, surface, surface_3d, spectra, ...
+        Draw only this picture, by its name: spectrum, surface, surface_3d, spectra, ...
     quiet
-        No report.
+        Print no report.
     look
         How they are drawn.
     """
@@ -93,20 +93,20 @@ plot.__kwdefaults__ = {**(plot.__kwdefaults__ or {}), "look": default_of(plot, "
 
 
 def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet: Quiet = False) -> None:
-    """One page of results files, to be opened in a browser: summary, numbers, surfaces to turn, and their provenance.
+    """Write a page about results files, for a browser: summary, numbers, surfaces that turn, and provenance.
 
     Example: landscape report resnet.h5=ResNet vit.h5=ViT --out page.html
 
     Parameters
     ----------
     files
-        Results files, each with a label of its own where you like: FILE=LABEL.
+        Results files, each with a label if you like: FILE=LABEL.
     out
-        The page (.html) to write; it is whole in itself and needs no network.
+        The page (.html) to write; it is one file and needs no connection.
     title
-        Of the page; by default the labels.
+        The title of the page; by default the labels.
     quantity
-        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+        What the surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
     quiet
         No report.
     """
@@ -117,7 +117,7 @@ def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet
     if not files:
         raise UserError("report needs a results file")
     if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {out}: a page is a .html")
+        raise UserError(f"--out {out}: the name of a page ends in .html")
     groups = {name: store.load(file) for name, file in labelled(files).items()}
     written = write_report(groups, out, title=title, quantity=quantity)
     if not quiet:
@@ -127,18 +127,18 @@ def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet
 def import_(
     file: Path, *, out: Path, weight_decay: float | None = None, overwrite: bool = False, quiet: Quiet = False
 ) -> None:
-    """A surface computed by other software, into a results file.
+    """Import a surface computed by other software into a results file.
 
     Example: landscape import cifar100_vit_ti_losslandscape.csv --out vit.h5 --weight-decay 0.05
 
     Parameters
     ----------
     file
-        The reference study's CSV, a CSV with a header, or Li et al.'s HDF5.
+        The CSV of the reference study, a CSV with a header, or the HDF5 of Li et al.
     out
-        The results file (.h5) to write; its other analyses are kept.
+        The results file (.h5) to write; other analyses in it are kept.
     weight_decay
-        lambda of the study's penalty, lambda * sum of norms; by default none is added.
+        lambda of the study's penalty, lambda * sum of norms; by default no penalty is added.
     overwrite
         Replace another surface that the file has.
     quiet
@@ -187,7 +187,7 @@ def export(
     over
         Of values: the dimensions to have a row for, such as batch,rank; by default those of its units.
     quantity
-        ParaView's relief: nll, loss, accuracy, or another.
+        The height of the relief in ParaView: nll, loss, accuracy, or another quantity.
     quiet
         No report.
     """

@@ -1,4 +1,4 @@
-"""The command that looks at the features of a checkpoint in every way there is."""
+"""The command that runs every analysis of the features of a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from landscape.study.subject import SubjectSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Settings):
-    """How much of the features is looked at.
+    """Which features are analysed.
 
     Parameters
     ----------
     images
-        Of the test split, for each analysis; by default what each has, by itself.
+        The number of images of the test split for each analysis; by default that of each analysis.
     modules
-        Names or patterns of the modules whose outputs are looked at; by default the network's blocks.
+        Names or patterns of the modules whose outputs are analysed; by default the network's blocks.
     """
 
     images: Annotated[int, Ge(8)] | None = None
     modules: Patterns | None = None
 
     def analyses(self) -> list[Analysis]:
-        """One after another, those that answer first at the front."""
+        """The analyses in order, the quickest first."""
         asked = {"images": self.images, "modules": self.modules}
         return [
             Test(),
@@ -53,7 +53,7 @@ class Features(Settings):
 def inspect(checkpoint: Path, *, own: Any, run: Any, subject: Any) -> None:
     """Calibration, frequencies, variance, similarity, lesions and robustness of a network, in one results file.
 
-    Each has an equal share of the --budget that is left; where neither it nor --images is asked for, it ends within
+    Each analysis gets an equal share of the remaining --budget. Without --budget and --images the command ends within
     about ten minutes, and says what is left to compute.
 
     Example: landscape inspect vit.safetensors --data digits --out vit.h5

@@ -1,4 +1,4 @@
-"""argv -> a call: the only parser. A user's mistake ends in one line and exit status 2."""
+"""From argv to a call, by the only parser. A user's mistake ends in one line and exit status 2."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ AFTER = {  # and between the two one for each analysis
 
 VERBOSE = ("-v", "--verbose")  # of every command
 OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
-STORING = ("quickstart", "analyze", "inspect", "train", "study")  # and every analysis: what they have computed is kept
+STORING = ("quickstart", "analyze", "inspect", "train", "study")  # like every analysis, these keep what they have computed
 
 
 def application(asked: str = "", configs: Sequence[str] = ()) -> App:
-    """The commands, none of which is imported before it is asked for: the others have the first line of their help.
+    """The commands. Only the one asked for is imported; the others show the first line of their help.
 
-    configs: TOML files with a table a command, of its options by name; options given outright go before.
+    configs: TOML files with one table per command, of options by name; options on the command line take precedence.
     """
     app = App(
         name="landscape",
@@ -56,27 +56,27 @@ def application(asked: str = "", configs: Sequence[str] = ()) -> App:
         version=__version__,
         default_parameter=Parameter(negative=()),
         help_format="plaintext",
-        suppress_keyboard_interrupt=False,  # what was stored is said below
+        suppress_keyboard_interrupt=False,  # the message about what was stored comes below
     )
     analyses = {name: (f"landscape.cli.analyses:{name}", entry.analysis) for name, entry in CATALOGUE.items()}
     others = {name: (target, target) for name, target in {**BEFORE, **AFTER}.items()}
     for name, (target, documented) in {**analyses, **others}.items():
         app.command(target, name=name, help=None if name == asked else summary(documented))
     app.config = tuple(Toml(file, must_exist=True) for file in configs)
-    app.register_install_completion_command(help="Complete commands and options in this shell from now on.")
+    app.register_install_completion_command(help="Make this shell complete commands and options from now on.")
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """What the console script comes to."""
+    """Run the console script."""
     take_over()
     ended = status(sys.argv[1:] if arguments is None else arguments)
-    ignored()  # all is stored and said: a signal while Python takes itself down changes nothing of that
+    ignored()  # all is stored and printed: a signal while Python shuts down must not change that
     sys.exit(ended)
 
 
 def status(arguments: Sequence[str]) -> int:
-    """Run a command; its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a command and return its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     given = [word for word in arguments if word not in VERBOSE]
     asked, verbose = next(iter(given), ""), len(given) < len(arguments)
     with logged(verbose):
@@ -99,11 +99,11 @@ def _status(arguments: list[str], asked: str, verbose: bool) -> int:
         say(f"landscape: {named[:200]} cannot be read or written: {e.strerror or e}", error=True)
         return 2
     except MemoryError as e:
-        say(f"landscape: the memory does not suffice ({e}); ask for less at once", error=True)
+        say(f"landscape: out of memory ({e}); ask for less at once", error=True)
         return 2
     except (Exception, SystemExit) as e:
         if (number := noted()) is not None and processes.size() > 1 and isinstance(e, RuntimeError):
-            return _stopped(number, asked)  # one of the others was gone first
+            return _stopped(number, asked)  # another process ended first
         if (place := _in_users_code(e)) is None:
             raise
         _say_where(e, verbose)
@@ -120,7 +120,7 @@ def _say_where(e: BaseException, verbose: bool) -> None:
 
 
 def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without each --config FILE.toml, and these files. Raises UserError for one that is no TOML."""
+    """The arguments without each --config FILE.toml, and these files. Raises UserError for one that is not TOML."""
     given, files = [], []
     while arguments:
         first = arguments.pop(0)
@@ -128,7 +128,7 @@ def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
             given.append(first)
             continue
         if not arguments:
-            raise UserError("--config needs a TOML file: a table a command, such as [surface], of options by name")
+            raise UserError("--config needs a TOML file with a table for each command, such as [surface], of options by name")
         files.append(arguments.pop(0))
         try:
             tomllib.loads(Path(files[-1]).read_text(encoding="utf-8"))
@@ -138,14 +138,14 @@ def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _in_users_code(e: BaseException) -> str | None:
-    """The line of a file of --model FILE.py:function that the error was on its way through; None for none."""
+    """The line of the user's file, from --model FILE.py:function, through which the error came; None for none."""
     frames = [(f.f_globals.get("__name__", ""), f.f_code.co_filename, n) for f, n in traceback.walk_tb(e.__traceback__)]
     places = [f"{file}, line {number}," for name, file, number in frames if name.startswith(OF_THE_USER)]
     return places[-1] if places else None
 
 
 def _stopped(number: int, asked: str) -> int:
-    """Say how to go on after a signal, and give the exit status that stands for it."""
+    """Say how to continue after a signal, and return the exit status for it."""
     why = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     more = "; continue with the same command" if asked in CATALOGUE or asked in STORING else ""
     if processes.rank() == 0:
@@ -154,9 +154,9 @@ def _stopped(number: int, asked: str) -> int:
 
 
 def _in_words(message: str) -> str:
-    """A mistake in one line, in the words of the settings where it is a choice that is none, or something left out.
+    """A mistake in one line; the parser's messages on choices and missing values are worded like those of settings.
 
-    A setting that the library names in backquotes is named as its option.
+    A setting that the library names in backquotes becomes its option.
     """
     line = re.sub(r"`([a-z_]+)`", lambda setting: option(setting[1]), " ".join(message.split()))
     if choice := re.match(r'Invalid value "(.*)" for (--\S+)\. Choose from: (.*?)\.', line):
@@ -164,5 +164,5 @@ def _in_words(message: str) -> str:
     if own := re.match(r"Invalid value for --\S+: (--.*)", line):
         return own[1]
     if missing := re.match(r'Command ".*" parameter (--\S+) requires an argument', line):
-        return f"{missing[1]} is needed; --help says what it is"
+        return f"{missing[1]} is required; --help explains it"
     return line

@@ -16,17 +16,17 @@ from docstring_parser import DocstringStyle, parse
 from landscape.runtime.errors import UserError
 from landscape.runtime.settings import Settings
 
-SPELLED = {"k": ("--top", "-k"), "quiet": ("--quiet", "-q")}  # where an option is not simply the field's name
+SPELLED = {"k": ("--top", "-k"), "quiet": ("--quiet", "-q")}  # options that are not simply the field's name
 RESULTS = (".h5", ".hdf5", ".nc")  # how the name of a results file ends
 S = TypeVar("S", bound=Settings)
 
 
 def options_of(cls: type[Any], *, without: Sequence[str] = (), optional: bool = False) -> Any:
-    """The fields of a settings class as options, to annotate a parameter of a command with.
+    """The fields of a settings class as options: an annotation for a parameter of a command.
 
-    without: fields that are no options of the command. optional: each is None where it is not asked.
+    without: fields that are not options of the command. optional: each option is None unless it is given.
     """
-    hints, help_ = get_type_hints(cls), explained(cls)  # ranges are the settings' own to check, in their words
+    hints, help_ = get_type_hints(cls), explained(cls)  # the settings check ranges, with their own messages
     made = make_dataclass(
         cls.__name__,
         [
@@ -49,7 +49,7 @@ def options_of(cls: type[Any], *, without: Sequence[str] = (), optional: bool = 
 
 
 def explained(cls: type[Any]) -> dict[str, str]:
-    """The help of each field: its line under Parameters in the docstring of the class, or of one that it builds on."""
+    """The help of each field: its entry under Parameters in the docstring of the class or of a base class."""
     found = {}
     for base in reversed(cls.__mro__):
         for entry in parse(base.__doc__ or "", DocstringStyle.NUMPYDOC).params:
@@ -59,7 +59,7 @@ def explained(cls: type[Any]) -> dict[str, str]:
 
 
 def settled(cls: type[S], options: Any, **beside: Any) -> S:
-    """The settings that options of `options_of(cls)` ask for, and what else they need.
+    """The settings from the options of `options_of(cls)`, and from what else they need.
 
     Raises UserError for a value out of its range.
     """
@@ -68,12 +68,12 @@ def settled(cls: type[S], options: Any, **beside: Any) -> S:
 
 
 def option(setting: str) -> str:
-    """What a setting is asked for by on the command line."""
+    """The option of a setting on the command line."""
     return SPELLED.get(setting, ("--" + setting.replace("_", "-"),))[0]
 
 
 def default_of(command: Any, parameter: str) -> Any:
-    """The options of a parameter of a command, with nothing asked."""
+    """The options of a parameter of a command if none are given."""
     return get_args(command.__annotations__[parameter])[0]()
 
 
@@ -91,7 +91,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _of_numbers(hint: Any) -> bool:
-    """Whether a value may be several numbers, written with commas: 0.485,0.456,0.406."""
+    """Whether a value may be several numbers, separated by commas: 0.485,0.456,0.406."""
     return any(
         get_origin(part) is tuple and any(a in (int, float) or _of_numbers(a) for a in _alternatives(get_args(part)[0]))
         for part in _alternatives(hint)
@@ -99,7 +99,7 @@ def _of_numbers(hint: Any) -> bool:
 
 
 def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
-    """A converter of numbers with commas; of one alone to itself where the hint allows that."""
+    """A converter for numbers separated by commas; a single one stays a number if the hint allows that."""
     alone = any(part in (int, float) for part in _alternatives(hint))
 
     def convert(_: Any, tokens: Sequence[Any]) -> Any:
@@ -110,7 +110,7 @@ def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
                 raise ValueError(text)
         except ValueError as e:
             option = tokens[-1].keyword or "--" + text
-            raise UserError(f"{option} {text} is not numbers with commas, such as 0.485,0.456,0.406") from e
+            raise UserError(f"{option} {text} is not a list of numbers with commas, such as 0.485,0.456,0.406") from e
         plain = [int(x) if x.is_integer() and abs(x) < 2**53 else x for x in found]
         return plain[0] if alone and len(plain) == 1 else tuple(plain)
 
@@ -132,18 +132,18 @@ def refuse_no_results_file(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
-    """Where the results go, and for how long to compute.
+    """Where the results go, and how long to compute.
 
     Parameters
     ----------
     out
-        The results file (HDF5); what it already has is kept and continued.
+        The results file (HDF5); results that it already has are kept and continued.
     budget
-        Time after which no further unit is begun, such as 90s, 10m or 2h; what is done by then is a valid result.
+        The time after which no further unit is started, such as 90s, 10m or 2h; what is done by then is a valid result.
     overwrite
         Replace what the file has of this analysis, where it was made with other settings or is damaged.
     quiet
-        No progress bars and no report.
+        Show no progress bars and print no report.
     """
 
     out: Path
@@ -152,10 +152,10 @@ class RunSettings(Settings):
     quiet: bool = False
 
     def check(self) -> None:
-        """The file must be one that can be written."""
+        """Raise UserError if the file cannot be written."""
         refuse_no_results_file(self.out)
 
     @property
     def seconds(self) -> float | None:
-        """The budget."""
+        """The budget in seconds; None for none."""
         return None if self.budget is None else self.budget.total_seconds()

@@ -1,4 +1,4 @@
-"""Commands of several steps: a checkpoint analysed whole, and the whole flow on embedded data."""
+"""Commands of several steps: all main analyses of a checkpoint, and the quickstart on embedded data."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ USUAL_BUDGET = timedelta(minutes=10)
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Settings):
-    """What of a surface, a spectrum and a density is chosen where all are computed.
+    """The settings of a surface, a spectrum and a density that are computed together.
 
     Parameters
     ----------
     points
-        Points per axis of the surface; or along x and y, as 51,31.
+        Points per axis of the surface; or the numbers along x and y, such as 51,31.
     span
-        The surface reaches from -SPAN to SPAN; or a range, as -0.5,1.5.
+        The surface reaches from -SPAN to SPAN; or a range, such as -0.5,1.5.
     normalize
-        Directions are normalised to the weights by filter, layer, weight, column or none.
+        How directions are normalised to the weights: by filter, layer, weight or column; or none.
     adaptive
-        Compute the surface only where interpolation misses by more than this NLL, or than its standard error over
-        examples where that is larger.
+        Compute points only where interpolation would be wrong by more than this NLL, or by more than its standard error
+        over examples if that is larger.
     rays
-        Along how many rays the surface's width is searched; 0 for none.
+        The number of rays along which the width of the surface is searched; 0 for none.
     k
         Eigenvalues per mini-batch.
     which
@@ -49,15 +49,15 @@ class Whole(Settings):
     batch_size
         Examples per mini-batch of the spectrum.
     batches
-        Mini-batches of the spectrum; by default all full ones, of 64 at most.
+        Mini-batches of the spectrum; by default all full ones, but at most 64.
     tol
-        A pair has converged at a residual of tol * |eigenvalue|.
+        An eigenvalue has converged when its residual is at most tol * |eigenvalue|.
     probes
-        Random probes of the density.
+        Random probes for the density.
     steps
-        Lanczos steps of each.
+        Lanczos steps for each probe.
     density_samples
-        Frozen examples for the density; by default all, of 128 at most.
+        Frozen examples for the density; by default all, but at most 128.
     """
 
     points: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], ...] = 51
@@ -75,7 +75,7 @@ class Whole(Settings):
     density_samples: Annotated[int, Ge(1)] | None = None
 
     def analyses(self, seed: int) -> list[Analysis]:
-        """One after another, those that answer first at the front."""
+        """The analyses in order, the quickest first."""
         return [
             Test(),
             Surface(
@@ -90,9 +90,10 @@ class Whole(Settings):
 
 
 def analyze(checkpoint: Path, *, own: Any, run: Any, subject: Any) -> None:
-    """Test accuracy, surface, spectrum, density and their pictures, into one results file.
+    """Compute test accuracy, surface, spectrum and density into one results file, and draw their pictures.
 
-    Where no amount and no --budget is asked for, it ends within about ten minutes, and says what is left to compute.
+    Without --budget, --samples and any option of an analysis it ends within about ten minutes, and says what is left
+    to compute.
 
     Example: landscape analyze vit.safetensors --data digits --out vit.h5
     """
@@ -114,20 +115,20 @@ analyze.__kwdefaults__ = {name: default_of(analyze, name) for name in ("own", "s
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart(Settings):
-    """Where the quickstart goes, and how far.
+    """Where the quickstart writes, and how much it computes.
 
     Parameters
     ----------
     out
-        Folder for checkpoints, results files and pictures.
+        The folder for checkpoints, results files and pictures.
     seed
-        Of every random draw.
+        The seed of every random draw.
     effort
         Scales epochs, grid and mini-batches; below 1 for a trial.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     quiet
-        No progress bars.
+        Show no progress bars.
     """
 
     out: Path = Path("quickstart")

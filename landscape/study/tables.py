@@ -68,7 +68,7 @@ def save_table(table: Tabular, path: str | Path) -> None:
                 raise UserError(f"there is no picture for {path}: of this there is a table, in .csv or .tex")
             save_picture(figure, path, look=replace(LOOK, format=format_of(path)))
         case _:
-            raise UserError(f"{path} is nothing that can be written; give a name in {', '.join(ENDINGS)}")
+            raise UserError(f"{path} cannot be written; give a name that ends in {', '.join(ENDINGS)}")
 
 
 def _write(path: Path, text: str) -> None:

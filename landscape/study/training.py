@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Settings):
-    """What is trained, on what, and where it goes.
+    """What is trained, on which data, and where the result goes.
 
     Parameters
     ----------
@@ -32,25 +32,25 @@ class Training(Settings):
     out
         The checkpoint to write (.safetensors).
     recipe
-        plain, or the study's: strong or weak. The other options override it.
+        plain; or strong or weak, as in the reference study. The other options override it.
     trajectory
-        Folder for a checkpoint of every epoch.
+        A folder for a checkpoint of every epoch.
     overwrite
-        Replace the network of another training that --out has.
+        Replace the network of another training in --out.
     mean
-        Normalisation of the images: a number for each channel; by default the data set's.
+        Mean of the images, for their normalisation: a number for each channel; by default the data set's.
     std
-        The standard deviation likewise.
+        Standard deviation of the images: a number for each channel; by default the data set's.
     image_size
         Side of the images; by default the data's.
     root
         Where torch/ data sets are kept and downloaded to.
     workers
-        Processes that draw examples; by default none, and beside a GPU one a core.
+        Processes that draw examples; by default none, or with a GPU one per core.
     device
         cpu, cuda, cuda:1, ...; by default a GPU where there is one.
     quiet
-        No progress bar and no report.
+        Show no progress bar and print no report.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Training(Settings):
     quiet: bool = False
 
     def check(self) -> None:
-        """The checkpoint is a safetensors file."""
+        """Raise UserError if the checkpoint is not a safetensors file."""
         if self.out.suffix != ".safetensors":
             raise UserError(f"--out {self.out} must end in .safetensors")
 
@@ -159,7 +159,7 @@ def _keep(asked: Training, recipe: Recipe, epoch: int, now: nn.Module, named: Ma
     place = epoch_checkpoint(asked.trajectory, epoch, recipe.epochs)
     other = place.exists() and read_checkpoint(place).metadata != json.loads(json.dumps(named))
     if other and not asked.overwrite:
-        raise UserError(f"{place} is of another training; choose another --trajectory, or replace it with --overwrite")
+        raise UserError(f"{place} is from another training; choose another --trajectory, or replace it with --overwrite")
     save_checkpoint(place, now, named)
 
 
@@ -182,9 +182,9 @@ def untrained(model: str, recipe: Recipe, of: Mapping[str, int]) -> tuple[nn.Mod
 
 
 def finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
-    """Whether `out` has the network of the very training that is asked for, False where nothing is there.
+    """Whether `out` holds the network of this very training; False if there is no such file.
 
-    Raises UserError where it has another.
+    Raises UserError if it holds another network.
     """
     from landscape.checkpoints.read import read_checkpoint
 
@@ -192,7 +192,7 @@ def finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
         return False
     metadata = read_checkpoint(out).metadata
     losses = metadata.get("training_loss")
-    asked = json.loads(json.dumps(named))  # as it was written
+    asked = json.loads(json.dumps(named))  # in the form in which it was written
     differing = [f"{k}: {metadata.get(k)} there, {v} asked" for k, v in asked.items() if metadata.get(k) != v]
     if not differing and isinstance(losses, list) and len(losses) == epochs:
         return True

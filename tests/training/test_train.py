@@ -372,7 +372,7 @@ def test_a_finished_checkpoint_is_not_overwritten(tmp_path):
     before, written = out.read_bytes(), out.stat().st_mtime_ns
     again = invoke(*few, "--model", "resnet8")
     assert (again.returncode, out.stat().st_mtime_ns) == (0, written)
-    assert "has this training, finished" in again.stdout
+    assert "holds this training already" in again.stdout
     refused(invoke(*few, "--model", "vit_xs"), "another network (model: resnet8 there, vit_xs asked)", "--overwrite")
     refused(invoke(*few, "--model", "resnet8", "--lr", 0.1), "lr: 0.002 there, 0.1 asked")
     ls.save_checkpoint(tmp_path / "theirs.safetensors", ls.create_model("resnet8", 10, 8, 1), {})
