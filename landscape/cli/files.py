@@ -140,7 +140,7 @@ def import_(
     weight_decay
         lambda of the study's penalty, lambda * sum of norms; by default no penalty is added.
     overwrite
-        Replace another surface that the file has.
+        Replace another surface in the file.
     quiet
         No report.
     """
@@ -170,22 +170,23 @@ def export(
     quantity: str = "nll",
     quiet: Quiet = False,
 ) -> None:
-    """Results for other software: the values of a group, or the numbers with their intervals, as a table; a surface.
+    """Export results for other software: the values of a group or the numbers with intervals as a table, or a surface.
 
     Example: landscape export vit.h5=ViT resnet.h5=ResNet --numbers --out table.tex
 
     Parameters
     ----------
     files
-        Results files; more than one where it is the numbers, each with a label of its own where you like: FILE=LABEL.
+        Results files, each with a label if you like: FILE=LABEL; more than one only with --numbers.
     out
-        What to write: .csv, .tex (booktabs), .json or .parquet; of a surface .vtu or .vtk for ParaView, and .npz.
+        The file to write: .csv, .tex (booktabs), .json or .parquet; for a surface also .npz, and .vtu or .vtk for
+        ParaView.
     group
-        Of which analysis; by default the surface, and with --numbers all.
+        The analysis to export; by default the surface, and with --numbers all of them.
     numbers
-        What is found, with its intervals, a row a number; in a .tex a column a file.
+        Export the numbers found, with their intervals: one row per number, and in a .tex one column per file.
     over
-        Of values: the dimensions to have a row for, such as batch,rank; by default those of its units.
+        For values, the dimensions that get rows, such as batch,rank; by default those of the units.
     quantity
         The height of the relief in ParaView: nll, loss, accuracy, or another quantity.
     quiet
@@ -202,7 +203,7 @@ def export(
     if not files:
         raise UserError("export needs a results file")
     if len(files) > 1 and not numbers:
-        raise UserError(f"the values of {len(files)} files make no one table; export each, or their --numbers")
+        raise UserError(f"the values of {len(files)} files make no single table; export each, or their --numbers")
     held = {label: contents(file) for label, file in labelled(files).items()}
     wanted = "surface" if group is None and not numbers else group
     for label, found in held.items():

@@ -1,4 +1,4 @@
-"""Settings classes -> options of a command: names, types, defaults and help come from the fields and the docstring."""
+"""Options of a command made from settings classes: names, types, defaults and help from fields and docstring."""
 
 from __future__ import annotations
 
@@ -118,16 +118,16 @@ def _numbers(hint: Any) -> Callable[[Any, Sequence[Any]], Any]:
 
 
 def with_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
-    """A converter of words with commas."""
+    """A converter for words separated by commas."""
     return tuple(filter(None, (part.strip() for part in tokens[-1].value.split(","))))
 
 
 def refuse_no_results_file(out: Path) -> None:
-    """Raise UserError where a name is not one that a results file can be written under."""
+    """Raise UserError for a name under which no results file can be written."""
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a results file, such as {out}/net.h5")
     if out.suffix not in RESULTS:
-        raise UserError(f"--out {out} is no name of a results file; it ends in {', '.join(RESULTS)}")
+        raise UserError(f"--out {out} is not the name of a results file, which ends in {', '.join(RESULTS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class RunSettings(Settings):
     budget
         The time after which no further unit is started, such as 90s, 10m or 2h; what is done by then is a valid result.
     overwrite
-        Replace what the file has of this analysis, where it was made with other settings or is damaged.
+        Replace the file's result of this analysis if it was made with other settings or is damaged.
     quiet
         Show no progress bars and print no report.
     """
