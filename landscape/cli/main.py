@@ -40,7 +40,13 @@ AFTER = {  # and between the two one for each analysis
 
 VERBOSE = ("-v", "--verbose")  # of every command
 OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
-STORING = ("quickstart", "analyze", "inspect", "train", "study")  # like every analysis, these keep what they have computed
+STORING = (
+    "quickstart",
+    "analyze",
+    "inspect",
+    "train",
+    "study",
+)  # like every analysis, these keep what they have computed
 
 
 def application(asked: str = "", configs: Sequence[str] = ()) -> App:
@@ -128,7 +134,9 @@ def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
             given.append(first)
             continue
         if not arguments:
-            raise UserError("--config needs a TOML file with a table for each command, such as [surface], of options by name")
+            raise UserError(
+                "--config needs a TOML file with a table for each command, such as [surface], of options by name"
+            )
         files.append(arguments.pop(0))
         try:
             tomllib.loads(Path(files[-1]).read_text(encoding="utf-8"))
