@@ -13,6 +13,7 @@ from annotated_types import Ge
 from landscape.analyses.base import Analysis, Examples, Kept, Values
 from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
+from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
 
@@ -38,6 +39,8 @@ class Top(Eigenvalues, Analysis):
         Examples differentiated at once; it bounds the memory and changes the results by rounding only.
     verify
         Compute the residuals ||H u - eigenvalue u|| by k more products, instead of from the Lanczos relation.
+    vectors
+        Also store the eigenvectors, in the order of the network's parameters: k numbers for each parameter.
     """
 
     name: ClassVar[str] = "top"
@@ -49,6 +52,13 @@ class Top(Eigenvalues, Analysis):
     max_products: Annotated[int, Ge(1)] = 400
     chunk_size: Annotated[int, Ge(1)] | None = None
     verify: bool = True
+    vectors: bool = False
+
+    def check(self) -> None:
+        """Vectors of parts differ in length."""
+        super().check()
+        if self.vectors and self.per:
+            raise UserError(f"vectors are of one search; leave out per={self.per!r}, or name `parameters`")
 
     @property
     def variant(self) -> str:
@@ -62,7 +72,16 @@ class Top(Eigenvalues, Analysis):
 
     def empty(self, objective: Objective) -> xr.Dataset:
         """(rank), or with `per` (part, rank)."""
-        return empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k, self.title)
+        result = empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k, self.title)
+        return result.assign(vector=self._no_vectors(objective)) if self.vectors else result
+
+    def _no_vectors(self, objective: Objective) -> tuple[tuple[str, str], np.ndarray, dict[str, str]]:
+        from landscape.curvature.operators import Curvature
+
+        (part,) = self.parts(objective).values()
+        n = Curvature(objective, kind=self.kind, parameters=part).n
+        refuse_beyond_memory(4 * self.k * n, f"{self.k} `vectors` (`k`) of {n} parameters")
+        return ("rank", "weight"), np.full((self.k, n), np.nan, np.float32), {"long_name": "eigenvector, of length 1"}
 
     def fill(self, objective: Objective, result: xr.Dataset, work: Work) -> xr.Dataset:
         """A search keeps its state aside, and stops between two products where the budget is spent."""
@@ -85,7 +104,13 @@ class Top(Eigenvalues, Analysis):
         part = list(self.parts(objective).values())[unit[0] if self.per else 0]
 
         def search(H: Curvature) -> Values:
-            return recorded(self._found(H, work.aside(config, unit)), self.k)
+            pairs = self._found(H, work.aside(config, unit))
+            found = recorded(pairs, self.k)
+            if self.vectors and pairs.vectors is not None:
+                vector = np.full((self.k, H.n), np.nan, np.float32)
+                vector[: len(pairs.vectors)] = pairs.vectors.cpu().numpy()
+                found["vector"] = vector
+            return found
 
         return by_all(search, objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
 
@@ -99,7 +124,8 @@ class Top(Eigenvalues, Analysis):
             refuse_beyond_memory(least, f"a basis for {search.k} eigenvectors (`k`) of {H.n} parameters")
         held = self.max_basis or min(H.n, max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size())))
         start = start_vector(H.gradient(), self.seed, 0)
-        return eigenpairs(H, start, replace(search, max_basis=held), verify=self.verify, keeper=keeper)
+        search = replace(search, max_basis=held)
+        return eigenpairs(H, start, search, vectors=self.vectors, verify=self.verify, keeper=keeper)
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
         """Those of each layer or stage, where it is divided."""
@@ -152,6 +178,6 @@ def hessian_top(objective: Objective, **settings: Any) -> xr.Dataset:
     -------
     xarray.Dataset
         With dim (rank): eigenvalue, residual, converged; and products, complete and done; with `per`, all of them along
-        a leading dim part.
+        a leading dim part; with `vectors` (rank, weight) vector, of length 1, in the order of the parameters.
     """
     return Top.called(objective, settings)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from landscape.analyses.contrasts import Contrast
 from landscape.analyses.estimates import Estimate
-from landscape.study.tables import aligned, booktabs
+from landscape.study.tables import aligned, as_html, booktabs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +85,11 @@ class Comparison:
         """The table, with its remarks below."""
         blocks = ["\n".join(aligned(self._cells(second))) for second in self._seconds()]
         return "\n".join(["\n\n".join(blocks), *self.differing, *self.remarks])
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the same."""
+        tables = "".join(as_html(self._cells(second)) for second in self._seconds())
+        return tables + "".join(f"<div>{escape(line)}</div>" for line in (*self.differing, *self.remarks))
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each number and network, the columns as plain numbers and words."""

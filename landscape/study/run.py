@@ -70,6 +70,16 @@ class Result:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """In a notebook: its numbers, each with its interval and how that was made."""
+        from landscape.study.tables import as_html
+        from landscape.study.words import progress_of
+
+        rows = [[": ".join(filter(None, (label, e.name))), str(e), f"{e.n:,} {e.counts}" if e.n else "", e.how]
+                for label, estimates in self.analysis.rows(self.data).items() for e in estimates]  # fmt: skip
+        done = f"{self.group}: done {progress_of(self.data)}"
+        return as_html([[self.label or self.group, "", "over", "how"], *rows], done, *self.analysis.remarks(self.data))
+
 
 def run(
     subject: Subject,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,6 +47,15 @@ def booktabs(cells: Cells, *blocks: Cells) -> str:
     begin = rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}"
     body = [line for block in filter(None, (rows, *others)) for line in (r"\midrule", *block)]
     return "\n".join([begin, r"\toprule", heading, *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def as_html(cells: Cells, *remarks: str) -> str:
+    """A table for a notebook, its remarks below; whatever is in it is text."""
+    heading, *rows = [[escape(cell).replace("+-", "±") for cell in row] for row in cells]
+    head = "".join(f"<th>{cell}</th>" for cell in heading)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    below = "".join(f"<div>{escape(remark)}</div>" for remark in remarks if remark)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def save_table(table: Tabular, path: str | Path) -> None:

@@ -94,7 +94,7 @@ def every_group(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
     held = {label: list(numbers(groups)) for label, groups in files.items()}
     blocks = []
     for name in order:
-        cells = [[name, *files], ["done", *(_done(groups.get(name)) for groups in files.values())]]
+        cells = [[name, *files], ["done", *(progress_of(groups.get(name)) for groups in files.values())]]
         rows = _without_column(name, held)
         if len(rows) <= MOST_NUMBERS:
             cells += [[heading, *(str(found.get(label, "-")) for label in files)] for heading, found in rows.items()]
@@ -114,7 +114,8 @@ def _without_column(group: str, held: Mapping[str, list[Number]]) -> dict[str, d
     return found
 
 
-def _done(group: xr.Dataset | None) -> str:
+def progress_of(group: xr.Dataset | None) -> str:
+    """How much of a group is done: "yes" or "9 of 81"; "-" for none."""
     if group is None:
         return "-"
     done = group["done"].values if "done" in group else None

@@ -140,3 +140,14 @@ def test_what_cannot_be_exported_is_one_line(results, tmp_path):
     command = ("export", folder / "a.h5", "--group", "spectrum", "--over", "batch,none", "--out", tmp_path / "x.csv")
     refused(invoke(*command), "no dim none")
     assert not list(tmp_path.iterdir())
+
+
+def test_in_a_notebook_numbers_are_a_table_and_text_is_text(trained, tmp_path):
+    subject = ls.open(trained, data="digits", samples=32)
+    subject.label = "<b>net</b>"
+    result = subject.run(ls.Trace(products=12, estimator="hutchinson"))
+    shown = result._repr_html_()
+    assert "<td>trace</td>" in shown
+    assert "12 probes" in shown or "±" in shown
+    assert "<th>&lt;b&gt;net&lt;/b&gt;</th>" in shown
+    assert "trace: done yes" in shown
