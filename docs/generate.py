@@ -164,6 +164,10 @@ def escaped(text: str) -> str:
     )
 
 
+def _escaped_line(line: str) -> str:
+    return "* " + escaped(line[2:]) if line.startswith("* ") else escaped(line)
+
+
 def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text, of which NumPy's sections are read afterwards: no character of a formula is a mark of
     reStructuredText, but in examples; and a paragraph of entries, each with a hanging indent, is a list.
@@ -174,7 +178,8 @@ def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
         section = any(re.fullmatch(r"\s*-{3,}", line) for line in each)
         hanging = not section and any(line.startswith("    ") for line in each) and not each[0].startswith("    ")
         for line in each:
-            mark = ("* " if not line.startswith(" ") else "  ") if hanging else ""
-            found.append(line if re.match(r"\s*(>>>|-{3,}$)", line) else mark + escaped(line))
+            if hanging:
+                line = f"  {line.lstrip()}" if line.startswith(" ") else f"* {line}"
+            found.append(line if re.match(r"\s*(>>>|-{3,}$)", line) else _escaped_line(line))
         found.append("")
     lines[:] = found
