@@ -20,6 +20,9 @@ from subprocess import CompletedProcess
 import pytest
 from helpers import invoke
 
+from landscape.cli.main import main
+from landscape.store import units
+
 SECONDS, BYTES = 30, 4 << 30  # of the processor, and of memory
 PATIENCE = 4 * SECONDS  # of the clock: a machine has others to serve
 
@@ -103,6 +106,56 @@ def forked(call: Callable[[], object]) -> Ended:
         out.seek(0)
         said = out.read().decode("utf-8", "replace")
     return Ended(os.waitstatus_to_exitcode(how), said, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+
+
+def started(arguments: Sequence[object], said: Path | None = None, *, save_every: float | None = None) -> int:
+    """The number of a process that carries out a command as the console script does, to be sent signals.
+
+    It is forked, so that none of its time goes into imports. said: a file for what it prints. save_every: seconds
+    between two times of storing, instead of the usual.
+    """
+    gc.freeze()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        out = os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number in (1, 2):
+            os.dup2(out, number)
+        sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", write_through=True)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        if save_every is not None:
+            units.SAVE_EVERY = save_every
+        main(list(map(str, arguments)))
+    except SystemExit as e:
+        code = int(e.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, seconds: float = PATIENCE) -> int:
+    """Its exit status, negative for a signal. Raises TimeoutError where it has not ended by then, and kills it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        number, how = os.waitpid(child, os.WNOHANG)
+        if number:
+            return os.waitstatus_to_exitcode(how)
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise TimeoutError(f"{seconds} s")
+        time.sleep(0.005)
+
+
+def carried_out(*arguments: object) -> None:
+    """A command in a process of its own, which must succeed."""
+    with tempfile.NamedTemporaryFile() as said:
+        code = ended(started(arguments, Path(said.name)))
+        assert code == 0, Path(said.name).read_text(errors="replace")
 
 
 def _become(call: Callable[[], object], out: int) -> None:

@@ -68,6 +68,9 @@ class Look(Settings):
             raise UserError(f"width={self.width} at dpi={self.dpi} are {side:.0f} pixels; there can be 20000")
         if self.limits is not None and self.limits[0] >= self.limits[1]:
             raise UserError(f"limits={self.limits[0]:g},{self.limits[1]:g} must be the lower, then the higher")
+        if self.style is not None:
+            with _context(self.style):
+                pass
 
     @property
     def inches(self) -> float | None:
@@ -95,17 +98,23 @@ def styled(look: Look = LOOK) -> Iterator[None]:
     Raises UserError for a style that is none.
     """
     import matplotlib
+
+    with _context(look.style), matplotlib.rc_context(_ours(look)):
+        yield
+
+
+@contextmanager
+def _context(name: str | None) -> Iterator[None]:
     from matplotlib import style
 
+    context = style.context(name or [])
     try:
-        context = style.context(look.style or [])
         context.__enter__()
-    except OSError as e:
-        known = f"; {near_matches(str(look.style), style.available)}" if not Path(str(look.style)).exists() else ""
-        raise UserError(f"style={look.style!r} is no matplotlib style{known}") from e
+    except (OSError, ValueError) as e:  # the latter of a file that is no text
+        known = f"; {near_matches(str(name), style.available)}" if name not in style.available else ""
+        raise UserError(f"style={name!r} is no matplotlib style{known}") from e
     try:
-        with matplotlib.rc_context(_ours(look)):
-            yield
+        yield
     finally:
         context.__exit__(None, None, None)
 

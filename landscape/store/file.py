@@ -140,6 +140,8 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such results file: {path}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a results file; name the file")
     try:
         found = _contents(path, patience=_patience(path))
     except HeldOpen as e:

@@ -10,13 +10,25 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from helpers import ROOT, cli
+from bounded import carried_out, ended
+from bounded import started as forked
+from helpers import ROOT
 
 import landscape as ls
 from landscape.runtime.interrupts import Interrupted, deferred, noted, stop_if_interrupted
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-WORK = ("spectrum", "--batches", 24, "--top", 2, "--samples", 96, "--batch-size", 4, "--quiet")
+WORK = ("spectrum", "--batches", 8, "--top", 2, "--samples", 32, "--batch-size", 4, "--lockstep", 1, "--quiet")
+SLOW = """import time
+from landscape.analyses.spectrum import Spectrum
+from landscape.cli import start
+from landscape.store import units
+
+units.SAVE_EVERY = 0.0
+together = Spectrum.compute_together
+Spectrum.compute_together = lambda *given: (time.sleep(0.2), together(*given))[1]
+start()
+"""
 
 
 def started(*arguments, launcher=("-m", "landscape")):
@@ -68,31 +80,43 @@ def test_within_one_long_unit_between_two_products(mlp, points):
 def whole(trained, tmp_path_factory):
     """An uninterrupted run, its checkpoint, and how long it takes."""
     out = tmp_path_factory.mktemp("whole") / "whole.h5"
+    carried_out(WORK[0], trained, "--out", out.with_name("first.h5"), *WORK[1:])  # after which the files are at hand
     began = time.monotonic()
-    cli(WORK[0], trained, "--out", out, *WORK[1:]).check_returncode()
+    carried_out(WORK[0], trained, "--out", out, *WORK[1:])
     return ls.load(out)["spectrum"], trained, time.monotonic() - began
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_at_any_moment_it_is_stored_and_goes_on_to_the_same(whole, tmp_path, sent):
     spectrum, trained, seconds = whole
-    out, moments = tmp_path / "a.h5", random.Random(int(sent))
-    for _ in range(3):
-        process = started(WORK[0], trained, "--out", out, *WORK[1:])
+    out, said, moments = tmp_path / "a.h5", tmp_path / "said", random.Random(int(sent))
+    command = (WORK[0], trained, "--out", out, *WORK[1:])
+    for _ in range(4):
+        child = forked(command, said)
         time.sleep(moments.uniform(0.1, 0.9) * seconds)
-        process.send_signal(sent)
-        began = time.monotonic()
-        _, said = process.communicate(timeout=60)
-        assert time.monotonic() - began < 20
-        assert "Traceback" not in said, said
-        assert process.returncode in (128 + sent, 0), said
-        if process.returncode:
-            assert "continue with the same command" in said
+        os.kill(child, sent)
+        stopped(ended(child, 20), sent, said.read_text())
         if out.exists():
             ls.load(out)
-    cli(WORK[0], trained, "--out", out, *WORK[1:]).check_returncode()
+    carried_out(*command)
     for name, variable in ls.load(out)["spectrum"].variables.items():
         np.testing.assert_array_equal(variable.values, spectrum[name].values)
+
+
+def test_while_it_starts(whole, tmp_path):
+    """Among its imports, which take seconds."""
+    process = started(WORK[0], whole[1], "--out", tmp_path / "a.h5", *WORK[1:])
+    time.sleep(random.Random(0).uniform(0.5, 2))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    stopped(process.returncode, signal.SIGTERM, said)
+
+
+def stopped(code, sent, said):
+    assert "Traceback" not in said, said
+    assert code in (128 + sent, 0), said
+    if code:
+        assert "continue with the same command" in said
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
@@ -114,24 +138,23 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 
 def test_under_torchrun_every_process_stores_and_one_says_so(whole, tmp_path):
+    """Slowed down, so that the signal comes after the first mini-batch and long before the last."""
     spectrum, trained, _ = whole
     out = tmp_path / "a.h5"
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "landscape")
-    process = started(WORK[0], trained, "--out", out, *WORK[1:], launcher=launcher)
+    (tmp_path / "slow.py").write_text(SLOW)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "slow.py")
+    process = started(WORK[0], trained, "--out", out, *WORK[1:], launcher=map(str, launcher))
     try:
         deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and not out.exists():
+        while time.monotonic() < deadline and not (out.exists() and ls.load(out).get("spectrum")):
             time.sleep(0.05)
-        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    if "ended by SIGTERM" not in said and ls.load(out)["spectrum"]["done"].all():
-        pytest.skip("the run was done before the signal came")
     assert said.count("landscape: ended by SIGTERM; continue with the same command") == 1, said
     held = ls.load(out)["spectrum"]["done"]
     assert 0 < int(held.sum()) < held.size
-    cli(WORK[0], trained, "--out", out, *WORK[1:]).check_returncode()
+    carried_out(WORK[0], trained, "--out", out, *WORK[1:])
     np.testing.assert_array_equal(ls.load(out)["spectrum"]["eigenvalue"].values, spectrum["eigenvalue"].values)
