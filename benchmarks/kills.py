@@ -19,40 +19,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from analyses.test_catalogue import command, same_numbers
+from bounded import ended, started
 
 from landscape import store
 from landscape.catalogue import CATALOGUE
-from landscape.cli.main import status
 from landscape.runtime.errors import UserError
-from landscape.store import units
-
-
-def started(arguments: list[str]) -> int:
-    """A process of its own that runs a command: forked, so that no kill is spent on its imports."""
-    child = os.fork()
-    if child == 0:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        units.SAVE_EVERY = 0.0
-        os._exit(status(arguments))
-    return child
-
-
-def ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def sweep(name: str, checkpoint: Path, folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
     """The kills of one analysis, and what came of them."""
     whole = folder / f"{name}.h5"
     began = time.monotonic()
-    assert ended(started(command(name, checkpoint, whole))) == 0
+    assert ended(started(command(name, checkpoint, whole), save_every=0.0)) == 0
     seconds = time.monotonic() - began
     counts = {"kills": 0, "with_results": 0, "unreadable": 0, "resumed": 0, "different": 0}
     while counts["kills"] < kills:
         out = folder / f"{name}-{counts['kills']}.h5"
         while counts["kills"] < kills:
-            child = started(command(name, checkpoint, out))
+            child = started(command(name, checkpoint, out), save_every=0.0)
             time.sleep(draw.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             if ended(child) == 0:
@@ -64,7 +48,7 @@ def sweep(name: str, checkpoint: Path, folder: Path, kills: int, draw: random.Ra
             except UserError as e:
                 counts["unreadable"] += 1
                 print(f"{name}: {e}", file=sys.stderr)
-        if ended(started(command(name, checkpoint, out))):
+        if ended(started(command(name, checkpoint, out), save_every=0.0)):
             counts["different"] += 1
             continue
         counts["resumed"] += 1
@@ -80,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--analyses", nargs="*", default=sorted(CATALOGUE), help="by default all of the catalogue")
     asked = parser.parse_args()
     draw = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,12 +81,12 @@ def main() -> None:
             "--out",
             str(checkpoint),
         )
-        assert ended(started(list(train))) == 0
+        assert ended(started(train)) == 0
         import timm  # noqa: F401  (once, for all processes that follow)
 
         import landscape.study.run  # noqa: F401
 
-        names = sorted(CATALOGUE)
+        names = asked.analyses
         print(f"{'analysis':<14}{'kills':>7}{'with results':>14}{'unreadable':>12}{'resumed':>9}{'different':>11}")
         total = dict.fromkeys(("kills", "with_results", "unreadable", "resumed", "different"), 0)
         for i, name in enumerate(names):
