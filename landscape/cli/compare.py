@@ -76,9 +76,9 @@ def compare(*files: Path, how: Any) -> None:
     elif asked.claims is not None:
         if files:
             raise UserError(f"claims are about groups; name the group of {files[0]} with `group`")
-        found = verdicts(read_claims(asked.claims), _groups(asked.group))
+        found = verdicts(read_claims(asked.claims), groups_of(asked.group))
     else:
-        found = compare_files(*files, groups=_groups(asked.group), losses=asked.losses)
+        found = compare_files(*files, groups=groups_of(asked.group), losses=asked.losses)
     if not asked.quiet:
         print(found)
     for path in asked.out:
@@ -97,7 +97,7 @@ compare.__annotations__ = {
 compare.__kwdefaults__ = {"how": default_of(compare, "how")}
 
 
-def _groups(asked: Sequence[str]) -> dict[str, list[str]]:
+def groups_of(asked: Sequence[str]) -> dict[str, list[str]]:
     """The groups of NAME=FILE,FILE,..., where a FILE may be a shell pattern."""
     found: dict[str, list[str]] = {}
     for text in asked:

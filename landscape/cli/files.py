@@ -92,38 +92,6 @@ plot.__annotations__ = {
 plot.__kwdefaults__ = {**(plot.__kwdefaults__ or {}), "look": default_of(plot, "look")}
 
 
-def report(*files: str, out: Path, title: str = "", quantity: str = "nll", quiet: Quiet = False) -> None:
-    """Write a page about results files, for a browser: summary, numbers, surfaces that turn, and provenance.
-
-    Example: landscape report resnet.h5=ResNet vit.h5=ViT --out page.html
-
-    Parameters
-    ----------
-    files
-        Results files, each with a label if you like: FILE=LABEL.
-    out
-        The page (.html) to write; it is one file and needs no connection.
-    title
-        The title of the page; by default the labels.
-    quantity
-        What the surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
-    quiet
-        No report.
-    """
-    from landscape import store
-    from landscape.study.files import labelled
-    from landscape.study.report import write_report
-
-    if not files:
-        raise UserError("report needs a results file")
-    if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {out}: the name of a page ends in .html")
-    groups = {name: store.load(file) for name, file in labelled(files).items()}
-    written = write_report(groups, out, title=title, quantity=quantity)
-    if not quiet:
-        print(f"wrote {written}")
-
-
 def import_(
     file: Path, *, out: Path, weight_decay: float | None = None, overwrite: bool = False, quiet: Quiet = False
 ) -> None:

@@ -32,7 +32,7 @@ AFTER = {  # and between the two one for each analysis
     "study": "landscape.cli.study:study",
     "compare": "landscape.cli.compare:compare",
     "plot": "landscape.cli.files:plot",
-    "report": "landscape.cli.files:report",
+    "report": "landscape.cli.report:report",
     "show": "landscape.cli.files:show",
     "import": "landscape.cli.files:import_",
     "export": "landscape.cli.files:export",

@@ -17,12 +17,14 @@ from landscape.objective.folding import unfolded
 from landscape.objective.nests import Nest, leaves, rows
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.errors import UserError, near_matches
+from landscape.runtime.memory import give_back
 
 if TYPE_CHECKING:
     import numpy as np
 
     from landscape.objective.objective import Objective
 
+LARGE = 2**20  # bytes of a feature map from which on malloc's keeping them matters
 BY_NAME = "module"  # the type of a place given by the name of its module
 TYPES = ("stem", "convolution", "attention", "mlp", "pool", BY_NAME)
 
@@ -162,6 +164,8 @@ class Capture:
                 None if branch is None else self._apart(block.name, branch),
             )
             x = after
+            if after.device.type == "cpu" and after.nbytes >= LARGE:
+                give_back()
 
     def _hooked(self, x: Nest) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -1,9 +1,12 @@
-"""The memory that a request needs, computed before it is allocated."""
+"""The memory that a request needs, computed before it is allocated, and that which is no longer needed."""
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from landscape.runtime.errors import UserError
 
@@ -20,6 +23,25 @@ def free_memory() -> int | None:
         with suppress(OSError, ValueError):  # "max" is not a number: there is no limit
             known.append(max(_number(most) - _number(used), 0))
     return min(known, default=None)
+
+
+def give_back() -> None:
+    """Give the system back what malloc keeps of freed memory, where it is glibc's; elsewhere nothing.
+
+    Once a large block has been freed, glibc takes later ones of that size from its heap, where small ones between them
+    keep the freed from being given back: the process grows to several times what it holds.
+    """
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):  # Windows has no library of the process itself
+        return None
 
 
 def _number(name: str) -> int:

@@ -83,7 +83,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """The table, with its remarks below."""
-        blocks = ["\n".join(aligned(self._cells(second))) for second in self._seconds()]
+        blocks = ["\n".join(aligned(self.cells(second))) for second in self.seconds]
         return "\n".join(["\n\n".join(blocks), *self.differing, *self.remarks])
 
     def _repr_html_(self) -> str:
@@ -99,7 +99,7 @@ class Comparison:
 
     def to_latex(self) -> str:
         r"""A table for LaTeX with the rules of booktabs (``\usepackage{booktabs}``), one for each network compared."""
-        return "\n\n".join(booktabs([row[:-1] for row in self._cells(second)]) for second in self._seconds())
+        return "\n\n".join(booktabs([row[:-1] for row in self.cells(second)]) for second in self.seconds)
 
     def plot(self) -> Figure | None:
         """The ratios and the differences of shares with their intervals; None where there is no interval."""
@@ -109,10 +109,12 @@ class Comparison:
                  for row in self.rows]  # fmt: skip
         return draw_effects(named, next(iter(self.networks)))
 
-    def _seconds(self) -> list[str]:
+    @property
+    def seconds(self) -> list[str]:
+        """The networks that are compared with the first."""
         return list(dict.fromkeys(row.second for row in self.rows))
 
-    def _cells(self, second: str) -> list[list[str]]:
+    def cells(self, second: str) -> list[list[str]]:
         """The table of one network against the first, its heading first."""
         rows = [row for row in self.rows if row.second == second]
         if not rows:

@@ -37,7 +37,7 @@ class Figure:
     data, layout
         As plotly.js takes them.
     kind
-        relief, plane or chart: how it is turned, and what it is linked with.
+        relief, plane, chart or effects: how it is turned, and how high it is.
     link
         Figures of one link turn and zoom together.
     """
@@ -57,7 +57,8 @@ def packed(values: Any) -> dict[str, Any]:
     return found if array.ndim == 1 else {**found, "shape": ", ".join(map(str, array.shape))}
 
 
-def _look(i: int) -> dict[str, Any]:
+def look(i: int) -> dict[str, Any]:
+    """How the i-th network is drawn."""
     color = OKABE_ITO[i % len(OKABE_ITO)] if i % len(OKABE_ITO) != 6 else "#888888"  # black is no colour on black
     return {
         "line": {"color": color, "dash": DASHES[i % len(DASHES)], "width": 2},
@@ -145,7 +146,7 @@ def _curves(lines: Groups, quantity: str) -> list[Figure]:
                 "name": escape(label),
                 "y": packed(group[quantity].values),
                 **_bars(group[error].values if error else None),
-                **_look(i),
+                **look(i),
             }
         )
     first = next(iter(lines.values()))
@@ -180,14 +181,14 @@ def spectra(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
     data: list[dict[str, Any]] = []
     rows: list[str] = []
     for i, (label, group) in enumerate(groups.items()):
-        look = _look(i)
+        seen_as = look(i)
         seen = np.sort(gathered[label][np.isfinite(gathered[label])])
         if not seen.size:
             continue
         share = 100 * np.arange(1, seen.size + 1) / seen.size
         data.append({"type": "scatter", "mode": "lines", "x": packed(to_axis(np.append(seen[:1], seen))),
                      "y": packed(np.append(0, share)), "customdata": packed(np.append(seen[:1], seen)),
-                     "line": {**look["line"], "shape": "hv"}, "name": escape(label), "legendgroup": label_id(i),
+                     "line": {**seen_as["line"], "shape": "hv"}, "name": escape(label), "legendgroup": label_id(i),
                      "yaxis": "y2", "hovertemplate": "%{y:.1f} % up to %{customdata:.4g}"})  # fmt: skip
         marks, places = _marks(group)
         rows += [
@@ -200,7 +201,7 @@ def spectra(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
         data.append({"type": "scatter", "mode": "markers", "x": packed(to_axis(gathered[label][shown])),
                      "y": packed(np.array(at)[shown]), "text": [t for t, s in zip(text, shown, strict=True) if s],
                      "hoverinfo": "text", "name": escape(label), "legendgroup": label_id(i), "showlegend": False,
-                     "marker": {"color": look["marker"]["color"], "size": 11, "opacity": 0.75,
+                     "marker": {"color": seen_as["marker"]["color"], "size": 11, "opacity": 0.75,
                                 "symbol": ["line-ns-open" if o else "x-thin-open" for o in ok[shown]]}})  # fmt: skip
     negative = [
         f"{label}: {int((e < 0).sum())} of {int(np.isfinite(e).sum())} negative" for label, e in gathered.items()
@@ -255,14 +256,14 @@ def densities(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
         found = density_steps(group)
         if found is None or not len(found.edges):
             continue
-        look = _look(i)
+        seen_as = look(i)
         x = np.repeat(found.edges, 2)[1:-1]
         data.append({"type": "scatter", "mode": "lines", "x": packed(to_axis(x)), "y": packed(np.repeat(found.mean, 2)),
-                     "customdata": packed(x), "name": escape(label), "line": look["line"], "legendgroup": label_id(i),
-                     "hovertemplate": "density %{y:.3g} at %{customdata:.4g}"})  # fmt: skip
+                     "customdata": packed(x), "name": escape(label), "legendgroup": label_id(i),
+                     "line": seen_as["line"], "hovertemplate": "density %{y:.3g} at %{customdata:.4g}"})  # fmt: skip
         known = np.isfinite(found.node)
         node, weight = found.node[known], found.weight[known] * (found.parameters or 1)
-        dots = {"color": look["marker"]["color"], "size": 4, "opacity": 0.6}
+        dots = {"color": seen_as["marker"]["color"], "size": 4, "opacity": 0.6}
         data.append({"type": "scatter", "mode": "markers", "x": packed(to_axis(node)), "y": packed(weight),
                      "marker": dots, "customdata": packed(node), "yaxis": "y2", "name": escape(label),
                      "legendgroup": label_id(i), "showlegend": False,
@@ -293,9 +294,9 @@ def series(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
                                         ("nep", "y2", "circle")):  # fmt: skip
             unit = 100 if statistic == "nep" else 1
             value, low, high = unit * statistics["summary"].sel(statistic=statistic).transpose("bound", ...).values
-            look = _look(i)
+            seen_as = look(i)
             data.append({"type": "scatter", "mode": "lines+markers", "x": names, "y": packed(value), "yaxis": axis,
-                         "line": look["line"], "marker": {**look["marker"], "symbol": symbol},
+                         "line": seen_as["line"], "marker": {**seen_as["marker"], "symbol": symbol},
                          **_bars(high - value, value - low), "legendgroup": label_id(i),
                          "name": escape(f"{label}: {'NEP' if statistic == 'nep' else statistic}")})  # fmt: skip
     layout = {
@@ -321,7 +322,7 @@ def generic(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
         dims = [str(dim) for dim in variable.dims]
         if len(dims) == 1:
             data = [{"type": "scatter", "mode": "lines+markers", "name": escape(label), "x": _along(group, dims[0]),
-                     "y": packed(_done(group, key)), **_error(group, key), **_look(i)}
+                     "y": packed(_done(group, key)), **_error(group, key), **look(i)}
                     for i, (label, group) in enumerate(having.items())]  # fmt: skip
             layout: dict[str, Any] = {"xaxis": {"title": {"text": escape(dims[0])}}}
             layout["yaxis"] = {"title": {"text": escape(title)}}

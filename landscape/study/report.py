@@ -27,6 +27,7 @@ from landscape.store.comparable import caution, differences, distinctions
 from landscape.study import again, sentences
 from landscape.study.drawing import compare, draw_group
 from landscape.study.interactive import FIGURES, Figure, figures_of
+from landscape.study.side_by_side import Asked, side_by_side
 from landscape.study.studied import studied
 from landscape.study.words import provenance
 
@@ -66,8 +67,9 @@ class Origin:
 
 
 def report(
-    files: Files, *, title: str = "", quantity: str = "nll", preface: Any = None, interactive: bool = True
-) -> str:
+    files: Files, *, title: str = "", quantity: str = "nll", preface: Any = None, interactive: bool = True,
+    asked: Asked | None = None,
+) -> str:  # fmt: skip
     """One HTML page on results files, whole in itself: no network is asked for anything.
 
     Parameters
@@ -79,9 +81,12 @@ def report(
     quantity
         Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
     preface
-        What stands before them, of a study: `landscape.study.study_page.Preface`.
+        What stands before them, of a study, which compares its own networks: `landscape.study.study_page.Preface`.
     interactive
         Whether there are figures to turn and to point at, or pictures, for a page of a tenth of the size.
+    asked
+        Which networks are compared, and how; by default each file is one, and the first is what others are compared
+        with.
 
     Raises
     ------
@@ -92,7 +97,8 @@ def report(
     if not any(known.values()):
         raise UserError("there is nothing to report: none of the files has a group of an analysis")
     environment = _environment()
-    figures: list[Figure] = []
+    compared = side_by_side(asked or Asked.of(known if preface is None else {}))
+    figures = list(compared.figures)
     sections = [_section(name, groups, figures if interactive else None, quantity)
                 for name, groups in _by_group(known).items()]  # fmt: skip
     page = environment.get_template("page.html")
@@ -101,6 +107,8 @@ def report(
         study=preface,
         labels=list(files),
         summaries=[(label, sentences.summary(_in_order(groups))) for label, groups in known.items()],
+        folded=asked is not None and any(len(network.trainings) > 1 for network in asked.networks),
+        compared=compared,
         table=list(_table(known)),
         sections=[section for section in sections if section.rows or section.pictures or section.remarks],
         origins=[_origin(label, groups) for label, groups in known.items()],
@@ -212,10 +220,15 @@ def _pictures(name: str, groups: dict[str, xr.Dataset], quantity: str) -> Iterat
     ]  # fmt: skip
     for labels, figures in drawn:
         for key, figure in figures.items():
-            image = io.BytesIO()
-            figure.savefig(image, format="png", dpi=PICTURE_DPI, bbox_inches="tight", metadata={"Software": None})
             seen = " ".join([f"{key.replace('_', ' ')} of {labels}.", *notes_of(figure).split("\n")])
-            yield f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}", seen
+            yield _image(figure), seen
+
+
+def _image(figure: Any) -> str:
+    """A matplotlib figure as a data URI."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=PICTURE_DPI, bbox_inches="tight", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
 
 
 def _table(files: Files) -> Iterator[tuple[str, list[Row]]]:
