@@ -128,7 +128,7 @@ def side_by_side(asked: Asked) -> SideBySide:
     remarks = dict.fromkeys([*found.differing, *judged.remarks, *found.remarks])
     return SideBySide(
         verdicts=[_verdict(judged, i) for i in range(len(judged.verdicts))],
-        claims=judged.cells() if judged.verdicts else [],
+        claims=_typed(judged.cells()) if judged.verdicts else [],
         against=of,
         figures=effects(found.rows),
         remarks=[_as_sentence(line) for line in remarks],
@@ -157,7 +157,7 @@ def _against(found: Comparison, second: str) -> Against:
         name=f"{second} against {rows[0].first}",
         told=[sentence(row) for row in rows if _tells(row.effect)],
         untold=" ".join(said),
-        cells=found.cells(second),
+        cells=_typed(found.cells(second)),
     )
 
 
@@ -199,6 +199,10 @@ def _verdict(judged: Verdicts, i: int) -> str:
     v, tested = judged.verdicts[i], sum(np.isfinite(one.p) for one in judged.verdicts)
     p = f" (p = {v.p:.2g}, corrected for {tested} claims)" if np.isfinite(v.p) else ""
     return f"{v.claim.statement}: {v}{p}."
+
+
+def _typed(cells: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[cell.replace("+-", "\N{PLUS-MINUS SIGN}") for cell in row] for row in cells]
 
 
 def _as_sentence(line: str) -> str:

@@ -34,6 +34,29 @@ def test_the_interval_of_a_change_of_accuracy_covers(gain, loss, n):
     assert missed <= 26  # 15 expected: P(more) < 0.4 %
 
 
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_the_interval_of_a_change_of_the_loss_covers_where_few_images_lose_much(share):
+    rng, missed = np.random.default_rng(int(100 * share)), 0
+    for _ in range(300):
+        change = rng.normal(0, 0.02, 400) + (rng.random(400) < share) * rng.exponential(3, 400)
+        low, high = paired.change_of_mean(change, np.arange(400))[1:]
+        missed += not low <= 3 * share <= high
+    assert missed <= 26  # 15 expected: P(more) < 0.4 %; Student's t misses 12 % at the lower share
+
+
+def test_the_bootstrap_is_of_clusters_and_the_same_each_time():
+    change = np.random.default_rng(0).lognormal(0, 1, 120)
+    once = paired.change_of_mean(change, np.arange(120))
+    assert paired.change_of_mean(change, np.arange(120)) == once
+    assert once.high - once.estimate > once.estimate - once.low, "skewed to above"
+    of_copies = paired.change_of_mean(np.repeat(change, 3), np.repeat(np.arange(120), 3))
+    assert of_copies == pytest.approx(once), "copies of an image say nothing more"
+    mirrored = paired.change_of_mean(-change, np.arange(120))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-once.high, -once.low))
+    one = np.eye(1, 100)[0]
+    assert np.isnan(paired.change_of_mean(one, np.arange(100)).low), "one image alone bounds nothing"
+
+
 def test_clusters_widen_the_interval_and_no_change_is_no_certainty():
     change = np.repeat([-1, 0, 1, 0, -1, 0, 0, 0, 0, 1] * 4, 5)
     own, clustered = (paired.change_of_share(change, c) for c in (np.arange(200), np.repeat(np.arange(40), 5)))

@@ -1,16 +1,21 @@
 """The page: whole in itself, safe from what is in a file, and drawn by a real browser."""
 
+import base64
+import itertools
 import json
 import re
 import shlex
 import shutil
 import time
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import cli, invoke, refused
+from helpers import invoke, refused
+from made import E
+from made import spectrum as compared_spectrum
 
 import landscape as ls
 from landscape.analyses.estimates import Estimate
@@ -119,7 +124,7 @@ def test_numbers_are_float32_in_base64():
 def test_every_group_has_a_section_and_every_figure_is_said_in_words(page):
     read = Reader(page)
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
-    assert headings == ["Summary", "Numbers", "Surface", "Spectrum", "Top", "Density", "Provenance"]
+    assert headings == ["Summary", "Comparison", "Numbers", "Surface", "Spectrum", "Top", "Density", "Provenance"]
     ids = {a["id"] for _, a in read.tags if "id" in a}
     assert all(a["href"][1:] in ids for tag, a in read.tags if tag == "a")
     for tag, attributes in read.tags:
@@ -127,6 +132,11 @@ def test_every_group_has_a_section_and_every_figure_is_said_in_words(page):
         assert attributes.get("role") != "img" or len(attributes["aria-label"]) > 20
         for name in ("aria-labelledby", "aria-describedby"):
             assert attributes.get(name, "title") in {*ids, "title"}
+    levels = [int(tag[1]) for tag, _ in read.tags if tag in ("h1", "h2", "h3")]
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels)), "no level of headings is left out"
+    assert len(ids) == sum("id" in a for _, a in read.tags), "each id is of one element"
+    assert all(a.get("scope") for tag, a in read.tags if tag == "th")
     assert ("html", {"lang": "en"}) in read.tags
     assert sum(tag == "main" for tag, _ in read.tags) == 1
 
@@ -196,7 +206,7 @@ def test_the_command_of_a_group_makes_it_again(trained, tmp_path):
 
 def test_the_command_writes_a_page_or_says_why_not(tmp_path):
     ls.save(tmp_path / "a.h5", **files()["ViT"])
-    result = cli("report", f"{tmp_path / 'a.h5'}=A net", "--out", tmp_path / "p.html", "--title", "Two <nets>")
+    result = invoke("report", f"{tmp_path / 'a.h5'}=A net", "--out", tmp_path / "p.html", "--title", "Two <nets>")
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "p.html").read_text()
     assert "<h1>Two &lt;nets&gt;</h1>" in text
@@ -206,9 +216,55 @@ def test_the_command_writes_a_page_or_says_why_not(tmp_path):
     assert not (tmp_path / "p2.html").exists()
 
 
-@pytest.fixture
-def browser():
-    """Headless Chromium, driven through its DevTools."""
+def test_networks_are_compared_in_sentences_in_tables_and_by_claims(tmp_path):
+    """Eigenvalues of b are 0.5 times those of a, over trainings by 0.98 to 1.02: told; the signs are the same: not."""
+    made, names = {}, {"a": 1.0, "b": 0.5}
+    for name, factor in names.items():
+        made[name] = [tmp_path / f"{name}-{i}.h5" for i in range(3)]
+        for i, (path, own) in enumerate(zip(made[name], (0.98, 1, 1.02), strict=True)):
+            ls.save(path, spectrum=compared_spectrum(factor * own * E, f"{name}{i}"))
+    claim = {"name": "flat", "statement": "B is <b>flatter</b>", "estimate": "APE", "second": "b", "first": "a"}
+    claims = tmp_path / "claims.toml"
+    claims.write_text("[[claim]]\n" + "".join(f'{k} = "{v}"\n' for k, v in claim.items()) + 'side = "below"\n')
+    groups = [x for name in names for x in ("--group", f"{name}={tmp_path}/{name}-?.h5")]
+    result = invoke("report", *groups, "--claims", claims, "--out", tmp_path / "p.html")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "p.html").read_text()
+    found = ls.compare(groups=made)
+    (ape,) = (row for row in found.rows if row.heading == "APE")
+    assert ape.effect.value == pytest.approx(0.5)
+    said = (
+        f"The mean of the positive eigenvalues of b is 0.5 times that of a, between {ape.effect.low:.3g} and "
+        f"{ape.effect.high:.3g} with 95% confidence (over 3 and 3 trainings; 20 mini-batches, paired)."
+    )
+    assert f"<li>{said}</li>" in page
+    assert "<li>Not told apart: training NLL, smallest, NEP.</li>" in page
+    assert "<li>B is &lt;b&gt;flatter&lt;/b&gt;: holds (p = " in page
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page)
+    assert {str(ape), str(ape.of_first), str(ape.of_second), "holds"} <= set(map(unescape, cells))
+    charts = [f for f in json.loads(Reader(page).scripts[0]) if f["kind"] == "effects"]
+    assert [f["title"] for f in charts] == ["Ratios to a", "Differences of shares from a"]
+    ratios = charts[0]["data"][0]["x"]["bdata"]
+    assert ratios == packed([r.effect.value for r in found.rows if r.effect.compared == "ratio"])["bdata"]
+    assert page.count("<summary>a-0</summary>") == 2, "each training is on the page, folded in the summary"
+
+
+def test_what_cannot_be_compared_is_said_and_what_was_asked_is_refused(tmp_path):
+    one, same = tmp_path / "one.h5", tmp_path / "same.h5"
+    for path in (one, same):
+        ls.save(path, spectrum=compared_spectrum(E, "w"))
+    assert invoke("report", one, same, "--out", tmp_path / "p.html").returncode == 0
+    assert "Not compared: one and same are results of the same weights" in (tmp_path / "p.html").read_text()
+    asked = ["--group", f"a={one}", "--group", f"b={same}", "--out", tmp_path / "q.html"]
+    refused(invoke("report", *asked), "same weights")
+    refused(invoke("report", one, "--claims", "sam", "--out", tmp_path / "q.html"), "group")
+    refused(invoke("report", f"{one}=same", "--group", f"b={same}", "--out", tmp_path / "q.html"), "called same")
+    assert not (tmp_path / "q.html").exists()
+
+
+@pytest.fixture(scope="module")
+def browser(page, tmp_path_factory):
+    """Headless Chromium with the page open, driven through its DevTools."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the page is not drawn")
     chromium, chromedriver = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if chromium is None or chromedriver is None:
@@ -220,8 +276,11 @@ def browser():
                      "--disable-sync", "--window-size=1000,900"):  # fmt: skip
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(page, encoding="utf-8")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     try:
+        driver.get(path.as_uri())
         yield driver
     finally:
         driver.quit()
@@ -235,10 +294,7 @@ def until(browser, script):
     raise AssertionError(f"not in time: {script}")
 
 
-def test_a_browser_draws_it_turns_it_and_asks_nothing_of_a_network(browser, page, tmp_path):
-    path = tmp_path / "page.html"
-    path.write_text(page, encoding="utf-8")
-    browser.get(path.as_uri())
+def test_a_browser_draws_it_turns_it_and_asks_nothing_of_a_network(browser):
     browser.execute_script("document.querySelector('figure.relief').scrollIntoView()")
     until(browser, "return document.querySelectorAll('figure.relief .plot[data-drawn] canvas').length >= 2")
     reliefs = "[...document.querySelectorAll('figure.relief .plot')]"
@@ -272,3 +328,62 @@ def test_a_browser_draws_it_turns_it_and_asks_nothing_of_a_network(browser, page
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
     assert sum(url.startswith("file:") for url in asked) == 1
+
+
+def test_it_is_read_and_turned_by_keyboard_and_by_a_screen_reader(browser):
+    """Every control is reached by Tab alone, in the order of the page, and does what it says by Enter or an arrow."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    keys = ActionChains(browser)
+    wanted = browser.execute_script("""
+        window.reached = [];
+        document.addEventListener("focusin", (event) => window.reached.push(event.target));
+        const all = [...document.querySelectorAll("a[href], button, summary, [tabindex='0']")];
+        return all.filter((e) => e.offsetParent !== null || e.classList.contains("skip")).length""")
+    for _ in range(wanted):
+        keys.send_keys(Keys.TAB)
+    keys.perform()
+    order, names = browser.execute_script("""
+        const r = window.reached.filter((e) => !e.closest(".js-plotly-plot") || e.classList.contains("plot"));
+        const after = (a, b) => a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING;
+        return [r.every((e, i) => i === 0 || after(r[i - 1], e)), r.map((e) => e.textContent.trim() || e.ariaLabel)]""")
+    assert order
+    assert names[0] == "Skip to the summary"
+    assert {"Comparison", "Provenance", "Rotate"} <= set(names)
+    first = "const p = document.querySelector('figure.relief .plot');"
+    browser.execute_script(f"{first} p.scrollIntoView(); p.focus()")
+    eye = f"{first} return p.layout?.scene?.camera?.eye?.x"
+    before = until(browser, eye)
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    until(browser, f"const now = (() => {{ {eye} }})(); return now !== {before}")
+    browser.execute_script("document.querySelector('details > summary').focus()")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert browser.execute_script("return document.querySelector('details').open")
+    nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    seen = [n for n in nodes if not n["ignored"] and "role" in n]
+    known = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in seen]
+    for role in ("link", "button", "image", "img", "table", "region", "heading", "navigation"):
+        assert all(name for found, name in known if found == role), role
+    assert {"main", "navigation", "table", "heading", "region"} <= {role for role, _ in known}
+    assert sum(role in ("image", "img") and len(name) > 20 for role, name in known) >= 4
+
+
+def test_it_is_printed_dark_on_white_without_its_buttons_and_with_its_provenance(browser):
+    browser.execute_script("document.documentElement.dataset.theme = 'dark'")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    on = {name: browser.execute_script("return " + style.format(*of)) for name, of in {
+        "ground": ("body", "backgroundColor"), "ink": ("body", "color"), "nav": ("nav", "display"),
+        "turn": (".turn", "display")}.items()}  # fmt: skip
+    assert on == {"ground": "rgb(255, 255, 255)", "ink": "rgb(28, 30, 33)", "nav": "none", "turn": "none"}
+    assert browser.execute_script("return [...document.querySelectorAll('section > details')].every(d => d.open)")
+    drawn = "[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
+    until(browser, f"return {drawn}")
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    assert pdf.startswith(b"%PDF")
+    browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
