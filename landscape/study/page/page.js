@@ -41,6 +41,8 @@
     const config = { responsive: true, displaylogo: false, scrollZoom: false, displayModeBar: spec.kind === "chart" && !narrow() ? "hover" : false,
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
     await Plotly.newPlot(plot, structuredClone(spec.data), layoutOf(spec), config);
+    // the plot is one image, with words of its own; beside it plotly measures texts out of sight
+    for (const part of [...plot.children, document.getElementById("js-plotly-tester")]) part?.setAttribute("aria-hidden", "true");
     plot.on("plotly_relayout", (changed) => follow(plot, changed));
     plot.on("plotly_relayouting", (changed) => follow(plot, changed));
   }
@@ -137,8 +139,8 @@
   });
   dark.addEventListener("change", repaint);
   window.addEventListener("beforeprint", () => {
+    if (!printing) root.dataset.printed = root.dataset.theme || "";
     printing = true;
-    root.dataset.printed = root.dataset.theme || "";
     root.dataset.theme = "light";
     for (const details of document.querySelectorAll("section > details")) details.open = true;
     plots.forEach(draw);
