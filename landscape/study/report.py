@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def report(
         raise UserError("there is nothing to report: none of the files has a group of an analysis")
     environment = _environment()
     compared = side_by_side(asked or Asked.of(known if preface is None else {}))
+    compared = compared if interactive else replace(compared, figures=[])
     figures = list(compared.figures)
     sections = [_section(name, groups, figures if interactive else None, quantity)
                 for name, groups in _by_group(known).items()]  # fmt: skip

@@ -124,7 +124,7 @@ def side_by_side(asked: Asked) -> SideBySide:
             raise
         return SideBySide(remarks=[f"Not compared: {e}."])
     of = [_against(found, second) for second in found.seconds]
-    judged = verdicts_on(asked.claims, asked.networks) if asked.claims else Verdicts(verdicts=[])
+    judged = verdicts_on(asked.claims, asked.networks, strict=False) if asked.claims else Verdicts(verdicts=[])
     remarks = dict.fromkeys([*found.differing, *judged.remarks, *found.remarks])
     return SideBySide(
         verdicts=[_verdict(judged, i) for i in range(len(judged.verdicts))],
