@@ -24,9 +24,9 @@ class Reporting(Settings):
     Parameters
     ----------
     title
-        Of the page; by default the labels.
+        The title of the page; by default the labels.
     quantity
-        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+        What the surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
     group
         Trainings of one network, as NAME=FILE,FILE,... or NAME=PATTERN; once for each network. They are compared as one
         sample, and each is on the page.
@@ -49,7 +49,7 @@ class Reporting(Settings):
 
 
 def report(*files: str, out: Path, quiet: Quiet = False, page: Any) -> None:
-    """One page of results files, to be opened in a browser: summary, comparison, numbers, figures and provenance.
+    """Write a page about results files, for a browser: summary, comparison, numbers, figures and provenance.
 
     Of several files each is compared with the first; of groups of trainings each with the first group.
 
@@ -58,9 +58,9 @@ def report(*files: str, out: Path, quiet: Quiet = False, page: Any) -> None:
     Parameters
     ----------
     files
-        Results files, each with a label of its own where you like: FILE=LABEL.
+        Results files, each with a label if you like: FILE=LABEL.
     out
-        The page (.html) to write; it is whole in itself and needs no network.
+        The page (.html) to write; it is one file and needs no connection.
     quiet
         No report.
     page
@@ -75,7 +75,7 @@ def report(*files: str, out: Path, quiet: Quiet = False, page: Any) -> None:
     if not files and not chosen.group:
         raise UserError("report needs a results file")
     if out.suffix not in (".html", ".htm"):
-        raise UserError(f"`out` {out} is no page; give it a name in .html")
+        raise UserError(f"`out` {out} is no page: its name ends in .html")
     asked = Asked(
         networks=read(files, groups_of(chosen.group)),
         losses=chosen.losses,
