@@ -88,7 +88,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """In a notebook: the same."""
-        tables = "".join(as_html(self._cells(second)) for second in self._seconds())
+        tables = "".join(as_html(self.cells(second)) for second in self.seconds)
         return tables + "".join(f"<div>{escape(line)}</div>" for line in (*self.differing, *self.remarks))
 
     def to_dataframe(self) -> pd.DataFrame:
