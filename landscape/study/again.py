@@ -1,8 +1,9 @@
-"""The command that makes a group of a results file again."""
+"""The commands that make a group of a results file, or a study, again."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -94,3 +95,18 @@ def _spelled(name: str, value: Any) -> list[str]:
             return [word for one in value for word in (option, one)]
         return [option, ",".join(f"{one:.12g}" for one in value)]
     return [option, f"{value:.12g}" if isinstance(value, float) else str(value)]
+
+
+def launcher(processes: int) -> list[str]:
+    """What starts `landscape` in so many processes."""
+    if processes == 1:
+        return [sys.executable, "-m", "landscape"]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+            "--max-restarts", "3", "-m", "landscape"]  # fmt: skip
+
+
+def of_study(name: str) -> str:
+    """The command that carries out a study; name: of the study, or its file."""
+    return (
+        "landscape quickstart" if name == "quickstart" else shlex.join(["landscape", "study", name, "--out", "study"])
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from landscape.runtime import processes
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.runtime.interrupts import Interrupted, deferred, noted
 from landscape.runtime.settings import Settings
+from landscape.study.again import launcher
 from landscape.study.cells import Places, Running, carry_out_cell, finished
 from landscape.study.declared import Cell, Study
 
@@ -216,14 +216,6 @@ def _local(places: Places, spreading: Spreading) -> Callable[[str, Sequence[str]
             )  # fmt: skip
 
     return start
-
-
-def launcher(processes: int) -> list[str]:
-    """What starts `landscape` in so many processes."""
-    if processes == 1:
-        return [sys.executable, "-m", "landscape"]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-            "--max-restarts", "3", "-m", "landscape"]  # fmt: skip
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from landscape.runtime.errors import UserError
+from landscape.study import again
 from landscape.study.declared import source_of
 from landscape.study.outcome import Found, columns, trainings_in_words
 from landscape.study.report import write_report
@@ -79,7 +80,7 @@ def write_page(found: Found, path: Path, name: str) -> Path:
         seeds=", ".join(map(str, study.seeds)),
         remarks=[*found.remarks, *(found.judged.remarks if found.judged is not None else [])],
         shown=few + "table.csv has the numbers of all" if len(shown) < len(found.files) else "",
-        command="landscape quickstart" if name == "quickstart" else f"landscape study {name} --out study",
+        command=again.of_study(name),
         declared=_text(name),
     )
     return write_report(shown, path, title=study.title, preface=preface, interactive=study.interactive)

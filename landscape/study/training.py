@@ -70,7 +70,7 @@ class Training(Settings):
     def check(self) -> None:
         """Raise UserError if the checkpoint is not a safetensors file."""
         if self.out.suffix != ".safetensors":
-            raise UserError(f"--out {self.out} must end in .safetensors")
+            raise UserError(f"`out` {self.out} must end in .safetensors")
 
 
 def stated_drop_path(model: str) -> float | None:
@@ -159,9 +159,7 @@ def _keep(asked: Training, recipe: Recipe, epoch: int, now: nn.Module, named: Ma
     place = epoch_checkpoint(asked.trajectory, epoch, recipe.epochs)
     other = place.exists() and read_checkpoint(place).metadata != json.loads(json.dumps(named))
     if other and not asked.overwrite:
-        raise UserError(
-            f"{place} is from another training; choose another --trajectory, or replace it with --overwrite"
-        )
+        raise UserError(f"{place} is from another training; choose another `trajectory`, or replace it with `overwrite`")
     save_checkpoint(place, now, named)
 
 
@@ -179,7 +177,7 @@ def untrained(model: str, recipe: Recipe, of: Mapping[str, int]) -> tuple[nn.Mod
         try:
             return build(**of), name
         except (TypeError, UserError) as e:
-            hint = "; --drop-path 0 asks for none" if recipe.drop_path else ""
+            hint = "; `drop_path` 0 asks for none" if recipe.drop_path else ""
             raise UserError(f"cannot make {model}: {' '.join(str(e).split())}{hint}") from e
 
 
@@ -199,4 +197,4 @@ def finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
     if not differing and isinstance(losses, list) and len(losses) == epochs:
         return True
     why = a_few(differing) or "not by this command"
-    raise UserError(f"{out} has another network ({why}); choose another place, or replace it with --overwrite")
+    raise UserError(f"{out} has another network ({why}); choose another place, or replace it with `overwrite`")

@@ -99,7 +99,7 @@ def every_group(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
         if len(rows) <= MOST_NUMBERS:
             cells += [[heading, *(str(found.get(label, "-")) for label in files)] for heading, found in rows.items()]
         lines = aligned(cells)
-        more = f"{len(rows)} numbers, which `landscape export --numbers` gives" if len(rows) > MOST_NUMBERS else ""
+        more = f"{len(rows)} numbers; `export` gives them with `numbers`" if len(rows) > MOST_NUMBERS else ""
         blocks.append("\n".join(filter(None, [*lines, more])))
     return "\n\n".join(blocks)
 
