@@ -48,7 +48,8 @@ def against(name: str, group: str, heading: str, of: Sequence[Known], value: flo
     how = f"over {len(of)} trainings; {like.n} {like.counts}" if len(of) > 1 else like.how
     shown = replace(like, how=how, value=row.of_second.value, low=row.of_second.low, high=row.of_second.high,
                     sem=np.nan, influence=None)  # fmt: skip
-    return replace(row, of_first=replace(fixed, how="", low=np.nan, high=np.nan), of_second=like if len(of) == 1 else shown,
+    return replace(row, of_first=replace(fixed, how="", low=np.nan, high=np.nan),
+                   of_second=like if len(of) == 1 else shown,
                    effect=replace(row.effect, how=how), trainings=(len(of), len(of)),
                    contrast=replace(row.contrast, between=(row.contrast.between[0], 0.0)))  # fmt: skip
 

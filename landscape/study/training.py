@@ -159,7 +159,9 @@ def _keep(asked: Training, recipe: Recipe, epoch: int, now: nn.Module, named: Ma
     place = epoch_checkpoint(asked.trajectory, epoch, recipe.epochs)
     other = place.exists() and read_checkpoint(place).metadata != json.loads(json.dumps(named))
     if other and not asked.overwrite:
-        raise UserError(f"{place} is from another training; choose another `trajectory`, or replace it with `overwrite`")
+        raise UserError(
+            f"{place} is from another training; choose another `trajectory`, or replace it with `overwrite`"
+        )
     save_checkpoint(place, now, named)
 
 
