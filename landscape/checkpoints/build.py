@@ -21,15 +21,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tuple[Build, str]:
-    """A function of num_classes, image_size and in_channels that makes the network, and its name.
+    """A function of num_classes, image_size and in_channels that makes the network, and the network's name.
 
     Parameters
     ----------
     model
-        A name of `list_models`, "timm:NAME", or "path/to/file.py:function", each with settings of its own as in
+        A name of `list_models`, "timm:NAME", or "path/to/file.py:function", each with optional settings such as
         "vit_ti(local=3)"; or a function.
     settings
-        More of them, for a name.
+        Further settings, for a name.
 
     Raises
     ------

@@ -30,40 +30,40 @@ def load_checkpoint(
     in_channels: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with the checkpoint's weights, in eval mode, and its provenance.
+    """Load the network with the checkpoint's weights, in eval mode, and its provenance.
 
     Parameters
     ----------
     path
         .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
-        folder; a bare state dict or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema, or
-        under whatever other name if it is the only one; prefixes such as module., _orig_mod., model. and net. are
-        removed, unless the network has them too, and what is beside a prefix that most keys share, such as a loss's own
-        weights, is left out. Names of other projects for the parameters of our networks are translated
+        folder. It holds a bare state dict, or one under state_dict, model, model_state_dict, model_ema, net or
+        state_dict_ema, or a single one under any other name. Prefixes such as module., _orig_mod., model. and net. are
+        removed, unless the network has them too. Keys without a prefix that most keys share, such as the weights of a
+        loss, are left out. Other projects' names for the parameters of our networks are translated
         (`landscape.checkpoints.dialects`).
     model
         A name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a callable;
-        the function is called with those of num_classes, image_size and in_channels that it takes. None where the
-        checkpoint's own metadata names it (one of landscape.models or of timm, with the settings that
-        `landscape.checkpoints.stated` lets through), or its keys and shapes are those of one of our networks alone.
+        the function is called with those of num_classes, image_size and in_channels that it takes. None if the metadata
+        of the checkpoint names it (from landscape.models or timm, with settings that `landscape.checkpoints.stated`
+        allows), or if its keys and shapes fit exactly one of our networks.
     num_classes, image_size, in_channels
-        Inferred from the shapes of the weights where they are None and can be.
+        If None, they are inferred from the shapes of the weights where possible.
     device
-        Where the network is put.
+        The device of the network.
 
     Returns
     -------
     model : nn.Module
-        In eval mode.
+        The network, in eval mode.
     provenance : dict
-        file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None where any serves),
+        file, sha256, container, prefix, left_out, dialect, model, num_classes, image_size (None if any will do),
         in_channels, parameters, and the checkpoint's own metadata, such as mean, std and weight_decay.
 
     Raises
     ------
     UserError
-        For a missing file, one that is no checkpoint or asks to run code, an unknown model, metadata that name code or
-        are out of range where they are needed, and for keys that are missing, left over or of another shape.
+        For a missing file, a file that is not a checkpoint or asks to run code, an unknown model, needed metadata that
+        name code or are out of range, and keys that are missing, left over or of another shape.
     """
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata
@@ -122,7 +122,7 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
     """The one network of ours that the weights fit. Raises UserError where there is none, or more than one."""
     fits = fitting(checkpoint.state)
     if len(fits) != 1:
-        raise UserError(f"{path} does not name its network; say which with `model` ({hint(checkpoint.state)})")
+        raise UserError(f"{path} does not name its network; give it with `model` ({hint(checkpoint.state)})")
     return fits[0]
 
 

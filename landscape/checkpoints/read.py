@@ -71,9 +71,9 @@ class Checkpoint:
     Parameters
     ----------
     spellings
-        (prefix, the weights that have it, without it), from "" and all of them to the longest prefix.
+        Pairs of a prefix and the weights under it, without the prefix, from "" with all weights to the longest prefix.
     beside
-        Where in the file there are other state dicts, such as a moving average, which are not read.
+        The places of other state dicts in the file, such as a moving average, which are not read.
     """
 
     spellings: tuple[tuple[str, State], ...]
@@ -107,7 +107,7 @@ class Inert(dict[str, Any]):
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Weights as safetensors, written whole or not at all, with metadata beside them.
+    """Save weights and metadata as safetensors, written whole or not at all.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Ma
     model
         The network whose weights are kept.
     metadata
-        What a reader of the weights must know, as JSON has it: model, num_classes, mean, std, ...
+        What a reader of the weights must know, of types that JSON has: model, num_classes, mean, std, ...
 
     Raises
     ------
     UserError
-        Where the place cannot be written.
+        If the file cannot be written.
     """
     path = Path(path)
     state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
@@ -146,7 +146,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     metadata: dict[str, Any] = {}
     for file in files:
         if not is_checkpoint(file):
-            raise UserError(f"{file} is no checkpoint by its name; known endings: {', '.join(SUFFIXES)}")
+            raise UserError(f"{file} does not have the name of a checkpoint; known endings: {', '.join(SUFFIXES)}")
         with open(file, "rb") as f:
             hashlib.file_digest(f, lambda: digest)
         if is_safetensors(file):
@@ -158,7 +158,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         elif _is_state(part):
             held = {**held, **part}
         else:
-            raise UserError(f"{file} holds no state dict, and the weights of {path} are not whole without it")
+            raise UserError(f"{file} holds no state dict, and the weights of {path} are incomplete without it")
     state, container = _state_dict(held, path)
     if container is not None:
         plain = (int, float, str)
@@ -190,7 +190,7 @@ def _read_torch(path: Path) -> Any:
     damaged = f"{path} is no torch checkpoint, or is damaged or cut short"
     _refuse_bomb(path)
     if path.suffix not in SUFFIXES and not zipfile.is_zipfile(path) and not path.read_bytes()[:15] == OLD_TORCH:
-        raise UserError(f"{path} is a pickle, but no checkpoint of torch; save model.state_dict() by torch.save")
+        raise UserError(f"{path} is a pickle, but not a checkpoint of torch; save model.state_dict() with torch.save")
     stand_ins: list[Any] = []
     try:
         while True:
@@ -242,7 +242,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
             text = (f.metadata() or {}).get(METADATA_KEY, "{}")
         metadata = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise UserError(f"{path} is no safetensors file, or is damaged: {e}") from e
+        raise UserError(f"{path} is not a safetensors file, or is damaged: {e}") from e
     return state, metadata if isinstance(metadata, dict) else {}
 
 

@@ -25,28 +25,28 @@ class Look(Settings):
     Parameters
     ----------
     quantity
-        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+        What surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
     format
         png, pdf or svg; fonts are embedded.
     dpi
-        Dots per inch; by default 150, and 300 for a width of its own.
+        Dots per inch; by default 150, or 300 if a width is given.
     width
-        single or double, a paper's column (84 mm) or page (174 mm), or inches; by default for a screen.
+        single or double for a column (84 mm) or a page (174 mm) of a paper, or inches; by default for a screen.
     style
-        A matplotlib style: the name of one, or a file. Your matplotlibrc is obeyed in any case.
+        A matplotlib style, as a name or a file. Your matplotlibrc applies in any case.
     title
-        Instead of a picture's own title; "" for none.
+        The title, instead of the picture's own; "" for none.
     xlabel, ylabel
-        Instead of its own.
+        The labels of the axes, instead of the picture's own.
     limits
-        The range of colours, or of the heights of a curve, as 0,3.
+        The range of colours, or of the heights of a curve, such as 0,3.
     scale
-        Of surfaces: linear, cut where the minima can be seen; or log, above the minimum.
+        The scale of surfaces: linear, cut off at a height that keeps the minima visible; or log, above the minimum.
     mark_points
         Mark every point of a surface's grid.
     notes
-        Small lines on how the numbers came about; by default on pictures for a screen, and otherwise in the file's
-        description alone.
+        Small lines on how the numbers were made; by default on pictures for a screen, and otherwise only in the
+        description within the file.
     """
 
     quantity: str = "nll"
@@ -67,7 +67,7 @@ class Look(Settings):
         if (side := (self.inches or WIDTHS["double"]) * (self.dpi or 150)) > 20_000:
             raise UserError(f"width={self.width} at dpi={self.dpi} are {side:.0f} pixels; there can be 20000")
         if self.limits is not None and self.limits[0] >= self.limits[1]:
-            raise UserError(f"limits={self.limits[0]:g},{self.limits[1]:g} must be the lower, then the higher")
+            raise UserError(f"limits={self.limits[0]:g},{self.limits[1]:g} must be the lower limit, then the higher")
         if self.style is not None:
             with _context(self.style):
                 pass
@@ -86,7 +86,7 @@ def format_of(path: Path, look: Look = LOOK) -> Literal["png", "pdf", "svg"]:
     for known in FORMATS:
         if path.suffix == f".{known}":
             if look.format not in (known, LOOK.format):
-                raise UserError(f"{path} is no {look.format}; leave out `format`, or name a .{look.format}")
+                raise UserError(f"{path} is not a .{look.format}; leave out `format`, or give a name in .{look.format}")
             return known
     raise UserError(f"{path}: a picture is a .png, .pdf or .svg; or give a folder, without an ending")
 

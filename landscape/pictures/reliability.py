@@ -46,7 +46,9 @@ def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     Raises UserError for a group of no classification, or of before there was one.
     """
     if "bin_accuracy" not in group:
-        raise UserError("this test has no confidences to draw: of no classification, or made before they were kept")
+        raise UserError(
+            "this test has no confidences to draw: it is not of a classification, or older than their being stored"
+        )
     plot_reliability({"": group}, ax)
     ax.legend(frameon=False, fontsize="small")
     head(ax, own_title(title, "reliability"), [_note(group)])

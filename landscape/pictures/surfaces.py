@@ -39,7 +39,7 @@ def side_by_side(
     quantity = look.quantity
     flat = [name for name, surface in surfaces.items() if "y" not in surface.dims]
     if flat or not surfaces:
-        raise UserError(f"side by side go surfaces of two dimensions; {', '.join(flat) or 'none given'}")
+        raise UserError(f"only surfaces of two dimensions are drawn side by side; {', '.join(flat) or 'none given'}")
     values = {name: values_of(surface, quantity) for name, surface in surfaces.items()}
     lowest = {name: float(np.nanmin(z)) if np.isfinite(z).any() else 0.0 for name, z in values.items()}
     base = lowest if has_walls(quantity) else dict.fromkeys(lowest, 0.0)

@@ -41,9 +41,9 @@ class Aside:
     path
         The file; None to keep nothing, and only to stop in time.
     config
-        What the state is of: another's is not continued.
+        What the state belongs to; a state of anything else is not continued.
     every
-        Seconds between two times of keeping, at least; writing it takes a fifth of the time at most.
+        The least seconds between two saves; writing takes at most a fifth of the time.
     late
         Whether the unit is to stop.
     """

@@ -32,11 +32,11 @@ PATIENCE = 10.0  # seconds that a file is waited for which another program holds
 
 
 def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
-    """Write groups into a results file; its other groups are kept, also those of other processes.
+    """Write groups into a results file; its other groups are kept, including those that other processes write.
 
-    What other programs put into the file is kept too: attributes, data sets, and groups of their own.
-    Where another program holds the file open for writing, they go into the file `pending(path)`, with a word; `load`
-    reads them from there, and the next `save` that finds the file free moves them into it.
+    What other programs put into the file is kept too: attributes, data sets, and groups of their own. If another
+    program holds the file open for writing, the groups go into the file `pending(path)`, with a message; `load` reads them from
+    there, and the next `save` that finds the file free moves them into it.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
     Raises
     ------
     UserError
-        Where the folder cannot be written, or `path` is read-only, or another sort of file.
+        If the folder cannot be written to, or `path` is read-only or another sort of file.
     """
     path = Path(path)
     waiting = pending(path)
@@ -109,10 +109,10 @@ def _write(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
-    """The groups of a results file, in memory, by name; JSON attributes are decoded.
+    """Load the groups of a results file into memory, by name; JSON attributes are decoded.
 
-    What waits in `pending(path)` is among them. A group that is damaged, or not as any analysis makes it, is named on
-    standard error, and is not. A file that another program holds open is waited for, then read all the same.
+    Groups that wait in `pending(path)` are included. A group that is damaged, or not as any analysis makes it, is left
+    out and named on standard error. A file that another program holds open is waited for, and then read all the same.
 
     Parameters
     ----------

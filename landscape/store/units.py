@@ -80,18 +80,18 @@ def refuse_misshapen(stored: xr.Dataset, empty: xr.Dataset, analysis: str) -> No
 
 @dataclass
 class Work:
-    """How units are gone through: when to store, when to stop, what to show.
+    """How units are computed: when to store, when to stop, and what to show.
 
     Parameters
     ----------
     save
-        Called with the unfinished result whenever `save_every` seconds have passed since the last time, when the
-        budget is spent, and when interrupted.
+        A function that is called with the unfinished result every `save_every` seconds, when the budget is spent, and
+        on an interrupt.
     save_every
-        Seconds; by default SAVE_EVERY.
+        The seconds between two saves; by default SAVE_EVERY.
     budget
-        Seconds after which no further unit is begun; None for no bound. At least one unit is computed, or of a unit
-        that keeps its state aside a part: a search for eigenvalues stops between two products.
+        The seconds after which no further unit is started; None for no bound. At least one unit is computed, or a part
+        of a unit that keeps its state aside: a search for eigenvalues stops between two products.
     progress
         Whether a progress bar is shown.
     """

@@ -44,7 +44,7 @@ class Claim(Settings):
     loss
         At this training NLL.
     reference
-        What the study that makes the claim reports, in words and numbers.
+        What the study that made the claim reports, in words and numbers.
     """
 
     name: str
@@ -89,12 +89,12 @@ def read_claims(path: str | Path) -> list[Claim]:
     Parameters
     ----------
     path
-        A TOML file with a table [[claim]] for each; or the name of one that comes with the toolkit: park-kim, sam.
+        A TOML file with a table [[claim]] for each claim; or the name of an included one: park-kim, sam.
 
     Raises
     ------
     UserError
-        For a file that is not there or no TOML, or a claim with unknown or missing settings.
+        For a file that is missing or not TOML, or a claim with unknown or missing settings.
     """
     file = Path(path)
     if not file.suffix:

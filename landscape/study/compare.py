@@ -20,19 +20,19 @@ def compare(
     groups: Mapping[str, Sequence[Pathlike]] | None = None,
     losses: Sequence[float] | None = None,
 ) -> Comparison:
-    """Every number that results files have in common, side by side, with the difference or ratio and its interval.
+    """Compare every number that results files have in common: the differences or ratios, with intervals.
 
     Parameters
     ----------
     files
-        Results files, each of a network of its own, as FILE or FILE=LABEL; the first is the one that others are
-        compared with. A folder is one training, with a results file for each of its checkpoints.
+        Results files, each of another network, as FILE or FILE=LABEL; the others are compared with the first. A folder
+        is one training, with a results file for each of its checkpoints.
     groups
         Results files of several trainings of one network, by its name; they come after `files`. Their intervals are
-        over trainings and then units, the mean being over trainings (of a ratio the geometric one).
+        over trainings and then units, and their mean is over trainings (for a ratio, the geometric mean).
     losses
-        Training NLLs at which series, and what folders hold, are compared, by interpolation; by default three in the
-        range that all have.
+        Training NLLs at which series, and results in folders, are compared by interpolation; by default three within
+        the range that all of them cover.
 
     Returns
     -------

@@ -56,7 +56,7 @@ def to_dataframe(
     if isinstance(result, xr.Dataset):
         return values_of(result, over)
     if over is not None:
-        raise UserError("`over` is of the values of one group; of a whole file there is a row a number")
+        raise UserError("`over` is for the values of one group; a whole file has one row per number")
     return numbers_of({"": result}).drop(columns="file")
 
 
@@ -66,7 +66,7 @@ def values_of(group: xr.Dataset, over: Sequence[str] | None = None) -> pd.DataFr
     if over is None:
         over = settings.tabled(group) if settings is not None else _largest(group)
     if unknown := [dim for dim in over if dim not in group.dims]:
-        raise UserError(f"there is no dim {a_few(unknown)}; it has {a_few(map(str, group.dims), 12)}")
+        raise UserError(f"there is no dimension {a_few(unknown)}; there are {a_few(map(str, group.dims), 12)}")
     along = {name: v for name, v in _columns(group).items() if set(v.dims) <= set(over) and (v.dims or not over)}
     if not along:
         raise UserError(f"nothing is over {', '.join(over)} alone; it has values over {a_few(_forms(group), 12)}")

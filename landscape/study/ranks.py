@@ -76,19 +76,19 @@ class Ranks:
 
 
 def rank_correlations(*files: str | os.PathLike[str], against: Against = "test-error") -> Ranks:
-    """Spearman's rank correlation of every number that results files have in common with their test error.
+    """Spearman's rank correlation between the test error and every number that results files have in common.
 
     Parameters
     ----------
     files
-        Results files, one a checkpoint, each with a test.
+        Results files, one per checkpoint, each with a test.
     against
-        test-error; or gap, the test NLL less the training NLL of the spectrum's mini-batches.
+        test-error; or gap, which is the test NLL less the training NLL on the mini-batches of the spectrum.
 
     Raises
     ------
     UserError
-        For fewer than three files, or where they lack a test or, for the gap, a spectrum.
+        For too few files, or if they lack a test or, for the gap, a spectrum.
     """
     if against not in WORDS:
         raise UserError(f"against={against!r} is not one of {', '.join(WORDS)}")

@@ -70,16 +70,16 @@ def report(
     files: Files, *, title: str = "", quantity: str = "nll", preface: Any = None, interactive: bool = True,
     asked: Asked | None = None,
 ) -> str:  # fmt: skip
-    """One HTML page on results files, whole in itself: no network is asked for anything.
+    """One HTML page about results files, complete in itself: it loads nothing from the internet.
 
     Parameters
     ----------
     files
         Groups by name, by the label of each file.
     title
-        Of the page; by default the labels.
+        The title of the page; by default the labels.
     quantity
-        Of surfaces: nll, loss (with its penalty), accuracy, or another they have.
+        What surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
     preface
         What stands before them, of a study, which compares its own networks: `landscape.study.study_page.Preface`.
     interactive

@@ -90,7 +90,7 @@ def run(
     progress: bool = False,
     overwrite: bool = False,
 ) -> Result:
-    """Carry out an analysis; with `out`, into its group of that results file, going on from what is there.
+    """Run an analysis; with `out`, store it in its group of that results file, and continue from what is there.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ def run(
     analysis
         Its settings.
     out
-        A results file; None to keep the result in memory alone.
+        A results file; None to keep the result in memory only.
     progress
         Whether progress bars are shown.
     budget
-        Seconds after which no further unit is begun; what is done by then is a valid result.
+        The seconds after which no further unit is started; what is done by then is a valid result.
     overwrite
         Whether a group that was made with other settings, or is damaged, is replaced.
 

@@ -35,17 +35,17 @@ ALL = Examples()
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectSettings(Settings):
-    """Which network, on which data, with which loss.
+    """The network, the data and the loss.
 
-    What is None is settled when the subject is opened: by the checkpoint's metadata, by its weights, or by the data.
+    What is None is settled when the subject is opened: by the checkpoint's metadata, its weights, or the data.
 
     Parameters
     ----------
     model
-        A name of landscape.models, timm:NAME, or file.py:function; by default what the checkpoint names.
+        A name of landscape.models, timm:NAME, or file.py:function; by default the model that the checkpoint names.
     data
-        digits, torch/NAME, hfds/NAME-or-folder, an image folder, or file.py:function, which gives batches of whatever
-        the network takes; by default what the checkpoint names.
+        digits, torch/NAME, hfds/NAME-or-folder, an image folder, or file.py:function, which returns batches for the
+        network; by default the data that the checkpoint names.
     task
         classification, regression, gaussian-regression, multi-label, segmentation, next-token, or file.py:function.
     samples
@@ -53,28 +53,29 @@ class SubjectSettings(Settings):
     transform
         train: augmented as in training, drawn once and frozen. eval: the images as they are.
     mean, std
-        Normalisation of the images, a number for each channel; by default the checkpoint's, or the data set's.
+        Mean and standard deviation of the images, for their normalisation, a number for each channel; by default the
+        checkpoint's, or the data set's.
     num_classes
-        Classes; by default read off the weights.
+        The number of classes; by default inferred from the weights.
     image_size
-        Side of the images; by default read off the weights, or the data's.
+        The side of the images; by default inferred from the weights, or that of the data.
     weight_decay
-        lambda of a penalty to study with the loss; the recipe's is not taken over: a decoupled one, as of AdamW,
-        belongs to no loss that was ever minimised.
+        lambda of a penalty to study with the loss. The recipe's is not used by default: decoupled weight decay, as in
+        AdamW, is not part of any loss that was minimised.
     penalty
         l2: (lambda / 2) sum ||p||^2 over the decayed parameters. norm-sum: lambda sum ||p||.
     auto_augment
-        In timm's notation, such as rand-m9-n2-mstd1.0, or none; by default the checkpoint's.
+        Automatic augmentation in timm's notation, such as rand-m9-n2-mstd1.0, or none; by default the checkpoint's.
     mixup, cutmix, smoothing
-        Of the training recipe, 0 for off; by default the checkpoint's.
+        Settings of the training recipe, 0 for off; by default the checkpoint's.
     root
-        Where torch/ data sets are kept and downloaded to.
+        The folder where torch/ data sets are kept and to which they are downloaded.
     eval_batch_size
-        Examples in a forward pass; does not change the numbers beyond rounding.
+        Examples per forward pass; it changes the results by rounding only.
     seed
-        Of every random draw.
+        The seed of every random draw.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     """
 
     model: str | None = None
@@ -111,14 +112,14 @@ class SubjectSettings(Settings):
 
 
 class Subject:
-    """A network, and the frozen sets and losses that analyses ask for: each is drawn once, however many ask.
+    """A network with the frozen data and losses that analyses need; each is made once, however many use it.
 
     Parameters
     ----------
     checkpoint
         A file or folder of weights; `landscape.open` is short for this class.
     settings
-        As they were asked.
+        The settings as they were given.
     progress
         Whether progress bars are shown.
 
@@ -127,7 +128,7 @@ class Subject:
     model
         The network, in eval mode.
     provenance
-        Where the weights came from, as `load_checkpoint` gives it.
+        Where the weights came from, as `load_checkpoint` returns it.
     label
         The checkpoint's name without its ending.
     """
@@ -155,7 +156,7 @@ class Subject:
 
         self.data = settled("data")
         if self.data is None:
-            raise UserError(f"{checkpoint} does not name the data it was trained on; say which with `data`")
+            raise UserError(f"{checkpoint} does not name the data it was trained on; give them with `data`")
         if is_own(self.data) and settings.data is None:
             raise UserError(f"{checkpoint} names code as its data, {self.data}; if you trust it, give it with `data`")
         self._data_settings: dict[str, Any] = {
@@ -261,7 +262,7 @@ class Subject:
         return LazyStates(by_name(paths), self._state)
 
     def trajectory(self, folder: Path) -> Mapping[str, Mapping[str, Tensor]]:
-        """The weights of the checkpoints of a folder, by the numbers in their names.
+        """The weights of the checkpoints in a folder, ordered by the numbers in their names.
 
         Raises
         ------
@@ -279,7 +280,7 @@ class Subject:
         Raises
         ------
         UserError
-            Where the file does not have it, or it is of another network.
+            If the file has no such plane, or it belongs to another network.
         """
         from landscape.planes.plane import Plane
         from landscape.study.reading import load
@@ -341,7 +342,7 @@ class LazyStates(Mapping[str, Mapping[str, "Tensor"]]):
 
 
 def open(checkpoint: str | os.PathLike[str], *, progress: bool = False, **settings: Any) -> Subject:
-    """The network of a checkpoint, to be analysed.
+    """Open the network of a checkpoint for analyses.
 
     Parameters
     ----------
@@ -350,12 +351,12 @@ def open(checkpoint: str | os.PathLike[str], *, progress: bool = False, **settin
     progress
         Whether progress bars are shown.
     settings
-        Those of `SubjectSettings`, by name.
+        The settings of `SubjectSettings`, by name.
 
     Raises
     ------
     UserError
-        For a setting that is unknown or out of its range, and as `load_checkpoint` and `load_data` do.
+        For a setting that is unknown or out of range, and as in `load_checkpoint` and `load_data`.
 
     Examples
     --------

@@ -44,11 +44,11 @@ class Training(Settings):
     image_size
         Side of the images; by default the data's.
     root
-        Where torch/ data sets are kept and downloaded to.
+        The folder where torch/ data sets are kept and to which they are downloaded.
     workers
         Processes that draw examples; by default none, or with a GPU one per core.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     quiet
         Show no progress bar and print no report.
     """
@@ -84,30 +84,30 @@ def stated_drop_path(model: str) -> float | None:
 def carry_out(
     asked: Training, recipe: Recipe, *, epochs: Collection[int] | None = None, budget: float | None = None
 ) -> list[float] | None:
-    """Train, or go on with what is there, and save the checkpoint.
+    """Train, or continue a training, and save the checkpoint.
 
     Parameters
     ----------
     asked
-        Which training; its recipe is by name, for the metadata.
+        The training; its recipe is a name, for the metadata.
     recipe
-        With whatever overrides it.
+        The recipe, with everything that overrides it.
     epochs
-        Of the trajectory, those to keep; None for every one.
+        The epochs of the trajectory to keep; None for all.
     budget
-        Seconds after which it is left where it stands, to be continued.
+        Seconds after which it is stopped, to be continued.
 
     Returns
     -------
     list of float or None
-        The training loss of each epoch; None where the checkpoint was there, finished.
+        The training loss of each epoch; None if the finished checkpoint was there already.
 
     Raises
     ------
     UserError
-        Where `out` or the trajectory has another training, and as `landscape.training.train` does.
+        If `out` or the trajectory holds another training, and as in `landscape.train`.
     Unfinished
-        Where the budget is spent.
+        If the budget is spent.
     """
     from landscape.checkpoints.read import save_checkpoint
     from landscape.data.sources import open_source

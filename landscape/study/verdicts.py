@@ -124,7 +124,7 @@ def verdicts(
     Returns
     -------
     Verdicts
-        That any claim without ground is said to hold, or not to, has a probability of at most 0.05.
+        The verdicts. The probability that any claim is wrongly said to hold, or not to hold, is at most 0.05.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def verdicts_on(claims: Sequence[Claim], networks: Sequence[Network], *, strict:
 
 
 class Evidence:
-    """The comparisons that claims rest on: two networks are compared once, however many claims ask.
+    """The comparisons that claims rest on: two networks are compared once, however many claims need it.
 
     Parameters
     ----------

@@ -438,7 +438,7 @@ def test_weights_in_several_files_of_a_folder(tmp_path, network, safe):
         ("{}", "does not say which files"),
         ('{"weight_map": {"a": 3}}', "does not say which files"),
         ('{"weight_map": {"a": "../a.safetensors"}}', r"not in its folder \(\.\./a"),
-        ('{"weight_map": {"a": "a.txt"}}', "no checkpoint by its name"),
+        ('{"weight_map": {"a": "a.txt"}}', "does not have the name of a checkpoint"),
     ],
 )
 def test_an_index_of_other_things(tmp_path, index, message):

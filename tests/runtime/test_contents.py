@@ -32,7 +32,7 @@ def test_a_checkpoint_under_another_name_is_one(weights, name):
 
 def test_another_pickle_is_called_one(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": 1}))
-    refused(invoke("show", tmp_path / "x.pkl"), "is a pickle, but no checkpoint of torch; save model.state_dict()")
+    refused(invoke("show", tmp_path / "x.pkl"), "is a pickle, but not a checkpoint of torch; save model.state_dict()")
 
 
 def test_kinds(tmp_path):
