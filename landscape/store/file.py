@@ -35,8 +35,8 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
     """Write groups into a results file; its other groups are kept, including those that other processes write.
 
     What other programs put into the file is kept too: attributes, data sets, and groups of their own. If another
-    program holds the file open for writing, the groups go into the file `pending(path)`, with a message; `load` reads them from
-    there, and the next `save` that finds the file free moves them into it.
+    program holds the file open for writing, the groups go into the file `pending(path)`, with a message; `load` reads
+    them from there, and the next `save` that finds the file free moves them into it.
 
     Parameters
     ----------
