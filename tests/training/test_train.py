@@ -372,7 +372,7 @@ def test_a_finished_checkpoint_is_not_overwritten(tmp_path):
     before, written = out.read_bytes(), out.stat().st_mtime_ns
     again = invoke(*few, "--model", "resnet8")
     assert (again.returncode, out.stat().st_mtime_ns) == (0, written)
-    assert "holds this training already" in again.stdout
+    assert "has this training, finished" in again.stdout
     refused(invoke(*few, "--model", "vit_xs"), "another network (model: resnet8 there, vit_xs asked)", "--overwrite")
     refused(invoke(*few, "--model", "resnet8", "--lr", 0.1), "lr: 0.002 there, 0.1 asked")
     ls.save_checkpoint(tmp_path / "theirs.safetensors", ls.create_model("resnet8", 10, 8, 1), {})
@@ -386,7 +386,9 @@ def test_a_trajectory_of_another_training_is_not_overwritten(tmp_path):
     few = ("train", "--data", "digits", "--epochs", 1, "--fraction", 0.05, "--trajectory", tmp_path / "epochs", "-q")
     assert invoke(*few, "--model", "resnet8", "--out", tmp_path / "a.safetensors").returncode == 0
     before = (tmp_path / "epochs" / "epoch0.safetensors").read_bytes()
-    refused(invoke(*few, "--model", "vit_xs", "--out", tmp_path / "b.safetensors"), "epoch0.safetensors is of another")
+    refused(
+        invoke(*few, "--model", "vit_xs", "--out", tmp_path / "b.safetensors"), "epoch0.safetensors is from another"
+    )
     assert (tmp_path / "epochs" / "epoch0.safetensors").read_bytes() == before
 
 
