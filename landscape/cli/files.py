@@ -17,7 +17,7 @@ Over = Annotated[tuple[str, ...] | None, Parameter(converter=with_commas, n_toke
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"))]
 
 
-def show(*files: Path) -> None:
+def show(*files: str) -> None:
     """Show what a file holds and where it came from; for several results files, show one table.
 
     Example: landscape show vit.h5
@@ -25,21 +25,23 @@ def show(*files: Path) -> None:
     Parameters
     ----------
     files
-        Checkpoints or results files.
+        Checkpoints or results files; each may have a label of its own: FILE=LABEL.
     """
     from landscape.checkpoints.names import is_checkpoint
-    from landscape.study.files import by_name
+    from landscape.study.files import labelled
     from landscape.study.reading import load
     from landscape.study.words import describe_file, every_group, table
 
     if not files:
         raise UserError("show needs a file: a checkpoint or a results file")
-    results = [file for file in files if not is_checkpoint(file)]
+    named = labelled(files)
+    results = {label: file for label, file in named.items() if not is_checkpoint(file)}
     if len(results) > 1:
-        held = {name: load(file) for name, file in by_name(results).items()}
+        held = {label: load(file) for label, file in results.items()}
         say(f"{table(held)}\n\n{every_group(held)}")
-    for file in files if len(results) < 2 else [file for file in files if file not in results]:
-        say(describe_file(file))
+    for label, file in named.items():
+        if len(results) < 2 or label not in results:
+            say(describe_file(file))
 
 
 def plot(*files: str, out: Path | None = None, picture: str | None = None, quiet: Quiet = False, look: Any) -> None:

@@ -92,6 +92,8 @@ def test_show_and_plot(analysed, trained, tmp_path):
         "weight decay of the training: 0.05",
     ):  # fmt: skip
         assert words in data, data
+    labelled = invoke("show", f"{analysed[0]}=one", f"{again}=two").stdout.splitlines()
+    assert [line.split()[0] for line in labelled[1:3]] == ["one", "two"]
     shown = cli("show", trained)
     assert "fits the networks: resnet8" in shown.stdout
     drawn = cli("plot", analysed[0], again, "--out", tmp_path / "pictures")
