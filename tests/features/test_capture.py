@@ -113,7 +113,7 @@ def test_a_folded_convolution_gives_what_the_callers_gives():
 
 @pytest.mark.parametrize(
     ("modules", "words"),
-    [(None, "are not known; .*name the modules"), ("blocks.99", "did you mean"), ("head", "no feature map"),
+    [(None, "are not known; .*name the modules"), ("blocks.99", "did you mean"), ("head", "not a feature map"),
      ("drop", "twice"), ("unused", "does not call")],
 )  # fmt: skip
 def test_what_has_no_feature_maps_is_refused(modules, words):
