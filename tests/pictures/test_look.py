@@ -175,7 +175,7 @@ def test_one_file_holds_one_picture(files):
     assert invoke("plot", files / "a.h5", "--out", files / "study_0.1", "-q").returncode == 0
     assert (files / "study_0.1").is_dir()
     refused(invoke("plot", files / "missing.h5", "--out", files / "f.txt"), "f.txt", ".png, .pdf or .svg")
-    refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf", "--format", "svg"), "f.pdf is no svg")
+    refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf", "--format", "svg"), "f.pdf is not a .svg")
     assert not list(files.glob("f.*"))
     drawn(files / "s.pdf", files / "a.h5", files / "b.h5", "--picture", "surfaces", "--out", files / "s.pdf")
 
