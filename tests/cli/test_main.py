@@ -215,7 +215,7 @@ def test_users_mistakes(trained, tmp_path):
         (("surface", trained, "--out", tmp_path / "text.h5"), "not a readable results file"),
         (("surface", trained, "--out", tmp_path / "file" / "a.h5"), "cannot write"),
         (("surface", trained, "--mean", "a,b", "--out", out), "--mean a,b"),
-        (("surface", trained, "--device", "abacus", "--out", out), "device='abacus' is not here"),
+        (("surface", trained, "--device", "abacus", "--out", out), "device='abacus' is not present"),
         (("spectrum", trained, "--which", "SM", "--samples", 64, "--out", out), "LM, LA, SA, BE"),
         (("plot", tmp_path / "text.h5"), "not a readable results file"),
         (("show", tmp_path / "none.h5"), "no such results file"),

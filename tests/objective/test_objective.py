@@ -93,7 +93,7 @@ def test_several_classes_at_once_are_no_soft_labels(points):
     y[:, :2] = 1
     data = [(torch.cat([x for x, _ in points]), y)]
     model = nn.Linear(6, 4)
-    with pytest.raises(ls.UserError, match=r"soft labels of example 0 sum to 2, not to 1; .* loss="):
+    with pytest.raises(ls.UserError, match=r"soft labels of example 0 sum to 2, not to 1; .* `loss`"):
         ls.Objective(model, data)
 
     def binary(f, y):

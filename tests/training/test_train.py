@@ -462,7 +462,7 @@ def test_mistakes_in_asking_for_a_training(tmp_path):
         (("--milestones", "60,120"), "milestones=60,120 must be shares"),
         (("--smoothing", 5), "smoothing=5"),
         (("--mixup", 1, "--batch-size", 1), "mixing needs pairs"),
-        (("--lr", 1e11, "--clip", 0, "--optimizer", "sgd"), "lower lr"),
+        (("--lr", 1e11, "--clip", 0, "--optimizer", "sgd"), "lower --lr"),
     ):
         refused(invoke("train", *few, *options), words)
 
