@@ -84,7 +84,7 @@ def test_two_networks_stand_side_by_side_and_their_difference_beside(network, di
 
 
 def test_what_it_cannot_do_is_said(mlp, points, network, digits):
-    with pytest.raises(UserError, match="of square images"):
+    with pytest.raises(UserError, match="needs square images"):
         network_robustness(ls.Objective(mlp, points))
     with pytest.raises(UserError, match="do not state the mean and std"):
         network_robustness(ls.Objective(network, [(digits.x, digits.y)]))

@@ -296,7 +296,7 @@ def test_any_split_into_batches_gives_the_same(tagger, texts, objective, batch_s
         torch.testing.assert_close(H(V), Curvature(those)(V), **EXACT)
     moments = [FoldedCurvature(o).with_moments(V[0])[1] for o in (split, objective)]
     np.testing.assert_allclose(moments[0].first_without, moments[1].first_without, rtol=1e-9, atol=1e-12)
-    with pytest.raises(ls.UserError, match=r"batches differ in shape and cannot be joined; .* pad all alike"):
+    with pytest.raises(ls.UserError, match=r"batches differ in shape and cannot be joined; .* pad all of them alike"):
         _ = split.x
 
 

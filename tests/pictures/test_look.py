@@ -135,7 +135,7 @@ def test_limits_are_those_asked_for():
     line = surface().isel(y=0, drop=True)
     curve = drawing.draw({"curve": line}, look=ls.Look(limits=(0.5, 2)))["curve"].axes[0]
     assert curve.get_ylim() == (0.5, 2)
-    with pytest.raises(ls.UserError, match="the lower, then the higher"):
+    with pytest.raises(ls.UserError, match="the lower limit, then the higher"):
         ls.Look(limits=(2, 0.5))
 
 
