@@ -25,7 +25,7 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.files import replacing
 from landscape.store.comparable import caution, differences, distinctions
 from landscape.study import again, sentences
-from landscape.study.drawing import compare, draw_group
+from landscape.study.drawing import compare, draw
 from landscape.study.interactive import FIGURES, Figure, figures_of
 from landscape.study.side_by_side import Asked, side_by_side
 from landscape.study.studied import studied
@@ -217,7 +217,7 @@ def _pictures(name: str, groups: dict[str, xr.Dataset], quantity: str) -> Iterat
     look = Look(quantity=quantity, dpi=PICTURE_DPI)
     together = compare({label: {name: group} for label, group in groups.items()}, look=look) if len(groups) > 1 else {}
     drawn = [(", ".join(groups), together)] if together else [
-        (label, draw_group(group, name, label, look=look)) for label, group in groups.items()
+        (label, draw({name: group}, label, look=look)) for label, group in groups.items()
     ]  # fmt: skip
     for labels, figures in drawn:
         for key, figure in figures.items():
