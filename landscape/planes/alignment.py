@@ -1,4 +1,4 @@
-"""The permutation of one network's channels that brings its weights next to another's: weight matching."""
+"""The permutation of one network's channels that brings its weights closest to another's: weight matching."""
 
 from __future__ import annotations
 
@@ -15,26 +15,40 @@ from landscape.planes.permutations import Permutations, State, permutations_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.errors import UserError
 
-SWEEPS = 50  # over all groups; a descent ends sooner, where nothing improves
+SWEEPS = 50  # over all groups, at most; a descent ends sooner if nothing improves
 EXAMPLES = 8
 
 Permutation = dict[str, np.ndarray]
 
 
 def aligned_to(objective: Objective, other: State, seed: int = 0) -> dict[str, Tensor]:
-    """`other`, a state of the same architecture, with its channels permuted to those of the objective's network.
+    """`other`, a state of the same architecture, with its channels permuted to match those of the objective's network.
 
     The permutations sought are those that make sum_l <theta_l, P(theta'_l)> largest (Ainsworth et al. 2023,
-    arXiv:2209.04836, sec. 3.2 and alg. 1): group by group a linear assignment, in random order, until none improves it.
-    It ends in a local optimum; of two starts the better is kept: every channel in its place, and each group matched in
-    turn from the inputs on by what is settled already, which finds the permutation of a permuted copy. Heads are
-    matched first, by their products W_q^T W_k and W_out W_v, in which channels have no order, and then channels within
-    them.
+    arXiv:2209.04836, sec. 3.2 and alg. 1): linear assignments, group by group in random order, until none improves the
+    sum. This ends in a local optimum, so the better of two starts is kept. One start is the identity; the other matches
+    each group in turn, from the inputs on, by the groups that are matched already, which finds the permutation of a
+    permuted copy. Attention heads are matched first, by their products W_q^T W_k and W_out W_v, which do not depend on
+    the order of the channels in a head; then the channels within them are matched.
+
+    Parameters
+    ----------
+    objective
+        The loss; its network stays as it is.
+    other
+        The state dict to permute.
+    seed
+        The seed of the order of the groups.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The permuted state dict.
 
     Raises
     ------
     UserError
-        For a network whose permutations are not known, or change its outputs.
+        If the permutations of the network are not known, or if they change its outputs.
     """
     own = {name: t.detach().double().cpu() for name, t in objective.model.state_dict().items()}
     theirs = {name: t.detach().double().cpu() for name, t in other.items()}
@@ -48,7 +62,7 @@ def aligned_to(objective: Objective, other: State, seed: int = 0) -> dict[str, T
 
 
 def refuse_unlike(objective: Objective, groups: Permutations, seed: int) -> None:
-    """Raise UserError where permuting the network's channels changes its outputs: a variant that is not known."""
+    """Raise UserError if permuting the network's channels changes its outputs, as in a variant that is not known."""
     model, x = objective.model, rows(objective.data.stores[0][0], slice(EXAMPLES))
     state = {name: t.clone() for name, t in model.state_dict().items()}
     with torch.no_grad(), true_float32():
@@ -75,12 +89,12 @@ class _Matching:
         )
 
     def inner(self, permutation: Permutation) -> float:
-        """sum_l <theta_l, P(theta'_l)> over the parameters."""
+        """sum_l <theta_l, P(theta'_l)>, summed over the parameters."""
         there = self.groups.applied(self.theirs, permutation)
         return sum(float((self.own[t] * there[t]).sum()) for t in self.parameters)
 
     def descended(self, start: Permutation, seed: int) -> Permutation:
-        """By assignments group by group, until none of them improves the sum."""
+        """The permutation reached from `start` by assignments group by group, until none of them improves the sum."""
         found, rng = dict(start), np.random.default_rng(seed)
         reached = self.inner(found)
         for _ in range(SWEEPS):
@@ -94,7 +108,7 @@ class _Matching:
         return found
 
     def swept(self) -> Permutation:
-        """Every group once, in the order of the network, by those tensors whose other axes are settled."""
+        """Every group matched once, in the order of the network, by the tensors whose other axes are settled."""
         found = self.groups.identity()
         settled: set[str] = set()
         for group in self.order:
@@ -117,13 +131,13 @@ class _Matching:
         }
 
     def _factors(self, group: str, permutation: Permutation, settled: set[str] | None) -> list[np.ndarray]:
-        """Similarities (channels, channels) of queries, keys, values and of what takes the values in."""
+        """The similarities (channels, channels) of queries, keys and values, and of the weights that read values."""
         both = [f"{group}.qk", f"{group}.v"]
         each: dict[tuple[str, int], np.ndarray] = {}
         for name in both:
             for number, (tensor, axis, places) in enumerate(self._of(name)):
                 each[name, number] = self._one(tensor, axis, places, permutation, settled, both)
-        # of queries and keys the weights come in this order; a bias beside a weight adds to it
+        # the similarity of a bias is added to that of its weight
         queries, keys = self._split(both[0])
         values = [n for n, (t, axis, _) in enumerate(self._of(both[1])) if axis == 0 and not _out(t)]
         outs = [n for n, (t, axis, _) in enumerate(self._of(both[1])) if axis == 1]
@@ -133,7 +147,7 @@ class _Matching:
         ]
 
     def _split(self, name: str) -> tuple[list[int], list[int]]:
-        """The members that are queries, and those that are keys: of one tensor the first, or what is called to_q."""
+        """The members that are queries and those that are keys: in a joint tensor queries come first, else in to_q."""
         queries: list[int] = []
         keys: list[int] = []
         seen: set[str] = set()
@@ -158,7 +172,10 @@ class _Matching:
         self, tensor: str, axis: int, places: np.ndarray, permutation: Permutation, settled: set[str] | None,
         leave: list[str],
     ) -> np.ndarray:  # fmt: skip
-        """<own channel j, their channel k> of one tensor, their other axes permuted; 0 where these are not settled."""
+        """The products <own channel j, their channel k> in one tensor, with their other axes permuted.
+
+        They are 0 if the other axes are not settled; with None for `settled`, all axes are.
+        """
         size = len(places)
         own, their = self.own[tensor], self.theirs[tensor]
         for group, members in self.groups.members.items():
@@ -181,5 +198,5 @@ def _out(tensor: str) -> bool:
 
 
 def _assigned(similarity: np.ndarray) -> np.ndarray:
-    """Which of theirs goes to each of ours: the assignment of the largest sum."""
+    """Which of their channels goes to each of ours, by the assignment with the largest sum."""
     return np.asarray(linear_sum_assignment(similarity, maximize=True)[1])

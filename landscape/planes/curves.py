@@ -1,4 +1,4 @@
-"""A curved path between two networks: a quadratic Bezier curve whose bend is trained (Garipov et al. 2018)."""
+"""A curved path between two networks: a quadratic Bezier curve whose control point is trained (Garipov et al. 2018)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from landscape.planes.plane import Plane
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.threads import stop_if_asked
 
-MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, as Kingma & Ba (2015) have them
+MOMENTS, EPSILON = (0.9, 0.999), 1e-8  # of Adam, with the values of Kingma & Ba (2015)
 
 
 @dataclass
 class Bend:
-    """Where the control point of a curve is, from its start, and how its training stands.
+    """The control point of a curve, relative to the start of the curve, and the state of its training.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Bend:
     first, second
         The moments of its gradient that Adam keeps, (n,).
     steps
-        Taken so far.
+        The number of steps taken so far.
     """
 
     control: Tensor
@@ -43,7 +43,7 @@ class Bend:
 
     @classmethod
     def straight(cls, delta: Tensor) -> Bend:
-        """The control point halfway: the curve is the straight line."""
+        """The control point halfway along `delta` = w_2 - w_1, where the curve is the straight line."""
         return cls(delta / 2, torch.zeros_like(delta), torch.zeros_like(delta))
 
 
@@ -53,9 +53,11 @@ def place(t: float) -> tuple[float, float]:
 
 
 def curved_plane(ends: Plane, control: Direction) -> Plane:
-    """The plane that a Bezier curve lies in, from the line between its ends: by `place` at t.
+    """The plane that contains a Bezier curve, whose point at t has the coordinates `place(t)`.
 
-    Buffers, such as BatchNorm statistics, move as (1 - t) b_1 + t b_2.
+    On the curve, buffers such as BatchNorm statistics are (1 - t) b_1 + t b_2.
+
+    ends: the line between the ends of the curve. control: theta - w_1, by parameter.
     """
     (delta,), buffers = ends.directions, (ends.buffers or ({},))[0]
     halfway = {name: b / 2 for name, b in buffers.items()}
@@ -66,12 +68,16 @@ def trained_bend(
     objective: Objective, ends: Plane, bend: Bend, examples: np.ndarray, until: int, *,
     steps: int, lr: float, batch_size: int, seed: int, batch_statistics: bool,
 ) -> Bend:  # fmt: skip
-    """The bend after `until` of `steps` steps: min over theta of E_t L(phi(t)), t uniform on [0, 1] (Garipov et al.
-    2018, eq. 4), by Adam on mini-batches, lr kept for half of the steps and then falling to a hundredth by nine tenths
-    of them (their appendix A.3). Step k draws t and its mini-batch by (seed, k), so that it may stop anywhere.
+    """The bend after `until` of `steps` training steps: min over theta of E_t L(phi(t)), with t uniform on [0, 1].
 
-    objective: its private copy moves, and is put back. examples: the numbers of those to train on. batch_statistics:
-        whether BatchNorm takes those of the mini-batch, as in training, or those that are stored.
+    The minimisation (Garipov et al. 2018, eq. 4) is by Adam on mini-batches. The learning rate stays at lr for half of
+    the steps and then falls to a hundredth of it by nine tenths of them (their appendix A.3). Step k draws t and its
+    mini-batch by (seed, k), so that training may stop and continue at any step.
+
+    objective: its private copy of the network is moved during the training, and then put back. examples: the numbers of
+    the examples to train on. batch_statistics: whether BatchNorm normalises by the statistics of the mini-batch, as in
+    training, or by the stored
+        ones.
     """
     parameters = trainable(objective.model)
     tensors = list(parameters.values())
@@ -106,13 +112,13 @@ def _gradient(objective: Objective, chosen: np.ndarray, tensors: list[Any]) -> T
 
 
 def _share(done: float) -> float:
-    """Of the learning rate, once this share of the steps is done."""
+    """The share of the learning rate that applies once the share `done` of the steps is done."""
     return 1.0 if done <= 0.5 else 0.01 if done > 0.9 else 1.0 - (done - 0.5) / 0.4 * 0.99
 
 
 @contextmanager
 def _batch_statistics(objective: Objective) -> Iterator[None]:
-    """Within the block BatchNorm normalises by the mini-batch's own statistics, and keeps none of them."""
+    """Within the block BatchNorm normalises by the mini-batch's own statistics, and stores none of them."""
     norms = [m for m in objective.model.modules() if isinstance(m, _BatchNorm)]
     before = [(m.momentum, None if m.num_batches_tracked is None else m.num_batches_tracked.clone()) for m in norms]
     try:

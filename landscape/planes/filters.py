@@ -1,4 +1,4 @@
-"""The parameters of a network as filters: what is one, along which axis, and what is a vector or a single number."""
+"""How the parameters of a network split into filters: along which axis, and which parameters are a single vector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrizations import _WeightNorm
 
-WEIGHTS = ("weight", "weight_v", "weight_orig")  # under weight_norm, spectral_norm and pruning too
+WEIGHTS = ("weight", "weight_v", "weight_orig")  # also the names under weight_norm, spectral_norm and pruning
 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -25,9 +25,9 @@ class Filters:
     output
         The axis of the outputs.
     groups
-        Of a transposed convolution, whose axis of outputs counts those of one group.
+        The groups of a transposed convolution, whose axis of outputs has only the outputs of one group.
     vector
-        The parameter is one vector, such as a bias or a scale, and as a whole one filter.
+        Whether the parameter is one vector, such as a bias or a scale, and so a single filter.
     """
 
     output: int = 0
@@ -35,9 +35,9 @@ class Filters:
     vector: bool = False
 
     def norms(self, t: Tensor) -> Tensor:
-        """||t_f|| of the filter that each entry belongs to, broadcast to the shape of t.
+        """||t_f|| for the filter f that each entry belongs to, broadcast to the shape of t.
 
-        Where filters have a single number each, the tensor as a whole is one: d / |d| * |theta| would be +-theta.
+        If every filter has a single number, the whole tensor counts as one filter: d / |d| * |theta| would be +-theta.
         """
         if not self.vector:
             grouped = t.movedim(self.output, 0) if self.groups == 1 else self._grouped(t)
@@ -49,7 +49,7 @@ class Filters:
         return torch.linalg.vector_norm(t).expand_as(t)
 
     def _grouped(self, t: Tensor) -> Tensor:
-        """(inputs, outputs of a group, ...) as (groups, outputs of a group, inputs of a group, ...)."""
+        """t (inputs, outputs of a group, ...) as (groups, outputs of a group, inputs of a group, ...)."""
         return t.reshape(self.groups, -1, *t.shape[1:]).transpose(1, 2)
 
     def _ungrouped(self, grouped: Tensor, like: Tensor) -> Tensor:
@@ -57,12 +57,13 @@ class Filters:
 
 
 def filters_of(model: nn.Module) -> dict[str, Filters]:
-    """How each parameter of `model` splits into filters, by name, as the module that holds it says.
+    """How each parameter of `model` splits into filters, by name. It depends on the module that holds the parameter.
 
-    Weights of linear layers, convolutions and recurrent layers: a filter for each output; of transposed convolutions
-    that is axis 1, within each group. Norms of any number of dimensions, biases, scales (one number per filter or head)
-    and anything else that is one vector up to axes of size 1, such as a class token (1, 1, d): a vector.
-    Other matrices and tensors, embeddings among them: a filter along axis 0, as in the code of Li et al. (2018).
+    The weights of linear layers, convolutions and recurrent layers have one filter for each output; in transposed
+    convolutions the outputs are axis 1, within each group. A parameter is one vector if it belongs to a norm, whatever
+    its number of dimensions, if it is a bias or a scale (one number per filter or head), or if it has at most one axis
+    longer than 1, such as a class token (1, 1, d). All other matrices and tensors, embeddings among them, have a filter
+    for each entry along axis 0, as in the code of Li et al. (2018).
     """
     modules = dict(model.named_modules())
     found = {}
@@ -73,7 +74,7 @@ def filters_of(model: nn.Module) -> dict[str, Filters]:
 
 
 def _original(modules: dict[str, nn.Module], holder: str, leaf: str) -> tuple[nn.Module, str]:
-    """The module that a parameter works in, and the name that it has there, without its parametrizations."""
+    """The module in which a parameter is used, and the name that it has there without its parametrizations."""
     outer, found, name = holder.rpartition("parametrizations.")
     if not found:
         return modules[holder], leaf
@@ -91,7 +92,7 @@ def _filters(module: nn.Module, leaf: str, p: Tensor) -> Filters:
         return Filters()
     if isinstance(module, nn.RNNBase) and leaf.startswith("weight"):
         return Filters()
-    if type(module).__name__ == "Conv1D" and leaf in WEIGHTS:  # of transformers: a linear layer of (inputs, outputs)
+    if type(module).__name__ == "Conv1D" and leaf in WEIGHTS:  # a linear layer (inputs, outputs) in transformers
         return Filters(output=1)
     if isinstance(module, NORMS) or "Norm" in type(module).__name__:
         return Filters(vector=True)

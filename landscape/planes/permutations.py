@@ -1,4 +1,4 @@
-"""Which channels of a network can change places without changing its function, and the network with them changed."""
+"""Which channels of a network can be permuted without changing its function, and the permuted network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from landscape.models.resnet import PostBlock, Staged
 from landscape.runtime.errors import UserError
 
 State = Mapping[str, Tensor]
-Channels = list[tuple[str, np.ndarray]]  # the groups that lie along an axis, and at which places of it
+Channels = list[tuple[str, np.ndarray]]  # the groups along an axis, each with its places on it
 
 
 @dataclass(frozen=True)
 class Heads:
-    """An attention of so many heads, each of so many channels: its queries and keys are the group NAME.qk, its values
-    NAME.v; heads change places as a whole in both, and channels within a head.
+    """The heads of one attention: `count` heads with `width` channels each.
+
+    The channels of its queries and keys are the group NAME.qk, those of its values NAME.v. Heads are permuted as a
+    whole, in both groups alike; channels are permuted within a head.
     """
 
     count: int
@@ -33,29 +35,29 @@ class Heads:
 
 @dataclass
 class Permutations:
-    """The groups of channels of a network that can be permuted, each by itself (Ainsworth et al. 2023, sec. 3).
+    """The groups of channels of a network, each of which can be permuted by itself (Ainsworth et al. 2023, sec. 3).
 
     Attributes
     ----------
     members
-        By group, where its channels are: (tensor, axis, places along it), the j-th channel at the j-th place.
+        For each group, where its channels are: (tensor, axis, places along the axis), with channel j at the j-th place.
     heads
-        The attentions whose groups go by heads.
+        The attentions, by name, whose groups are permuted by heads.
     """
 
     members: dict[str, list[tuple[str, int, np.ndarray]]] = field(default_factory=dict)
     heads: dict[str, Heads] = field(default_factory=dict)
 
     def size(self, group: str) -> int:
-        """How many channels a group has."""
+        """The number of channels in a group."""
         return len(self.members[group][0][2])
 
     def identity(self) -> dict[str, np.ndarray]:
-        """Every channel in its place."""
+        """The permutation that leaves every channel in its place."""
         return {group: np.arange(self.size(group)) for group in self.members}
 
     def random(self, seed: int) -> dict[str, np.ndarray]:
-        """Some permutation of every group, as its heads allow."""
+        """A random permutation of every group; groups of an attention are permuted by heads."""
         rng = np.random.default_rng(seed)
         found = {group: rng.permutation(self.size(group)) for group in self.members}
         for name, heads in self.heads.items():
@@ -69,7 +71,10 @@ class Permutations:
     def applied(
         self, state: State, permutation: Mapping[str, np.ndarray], leave: str | None = None
     ) -> dict[str, Tensor]:
-        """The state with channel j of each group what channel permutation[j] was; but for one group, where asked."""
+        """The state permuted so that channel j of each group is the former channel permutation[j].
+
+        leave: a group that stays as it is; None for none.
+        """
         found = dict(state)
         for group, members in self.members.items():
             if group == leave:
@@ -82,13 +87,25 @@ class Permutations:
 
 
 def permutations_of(model: nn.Module) -> Permutations:
-    """Those of our ResNets, CIFAR ResNets and AlterNets, and of timm's plain ViTs: the residual stream, what is inside
-    each block, and of attention the heads and the channels within each.
+    """The groups of our ResNets, CIFAR ResNets and AlterNets, and of timm's plain ViTs.
+
+    They are the residual stream, the channels inside each block, and for attention the heads and the channels within
+    each.
+
+    Parameters
+    ----------
+    model
+        The network.
+
+    Returns
+    -------
+    Permutations
+        The groups, by name.
 
     Raises
     ------
     UserError
-        For another network.
+        For any other network.
     """
     readers: list[tuple[type[nn.Module], Callable[[Any, _Reader], None]]] = [
         (CifarResNet, _cifar_resnet), (Staged, _staged), (VisionTransformer, _vit),
@@ -111,18 +128,18 @@ class _Reader:
         self.state, self.found = state, Permutations()
 
     def put(self, tensor: str, axis: int, channels: Channels, start: int = 0) -> None:
-        """Of a tensor that the network has, these groups along an axis, from `start` on."""
+        """Put these groups along an axis of a tensor, if the network has it, from place `start` on."""
         for group, places in channels if tensor in self.state else ():
             self.found.members.setdefault(group, []).append((tensor, axis, places + start))
 
     def layer(self, name: str, inputs: Channels, outputs: Channels) -> None:
-        """A linear layer or a convolution."""
+        """Put the groups of a linear layer or a convolution."""
         self.put(f"{name}.weight", 0, outputs)
         self.put(f"{name}.weight", 1, inputs)
         self.put(f"{name}.bias", 0, outputs)
 
     def norm(self, name: str, channels: Channels) -> None:
-        """A norm with its statistics."""
+        """Put the groups of a norm and its statistics."""
         for leaf in ("weight", "bias", "running_mean", "running_var"):
             self.put(f"{name}.{leaf}", 0, channels)
 
@@ -131,9 +148,11 @@ class _Reader:
         return [(group, np.arange(self.state[f"{name}.weight"].shape[0]))]
 
     def chain(self, names: Sequence[tuple[str, str]], inputs: Channels, last: Channels, group: str) -> None:
-        """Layers one after another, each with its norm; between them a group each; the last gives `last`.
+        """Put layers (layer, norm) that follow one another: the outputs of the last are `last`, of the others a group
+        each.
 
-        A norm of the name "" is none; one that starts with "<" stands before its layer, and is of its inputs.
+        The name "" means no norm. A norm whose name starts with "<" comes before its layer and acts on the layer's
+        inputs.
         """
         for i, (layer, norm) in enumerate(names):
             outputs = last if i + 1 == len(names) else self.outputs(layer, f"{group}.{i}")
@@ -153,7 +172,7 @@ def _cifar_resnet(model: CifarResNet, reader: _Reader) -> None:
         before, shortcut = stream, block.shortcut
         if shortcut is None or (isinstance(shortcut, nn.Sequential) and len(shortcut)):
             stream = reader.outputs(f"{name}.conv2", name)
-        elif isinstance(shortcut, Subsample):  # channels of zeros around: those of before stay among themselves
+        elif isinstance(shortcut, Subsample):  # padded with zeros: the former channels keep their groups
             width = reader.state[f"{name}.conv2.weight"].shape[0]
             inner = [(group, places + shortcut.padding) for group, places in before]
             outer = np.setdiff1d(np.arange(width), np.concatenate([places for _, places in inner]))

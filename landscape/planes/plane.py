@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from landscape.objective.parameters import Direction, fingerprint
 from landscape.runtime.errors import UserError, a_few
 
-Extent = float | Sequence[float] | Sequence[Sequence[float]]  # -a to a, (low, high), or one such pair per axis
+Extent = float | Sequence[float] | Sequence[Sequence[float]]  # a for -a to a, (low, high), or one such pair per axis
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Plane:
     Parameters
     ----------
     directions
-        Each a displacement of parameters by name, of the parameters' shapes.
+        For each direction, the displacement of parameters by name, in the shapes of the parameters.
     config
-        How they came about.
+        How the directions were made.
     buffers
-        For planes through checkpoints, how buffers (BatchNorm statistics) move along each direction, so that the plane
-        holds those networks whole; empty elsewhere, where buffers stay.
+        For a plane through checkpoints, how buffers (BatchNorm statistics) move along each direction, so that at their
+        coordinates those networks are reproduced exactly. Otherwise empty, and buffers do not move.
     marks
         Where known checkpoints lie: `trajectory` (checkpoint, axis), their coordinates; `off_plane` (checkpoint), their
         distance from the plane; for a PCA `explained` (axis), the share of the variance along each direction.
@@ -42,7 +42,7 @@ class Plane:
     marks: xr.Dataset | None = None
 
     def __repr__(self) -> str:
-        """What it is spanned by, in one line."""
+        """The kind of the directions, their number, and how many parameters they move, in one line."""
         moved = {name: t.numel() for d in self.directions for name, t in d.items()}
         through = f" {self.config['directions']}" if "directions" in self.config else ""
         scaled = f", {self.config['normalize']}-normalised" if self.config.get("normalize", "none") != "none" else ""
@@ -53,12 +53,17 @@ class Plane:
         return len(self.directions)
 
     def coordinates(self, delta: Mapping[str, Tensor]) -> tuple[np.ndarray, float]:
-        """Of theta + delta: the coordinates (dims,) of its orthogonal projection, and its distance from the plane.
+        """The orthogonal projection of theta + delta onto the plane, as coordinates, and the distance to it.
 
         Parameters
         ----------
         delta
-            A displacement of every parameter, by name. The distance counts those that do not move in the plane.
+            A displacement of every parameter, by name. The distance includes parameters that do not move in the plane.
+
+        Returns
+        -------
+        tuple of ndarray and float
+            The coordinates (dims,), and the distance.
         """
         gram = np.array([[_inner(d, e) for e in self.directions] for d in self.directions])
         inner = np.array([_inner(d, delta) for d in self.directions])
@@ -73,13 +78,19 @@ class Plane:
         return at, float(np.sqrt(rest))
 
     def reach(self, points: int | Sequence[int] | None = None) -> Extent:
-        """A range that holds the network and every marked checkpoint, with about a fifth more on each side; 1 without.
+        """A range that holds the network and every marked checkpoint, with a fifth more on each side; 1 without marks.
 
         Parameters
         ----------
         points
-            Of the grid over it, per axis or for all. It then has the network, at 0, among its points; towards other
-            checkpoints the first at 1 too, and along y the second's height.
+            The number of points of the grid over the range, for each axis or for all. If given and large enough, the
+            range is adjusted so that the network, at 0, is among the grid's points. For a plane through checkpoints so
+            are the first of them, at 1 along x, and the height of the second along y.
+
+        Returns
+        -------
+        float or list of pairs
+            The range as (low, high) for each axis, or 1.0 without marks, for -1 to 1.
         """
         if self.marks is None:
             return 1.0
@@ -97,7 +108,7 @@ class Plane:
     def to_dataset(self) -> xr.Dataset:
         """The plane as a group of a results file: direction (axis, weight), buffer (axis, buffer_weight)."""
         variables: dict[str, Any] = {}
-        layout: dict[str, list[list[Any]]] = {}  # lists: the order is that of the vectors
+        layout: dict[str, list[list[Any]]] = {}  # lists, which keep the order of the vectors
         held = (("direction", "weight", self.directions), ("buffer", "buffer_weight", self.buffers))
         for variable, dim, vectors in held:
             shapes = {name: list(t.shape) for d in vectors for name, t in d.items()}
@@ -113,15 +124,25 @@ class Plane:
 
     @classmethod
     def from_dataset(cls, stored: xr.Dataset, model: nn.Module) -> Plane:
-        """A stored plane, to move `model` in; a network of the same shapes as the one it was made for.
+        """A stored plane, for moving `model` in it.
 
-        Raises UserError, with the names, where the shapes differ, or where it is not as `to_dataset` makes one.
+        Parameters
+        ----------
+        stored
+            The plane, as `to_dataset` makes it.
+        model
+            A network with the same shapes as the one that the plane was made for.
+
+        Raises
+        ------
+        UserError
+            If the shapes differ, with the names of those parameters, or if the group is not as `to_dataset` makes one.
         """
         try:
             return cls._read(stored, model)
         except UserError:
             raise
-        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as e:  # whoever wrote it
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as e:  # anyone may have written it
             raise UserError("the file's group 'plane' is not as a surface makes it; make one with another file") from e
 
     @classmethod
@@ -158,7 +179,7 @@ class Plane:
 
 
 def _with_points_at(ends: tuple[float, float], points: int, other: float | None) -> tuple[float, float]:
-    """About this range, moved and stretched so that 0, and `other` above it where given, are among its points."""
+    """About this range, moved and stretched so that 0, and `other` above it if given, are among its points."""
     low, high = ends
     intervals = points - 1
     if intervals < (4 if other is None else 1):

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a training lie as seen from its end: distance and angle."""
+"""Where the checkpoints of a training lie as seen from its end: their distances and angles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ State = Mapping[str, Tensor]
 
 
 def polar(states: Mapping[str, State], among: Iterable[str]) -> dict[str, np.ndarray]:
-    """r_t = ||w_t - w_end|| / ||w_0 - w_end|| and theta_t, the angle between w_t - w_end and w_0 - w_end (Park & Kim
-    2022, fig. 1b), of each of the states (T,), the first of which is w_0 and the last w_end; theta in radians.
+    """Distance and angle of each state as seen from the last one, w_end (Park & Kim 2022, fig. 1b).
 
-    Beside them distance, ||w_t - w_end||, and step, ||w_t - w_{t-1}||, NaN of the first. theta is NaN where r is 0, and
-    r and theta where the first and the last are the same.
+    Parameters
+    ----------
+    states
+        The states w_0, ..., w_end in order, by label. If the mapping reads them when they are asked for, four are in
+        memory at a time.
+    among
+        The names of the parameters that count.
 
-    states: by label, in order; of a mapping that reads them when asked four are in memory at a time.
-    among: the names of the parameters that count.
+    Returns
+    -------
+    dict of str to ndarray
+        Arrays (T,), one entry for each state: r = ||w_t - w_end|| / ||w_0 - w_end||; theta, the angle between w_t -
+        w_end and w_0 - w_end in radians, NaN where r is 0; distance = ||w_t - w_end||; and step = ||w_t - w_{t-1}||,
+        NaN for the first. If w_0 = w_end, theta is NaN everywhere and r has no meaning (NaN or infinite).
     """
     labels, names = list(states), list(among)
     end, start = states[labels[-1]], states[labels[0]]
@@ -31,7 +39,7 @@ def polar(states: Mapping[str, State], among: Iterable[str]) -> dict[str, np.nda
         distance[i] = _inner(here, here, end, names) ** 0.5
         if distance[i] * whole > 0:
             cosine = _inner(here, start, end, names) / (distance[i] * whole)
-            # near 0 an angle is lost in a cosine: that of the difference of the unit vectors is not
+            # a cosine loses small angles to rounding; the length of the difference of the unit vectors does not
             apart = distance[i] / whole
             chord = sum(_chord(here[n], start[n], end[n], apart) for n in names) ** 0.5 / distance[i]
             angle[i] = 2 * math.asin(min(1.0, chord / 2)) if cosine > 0.5 else math.acos(max(-1.0, cosine))

@@ -25,15 +25,32 @@ POSITION_EMBEDDINGS = (
 
 
 def normalized(d: Tensor, theta: Tensor, normalize: str, filters: Filters | None = None) -> Tensor:
-    """`d` scaled to the weights `theta`, both of one shape.
+    """The direction `d` normalised to the weights `theta`, which have the same shape.
 
-    filter: each filter f, d_f <- d_f / ||d_f|| * ||theta_f|| (Li et al. 2018, sec. 4).
-    layer:  d <- d / ||d|| * ||theta||.   weight: d <- d * theta, elementwise (both as in the code of Li et al.).
-    column: norms over axis 0, so across filters (as in the code of Park & Kim).   none: d as drawn.
-    Of a vector (biases, norms, scales) filter and column are layer: it is one filter. So they are where a filter or
-    column would have a single number, of which the sign alone would be left to the draw.
+    Parameters
+    ----------
+    d
+        The direction.
+    theta
+        The weights.
+    normalize
+        filter: d_f / ||d_f|| * ||theta_f|| for each filter f (Li et al. 2018, sec. 4). layer: d / ||d|| * ||theta||;
+        weight: d * theta, elementwise (both as in the code of Li et al.). column: like filter, with norms over axis 0,
+        that is, across filters (as in the code of Park & Kim). none: d as drawn. For vectors (biases, norms, scales),
+        which are one filter, filter and column are the same as layer. So they are where a filter or column would have a
+        single number, because only the sign of that would be random.
+    filters
+        How theta splits into filters, as `landscape.planes.filters.filters_of` gives it; by default along axis 0.
 
-    filters: how theta splits into filters, as `landscape.planes.filters.filters_of` says; by default along axis 0.
+    Returns
+    -------
+    Tensor
+        The normalised direction, 0 where the norm of d is 0.
+
+    Raises
+    ------
+    UserError
+        For an unknown normalisation.
     """
     filters = filters or Filters(vector=theta.ndim < 2)
     if normalize == "filter":
@@ -68,20 +85,22 @@ def random_plane(
     orthogonal: bool = False,
     dims: int = 2,
 ) -> Plane:
-    """`dims` random Gaussian directions, normalised, drawn from `seed` on the CPU whatever the model's device.
+    """`dims` random Gaussian directions, normalised.
+
+    They are drawn from `seed` on the CPU, whatever the device of the model.
 
     Parameters
     ----------
     model
-        The network, the caller's or an objective's; its weights are what filters are normalised to.
+        The network, the caller's or an objective's, to whose weights the directions are normalised.
     normalize
         filter, layer or weight, as in Li et al.; column, over axis 0, as in the code of Park & Kim; or none.
     seed
-        Of the draws.
+        The seed of the draws.
     exclude
-        Patterns of names that do not move, by default position embeddings. Buffers never do.
+        Patterns of the names of parameters that do not move, by default position embeddings. Buffers never move.
     parameters
-        Names or patterns (`layer1.*`; a name stands for all below it) of those that move; None for all.
+        Names or patterns (`layer1.*`; a name stands for all below it) of the parameters that move; None for all.
     biases
         Move vectors too, each as one filter, with draws of their own. By default they stay ("biasbn" in the code of Li
         et al.). Vectors are biases, norms of any number of dimensions, scales of one number per filter or head
@@ -90,18 +109,23 @@ def random_plane(
     frozen
         Move parameters that require no gradient too. By default they stay, as in the training that froze them.
     orthogonal
-        The directions orthogonal to each other, in the inner product of all parameters, and normalised still.
+        Make the directions orthogonal to each other, in the inner product over all parameters, and still normalised.
     dims
         How many directions: 2, or 1 for a line.
+
+    Returns
+    -------
+    Plane
+        The directions, with these settings as its configuration.
 
     Raises
     ------
     UserError
-        Where nothing is left to move, or where directions cannot be made orthogonal.
+        If nothing is left to move, or if the directions cannot be made orthogonal.
 
     Examples
     --------
-    Each filter of a direction is as long as the network's own:
+    Each filter of a direction has the norm of the network's own filter:
 
     >>> import torch
     >>> import landscape as ls
@@ -159,10 +183,10 @@ def _orthogonal_to(
     normalize: str,
     filters: Mapping[str, Filters],
 ) -> dict[str, Tensor]:
-    # Projecting changes the norms a little, normalising the angle: in turn, they settle where both hold.
+    # Projecting changes the norms a little, and normalising the angles: repeated in turn, both come to hold.
     for _ in range(200):
         norms = [np.sqrt(_inner(d, d) * _inner(e, e)) for e in others]
-        if not all(norms):  # nothing of it is left beside the others
+        if not all(norms):  # the direction lies in the span of the others
             break
         if all(abs(_inner(d, e)) < 1e-12 * norm for e, norm in zip(others, norms, strict=True)):
             return d

@@ -1,4 +1,4 @@
-"""The loss over a plane: where the network stands at coordinates, and what is evaluated there."""
+"""The loss over a plane: the network placed at coordinates, and what is evaluated there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landscape.planes.plane import Plane
 from landscape.runtime.arithmetic import true_float32
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
-ACTIVATION_BYTES = 4 << 30  # what the forward passes of points computed side by side hold at most, about
+ACTIVATION_BYTES = 4 << 30  # rough bound on the memory of forward passes of points computed side by side
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Slice:
     plane
         The directions.
     batchnorm
-        "stored", the statistics that the network was trained with; or "recalibrated", gathered anew at each point from
-        the frozen data, batch by batch as they are cut, at the cost of one more pass.
+        "stored" for the statistics that the network was trained with; or "recalibrated" for statistics gathered anew at
+        each point from the frozen data, in the batches they come in, at the cost of one more pass.
     dtype
-        Of the network's products: "float32", whatever the objective's own is, or "bfloat16".
+        The arithmetic of the network's products: "float32" for the objective's own, whatever that is, or "bfloat16".
     """
 
     objective: Objective
@@ -45,13 +45,13 @@ class Slice:
 
     @property
     def moves(self) -> list[Direction]:
-        """What moves along each direction: parameters, and the buffers of a plane towards checkpoints."""
+        """What moves along each direction: the parameters, and for a plane towards checkpoints the buffers."""
         buffers = self.plane.buffers or ({},) * self.plane.dims
         return [{**d, **b} for d, b in zip(self.plane.directions, buffers, strict=True)]
 
     @contextmanager
     def at(self, coordinates: Sequence[float]) -> Iterator[Objective]:
-        """Within the block the network, of this thread's own objective, which is given, stands at these coordinates."""
+        """Within the block, which is given this thread's own objective, the network stands at these coordinates."""
         mine = self.objective.in_this_thread()
         with true_float32(), displaced(mine.model, self.moves, coordinates):
             if self.batchnorm == "stored":
@@ -61,28 +61,29 @@ class Slice:
                     yield mine
 
     def evaluate(self, coordinates: Sequence[float], *, exactly: bool = False) -> Evaluation:
-        """The objective at a point; `exactly` whatever `dtype` says."""
+        """The objective evaluated at a point; with `exactly`, in its own arithmetic whatever `dtype` is."""
         with self.at(coordinates) as here:
             return here.evaluate(autocast=None if exactly else self.autocast)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """What the network's products are computed in, if not in the objective's own dtype."""
+        """The type that the network's products are computed in; None for the objective's own."""
         return DTYPES[self.dtype]
 
     def penalty(self, coordinates: Sequence[float]) -> float:
-        """The penalty there, which needs no data."""
+        """The penalty at a point, which needs no data."""
         with displaced(self.objective.model, self.moves, coordinates):
             return float(self.objective.penalty_value())
 
     def config(self) -> dict[str, Any]:
-        """What fixes the numbers."""
+        """The configurations of the plane and the objective, which determine the numbers."""
         return {"plane": self.plane.config, "objective": self.objective.config()}
 
 
 def worker_count(objective: Objective) -> int:
-    """Points side by side: as many as torch has threads on a CPU, while ACTIVATION_BYTES hold four of the largest
-    output in each; one on a GPU.
+    """How many points to compute side by side: 1 on a GPU, and on a CPU up to as many as torch has threads.
+
+    For each point ACTIVATION_BYTES must hold four outputs as large as the largest in the network.
     """
     if objective.device.type != "cpu" or torch.get_num_threads() == 1:
         return 1

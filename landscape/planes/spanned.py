@@ -1,4 +1,4 @@
-"""Planes that something known spans: Hessian eigenvectors, checkpoints, the principal components of a trajectory."""
+"""Planes spanned by something known: Hessian eigenvectors, checkpoints, or the principal components of a trajectory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from landscape.store.units import Work
 State = Mapping[str, Tensor]
 
 
-CHUNK = 1 << 20  # weights of every checkpoint held at once
+CHUNK = 1 << 20  # the number of weights of every checkpoint that are in memory at once
 
 
 EIGENVECTORS = Search(k=2, which="BE", tol=1e-3, max_products=400)
@@ -44,31 +44,36 @@ def eigenvector_plane(
     stored: xr.Dataset | None = None,
     work: Work | None = None,
 ) -> Plane:
-    """Unit eigenvectors of the Hessian of the whole frozen data: along them the loss curves as the eigenvalues say.
+    """Unit eigenvectors of the Hessian over all frozen data; the curvature of the loss along each is its eigenvalue.
 
     Parameters
     ----------
     objective
         The loss.
     search
-        Of k = 1 or 2: LA for the top ones, SA for the most negative, BE for one of each, LM for the largest magnitudes.
-        Eigenvalues, residuals and convergence go into the config.
+        The search for k = 1 or 2 eigenvectors: LA for the top ones, SA for the most negative, BE for one of each, LM
+        for the largest magnitudes. Eigenvalues, residuals and convergence go into the plane's configuration.
     parameters
-        Names or patterns of those that move; None for all.
+        Names or patterns of the parameters that move; None for all.
     chunk_size
-        Examples differentiated at once, as `landscape.Curvature` has it.
+        The number of examples differentiated at once, as in `landscape.Curvature`.
     seed
-        Of the random start.
+        The seed of the random start vector.
     stored
-        A plane as a file has it, taken as it is where it is that of the very same call.
+        A plane read from a file. It is returned, without a search, if the very same call made it.
     work
         Keeps the state of the search beside a results file.
+
+    Returns
+    -------
+    Plane
+        The eigenvectors as directions.
 
     Raises
     ------
     UserError
-        For fewer parameters than directions, a Hessian that is not finite, or where the budget of `work` is spent
-        within the search.
+        If there are fewer parameters than directions, if the Hessian is not finite, or if the budget of `work` is spent
+        during the search.
     """
     asked = {
         "directions": "eigenvectors",
@@ -110,9 +115,10 @@ def eigenvector_plane(
 def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str = "this") -> Plane:
     """The line from `model`, at 0, to one other network, at 1; or the plane through it and two others.
 
-    In a plane the axes are orthogonal and of one length, that from `model` to the first, so that a picture of it shows
-    distances as they are (Garipov et al. 2018, fig. 1). BatchNorm statistics move along, so that at its coordinates
-    each network is whole; a variance that turns negative outside of them makes the loss NaN.
+    In a plane the axes are orthogonal and of the same length, the distance from `model` to the first other network, so
+    that a picture of the plane shows distances as they are (Garipov et al. 2018, fig. 1). BatchNorm statistics move
+    along, so that each network is exact at its coordinates. Elsewhere a variance may become negative, which makes the
+    loss NaN.
 
     Parameters
     ----------
@@ -121,12 +127,17 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
     others
         One or two state dicts, by label.
     label
-        Of `model`.
+        The label of `model`.
+
+    Returns
+    -------
+    Plane
+        The line or plane, with the networks marked.
 
     Raises
     ------
     UserError
-        For another number, networks of other shapes, or ones that do not span a plane.
+        For another number of networks, networks of other shapes, or networks that do not span a plane.
     """
     if len(others) not in (1, 2):
         raise UserError(f"{len(others)} other checkpoints given; a line needs 1, a plane 2, and more make a trajectory")
@@ -153,7 +164,21 @@ def plane_through(model: nn.Module, others: Mapping[str, State], *, label: str =
 
 
 def line_to(model: nn.Module, other: State, labels: Sequence[str] = ("this", "other")) -> Plane:
-    """The line from `model`, at 0, to a state of the same network, at 1, which may be the same; buffers move along.
+    """The line from `model`, at 0, to a state of the same network, at 1; buffers move along.
+
+    Parameters
+    ----------
+    model
+        The network.
+    other
+        The state dict at 1, which may have the same weights as `model`.
+    labels
+        The labels of the two.
+
+    Returns
+    -------
+    Plane
+        The line.
 
     Raises
     ------
@@ -174,19 +199,25 @@ def pca_plane(
     Parameters
     ----------
     model
-        The network, where the plane has its origin.
+        The network, at which the plane has its origin.
     trajectory
-        State dicts in order, by label; a mapping that reads them when asked keeps one in memory at a time. Directions
-        have unit length and come from the centred trajectory, as do the shares of variance they explain.
+        State dicts in order, by label; a mapping that reads them when they are asked for keeps one in memory at a time.
+        The directions have unit length. They, and the shares of variance that they explain, are of the centred
+        trajectory.
     dims
         How many directions.
     ignore_biases
-        Leave parameters of fewer than two dimensions where they are, as in the code of Li et al.
+        Do not move parameters of fewer than two dimensions, as in the code of Li et al.
+
+    Returns
+    -------
+    Plane
+        The directions, with the checkpoints marked.
 
     Raises
     ------
     UserError
-        For too few checkpoints, networks of other shapes, or a trajectory that does not move.
+        For too few checkpoints, networks of other shapes, or a trajectory that does not move in `dims` directions.
     """
     if len(trajectory) < dims + 1:
         raise UserError(f"{len(trajectory)} checkpoints span no {dims} components; a trajectory needs {dims + 1}")
@@ -194,7 +225,7 @@ def pca_plane(
     n = sum(p.numel() for p in parameters.values())
     T = len(trajectory)
     with tempfile.TemporaryFile() as file:
-        M = np.memmap(file, np.float32, "w+", shape=(T, n))  # on disk: T networks need not fit into memory
+        M = np.memmap(file, np.float32, "w+", shape=(T, n))  # on disk, since T networks may not fit into memory
         for row, (label, state) in enumerate(trajectory.items()):
             delta, _ = _difference(model, state, label)
             M[row] = torch.cat([delta[name].reshape(-1) for name in parameters]).float().numpy()
@@ -231,7 +262,7 @@ def pca_plane(
 def with_trajectory(
     plane: Plane, model: nn.Module, trajectory: Mapping[str, State], *, explained: np.ndarray | None = None
 ) -> Plane:
-    """The same plane, with the orthogonal projections of checkpoints marked on it, and their distances from it."""
+    """The same plane, marked with the orthogonal projections of checkpoints and their distances from the plane."""
     found = [plane.coordinates(_difference(model, state, label)[0]) for label, state in trajectory.items()]
     marks = _marks(list(trajectory), [at for at, _ in found], [off for _, off in found], explained)
     return Plane(plane.directions, plane.config, plane.buffers, marks)
@@ -256,7 +287,7 @@ def _marks(labels: Sequence[str], coordinates: Any, off_plane: Any, explained: n
 
 
 def _difference(model: nn.Module, state: State, label: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """state - model in float64 on the CPU: of the parameters, and of the buffers that are real numbers."""
+    """state - model in float64 on the CPU, for the parameters and for the buffers of floating-point numbers."""
     parameters = dict(model.named_parameters())
     buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in state}
     missing = [name for name in parameters if name not in state or state[name].shape != parameters[name].shape]
