@@ -6,7 +6,7 @@ import numpy as np
 
 from landscape.analyses.blockwise import Means
 
-LEAST_IMAGES = 4  # of which the unbiased estimator can be made
+LEAST_IMAGES = 4  # the fewest for which the unbiased estimator exists
 
 
 def hsic(gram: np.ndarray) -> np.ndarray:
@@ -27,11 +27,11 @@ def hsic(gram: np.ndarray) -> np.ndarray:
 
 
 def averaged(gram: np.ndarray, starts: np.ndarray) -> Means:
-    """CKA of HSIC averaged over mini-batches, gram (block, batch, image, other), of all and without each."""
+    """CKA from HSIC averaged over mini-batches, gram (block, batch, image, other): of all of them, and without each."""
     each = []
     for i, start in enumerate(starts):
         here = gram[:, i, :, start : start + gram.shape[2]]
-        size = here.shape[2]  # the last mini-batch may be short
+        size = here.shape[2]  # the last mini-batch may be smaller
         each.append(hsic(here[:, :size]))
     h = np.array(each).reshape(len(each), len(gram), len(gram))
     if not len(h):
@@ -44,7 +44,7 @@ def averaged(gram: np.ndarray, starts: np.ndarray) -> Means:
 def alignment(h: np.ndarray) -> np.ndarray:
     """CKA of all pairs of blocks from their HSIC (blocks, blocks): HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)).
 
-    NaN where a block's own is not above 0, as of constant features.
+    NaN where the HSIC of a block with itself is not above 0, as it is for constant features.
     """
     own = np.where(np.diagonal(h) > 0, np.diagonal(h), np.nan)
     return h / np.sqrt(np.outer(own, own))

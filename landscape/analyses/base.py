@@ -1,8 +1,8 @@
 """What an analysis is: settings that check themselves, units computed one by one, and estimates made of them.
 
-From a subclass follow its command and help, the name of its group, progress, resuming, a time budget, spreading over
-processes, its line in `show`, the columns of tables, and its picture. To add one: a file with a subclass, and a line in
-`landscape.catalogue`.
+A subclass gets from this its command and help, the name of its group, progress, resuming, a time budget, spreading over
+processes, its line in `show`, the columns of tables, and its picture. To add an analysis, write a file with a subclass
+and add a line to `landscape.catalogue`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from landscape.runtime.interrupts import deferred
 from landscape.runtime.settings import Settings
 from landscape.store.units import Index, Work, begin, each_not_done
 
-if TYPE_CHECKING:  # what computes is imported where it computes: settings and estimates need no torch
+if TYPE_CHECKING:  # torch is imported only where something is computed: settings and estimates do without it
     from torch import Tensor, nn
 
     from landscape.objective.objective import Objective
@@ -60,7 +60,7 @@ class Examples:
 
 
 class Kept(NamedTuple):
-    """What units are computed from, who keeps the state of a unit in progress, and what that state belongs to."""
+    """What units are computed from, what keeps the state of a unit in progress, and what that state belongs to."""
 
     objective: Objective
     work: Work
@@ -87,11 +87,11 @@ class Subject(Protocol):
         ...
 
     def objective(self, examples: Examples) -> Objective:
-        """The loss on these examples, drawn once however many ask."""
+        """The loss on these examples, which are drawn once, however many analyses ask for them."""
         ...
 
     def known_of(self, examples: Examples, available: int | None = None) -> dict[str, Any]:
-        """What is known about the objective before examples are drawn, by the names in a stored configuration."""
+        """What is known about the objective before examples are drawn, under the names of a stored configuration."""
         ...
 
 
@@ -115,7 +115,7 @@ class Held(dict[str, xr.Dataset]):
         self._file, self._work = file, work or Work()
 
     def work_on(self, group: str) -> Work:
-        """The work on a group that is prepared before there is anything to store."""
+        """The work for a group that is being prepared, before there is anything to store."""
         return self._work if self._file is None else self._work.into(self._file, group)
 
 
@@ -131,17 +131,17 @@ class Analysis(Settings, ABC):
 
     name: ClassVar[str]
     unit: ClassVar[str] = "unit"
-    several: ClassVar[bool] = False  # whether it is of several checkpoints at once
-    unstored: ClassVar[tuple[str, ...]] = ()  # fields that say how to compute, and do not change the numbers
+    several: ClassVar[bool] = False  # whether it takes several checkpoints at once
+    unstored: ClassVar[tuple[str, ...]] = ()  # fields that say how to compute and do not change the numbers
 
     @property
     def variant(self) -> str:
-        """What a results file tells this from the usual form by; "" for the usual form."""
+        """What tells this form from the usual one in a results file; "" for the usual form."""
         return ""
 
     @property
     def division(self) -> str:
-        """How the result is divided, as its variant ends with it, where each part has a row of its own; "" if not."""
+        """How the result is divided, if each part has a row of its own, as the variant ends with it; otherwise ""."""
         return ""
 
     @property
@@ -151,31 +151,31 @@ class Analysis(Settings, ABC):
 
     @property
     def examples(self) -> Examples:
-        """Which examples it is of, where the user does not say."""
+        """Which examples it studies if the user does not say."""
         return Examples()
 
     def prepare(self, subject: Subject, held: Held) -> Any:
-        """What `empty` and `ready` are given: by default the loss on its examples.
+        """What `empty` and `ready` are given: by default, the loss on the analysis's examples.
 
         Parameters
         ----------
         subject
             The network and its data.
         held
-            The groups of the results file, where there is one, and the work of filling it.
+            The groups of the results file, if there is one, and the work of filling it.
         """
         return subject.objective(self.examples)
 
     def prepare_several(self, subjects: Mapping[str, Subject]) -> Any:
-        """The same for an analysis of several checkpoints at once: by label, on the same examples."""
+        """The same for an analysis of several checkpoints at once, given by label and studied on the same examples."""
         return {label: subject.objective(self.examples) for label, subject in subjects.items()}
 
     def group_for(self, objective: Any) -> str:
-        """The name of its group in a results file, once it is known what it is of."""
+        """The name of its group in a results file, once it is known what it is applied to."""
         return self.group
 
     def context(self, objective: Any) -> Mapping[str, Any]:
-        """What beside the settings fixes the numbers, for the stored configuration."""
+        """What fixes the numbers besides the settings, for the stored configuration."""
         return {"objective": objective.config()}
 
     @abstractmethod
@@ -183,14 +183,14 @@ class Analysis(Settings, ABC):
         """The result with nothing computed: `done` is False over its units."""
 
     def ready(self, objective: Any) -> Any:
-        """What `compute` is given: made once, and only where a unit is left to compute; by default the objective."""
+        """What `compute` is given: made once, and only if a unit is left to compute; by default, the objective."""
         return objective
 
     @abstractmethod
     def compute(self, ready: Any, unit: Index) -> Values:
-        """The values of one unit by the names of the result's variables, independent of the other units.
+        """The values of one unit, by the names of the result's variables; they do not depend on the other units.
 
-        One that stopped within it, since the budget was spent, says so by "done": False.
+        If the budget ran out within the unit, the values include "done": False.
         """
 
     def compute_together(self, ready: Any, units: Sequence[Index]) -> Sequence[Values]:
@@ -202,23 +202,23 @@ class Analysis(Settings, ABC):
         return 1
 
     def side_by_side(self, objective: Any) -> int:
-        """How many calls run side by side, by a thread each."""
+        """How many calls run side by side, each in a thread of its own."""
         return 1
 
     def by_all(self) -> bool:
-        """Whether under torchrun all processes compute each unit together, rather than some of the units each."""
+        """Whether under torchrun all processes compute each unit together, rather than each a share of the units."""
         return False
 
     def products_of_a_unit(self, objective: Any) -> int:
-        """How many Hessian products a unit takes, at most, where progress counts these; 0 where it counts units."""
+        """How many Hessian products a unit takes at most, if progress counts these; 0 if progress counts units."""
         return 0
 
     def order(self, result: xr.Dataset) -> np.ndarray | None:
-        """Of the shape of `done`: units of lower numbers go first, so that a result cut short already answers."""
+        """Numbers in the shape of `done`: units with lower ones go first, so that a result cut short is of use."""
         return None
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """Settings of the process that hold while units are computed; entered once, around all threads."""
+        """Settings of the process that hold while units are computed; they are entered once, around all threads."""
         return nullcontext()
 
     def fill(self, objective: Any, result: xr.Dataset, work: Work) -> xr.Dataset:
@@ -227,7 +227,7 @@ class Analysis(Settings, ABC):
         return result
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """What needs several units; also of an unfinished result."""
+        """The result with what is computed from several units; this is also done for an unfinished result."""
         return result
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
@@ -235,17 +235,18 @@ class Analysis(Settings, ABC):
         return []
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """The estimates by what they are of, where a result is of several things, such as checkpoints; "" for all."""
+        """The estimates, by what they describe if the result covers several things, such as checkpoints; "" for all."""
         return {"": self.estimates(result)}
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """The dims that a table of its values has a row for; by default a row a unit."""
+        """The dims whose every index has a row in a table of the values; by default, one row for each unit."""
         return tuple(map(str, result["done"].dims)) if "done" in result else ()
 
     def check_result(self, result: xr.Dataset) -> None:
-        """Raise UserError where a result cannot be one of this analysis: values out of the range that they have.
+        """Raise UserError if a result cannot come from this analysis, since values are outside their possible range.
 
-        Asked of each group that is read, whoever wrote it, as are `rows` and `remarks`, which may raise what they will.
+        It is called for every group that is read, whoever wrote it. So are `rows` and `remarks`, which may raise any
+        error.
         """
 
     def remarks(self, result: xr.Dataset) -> list[str]:
@@ -264,14 +265,14 @@ class Analysis(Settings, ABC):
         objective
             What `prepare` gave.
         stored
-            An earlier, perhaps unfinished result of the same analysis: its units are kept.
+            An earlier, perhaps unfinished result of the same analysis, whose units are kept.
         work
             When to store and when to stop.
 
         Raises
         ------
         UserError
-            Where `stored` was made with other settings, which are named.
+            If `stored` was made with other settings, which are named.
         """
         with deferred(), self._undisturbed():
             config = self.config(objective)
@@ -288,7 +289,7 @@ class Analysis(Settings, ABC):
 
     @classmethod
     def called(cls, objective: Any, keywords: Mapping[str, Any]) -> xr.Dataset:
-        """The result for keyword arguments: settings, and those of `Work` and `partial` among them."""
+        """The result for keyword arguments, which are settings, arguments of `Work`, and `partial`."""
         given = dict(keywords)
         stored = given.pop("partial", None)
         work = Work(**{f.name: given.pop(f.name) for f in fields(Work) if f.name in given})
@@ -324,12 +325,12 @@ class Analysis(Settings, ABC):
         )  # fmt: skip
 
     def config(self, objective: Any) -> dict[str, Any]:
-        """What fixes the numbers: the settings, and what they were applied to."""
+        """What fixes the numbers: the settings and what they are applied to."""
         stored = {name: value for name, value in self.asdict().items() if name not in self.unstored}
         return {"analysis": self.name, **stored, **self.context(objective)}
 
     def _completed(self, stored: xr.Dataset | None, config: Mapping[str, Any]) -> xr.Dataset | None:
-        """`stored` with what did not exist when it was made: settings at their defaults, the rest as it is now."""
+        """`stored` with what did not exist yet when it was made: settings at their defaults, the rest as it is now."""
         if stored is None:
             return None
         there = {self.formerly.get(name, name): value for name, value in stored.attrs.get("config", {}).items()}

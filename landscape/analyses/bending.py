@@ -1,4 +1,4 @@
-"""Two networks with the paths between them, and the curved one's bend, trained and stored step by step."""
+"""Two networks and the paths between them; the bend of the curved path is trained and stored step by step."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
     from landscape.planes.plane import Plane
 
 CHUNK = 20  # steps of the bend between two looks at the clock
-PASSING = ("bend_first", "bend_second")  # what the training of a bend needs, and nothing else
+PASSING = ("bend_first", "bend_second")  # needed by the training of a bend alone
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks of one architecture, and the loss on whose private copy the first one is.
+    """Two networks of one architecture, the first of them held by the private copy of the loss.
 
     Parameters
     ----------
     objective
         The loss.
     states
-        The second network's weights, by path: as they are, permuted to the first's, and those that the curve ends at.
+        The second network's weights, by path: as they are; permuted to match the first's; and those where the curve
+        ends.
     labels
-        What the two are called.
+        The names of the two networks.
     control
-        The curve's control point, from the first network, once it is known.
+        The curve's control point relative to the first network, once it is known.
     """
 
     objective: Objective
@@ -54,7 +55,7 @@ class Pair:
 
 
 def bent(pair: Pair, asked: Connectivity, result: xr.Dataset, work: Work) -> Mapping[str, Tensor] | None:
-    """The control point, trained from where `result` has it and kept there; None where the budget ends before."""
+    """The control point, trained on from where `result` has it and kept there; None if the budget ends before that."""
     from landscape.objective.parameters import flatten, trainable, unflatten
     from landscape.planes.curves import trained_bend
 

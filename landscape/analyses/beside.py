@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def exact_penalty(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray]) -> None:
-    """The penalty of interpolated points needs no data: it is computed, not interpolated."""
+    """Put in the exact penalty of interpolated points, which needs no data: it is computed, not interpolated."""
     for index in (tuple(map(int, i)) for i in np.argwhere(result["interpolated"].values)):
         at = [float(axis[i]) for axis, i in zip(axes, reversed(index), strict=True)]
         result["penalty"].values[index] = objective.penalty(at)
@@ -23,7 +23,7 @@ def exact_penalty(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarra
 
 
 def checked(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray], checks: int) -> dict[str, Any]:
-    """The NLL in both dtypes at points spread over the grid."""
+    """The NLL in full precision, and the error of the stored one, at points spread over the grid."""
     shape = result["done"].shape
     flat = np.unique(np.linspace(0, result["done"].size - 1, checks).round().astype(int))
     indices = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
@@ -41,8 +41,9 @@ def checked(result: xr.Dataset, objective: Slice, axes: Sequence[np.ndarray], ch
 
 
 def direction_curvatures(objective: Slice) -> dict[str, Any]:
-    """v^T H v of this objective along each direction, which a plane of other examples does not know, with its standard
-    error over folds of the examples; beside them the eigenvalues that the plane was made with.
+    """v^T H v of this objective along each direction, with its standard error over folds of the examples.
+
+    A plane made on other examples does not know it; the eigenvalues that the plane was made with stand beside it.
     """
     import torch
 

@@ -63,11 +63,11 @@ class Blockwise(Looked, Analysis):
 
     @property
     def examples(self) -> Examples:
-        """As many as are asked for of the test split."""
+        """As many as are asked for, from the test split."""
         return Examples(exactly=self.images, split="test", transform="eval")
 
     def context(self, objective: Objective) -> Mapping[str, Any]:
-        """The loss, without the penalty, which features do not have."""
+        """The loss, without the penalty, which has nothing to do with features."""
         return {"objective": objective.config(penalised=False)}
 
     def ready(self, objective: Objective) -> Capture:
@@ -77,7 +77,7 @@ class Blockwise(Looked, Analysis):
         return Capture(objective, self.modules)
 
     def batches(self, capture: Capture, unit: Index) -> Iterator[tuple[Nest, int]]:
-        """The inputs of the images of a fold, and how many of them, `chunk_size` at a time."""
+        """The inputs of the images of a fold, `chunk_size` at a time, each with the number of images in it."""
         from landscape.objective.nests import length
 
         for x in capture.batches(np.flatnonzero(capture.objective.fold == unit[0]), self.chunk_size):
@@ -110,14 +110,14 @@ def empty_blocks(capture: Capture, **variables: Any) -> xr.Dataset:
 
 
 class Means(NamedTuple):
-    """A mean over images of each variable: of all that are done, whole (...), and without each fold, (folds, ...)."""
+    """A mean over images: whole (...), over all that are done, and without each fold (folds, ...)."""
 
     whole: np.ndarray
     without: np.ndarray
 
 
 def means(result: xr.Dataset, name: str) -> Means:
-    """The means of a variable (fold, ...) over the images of the folds that are done; NaN where none is."""
+    """The means of a variable (fold, ...) over the images of the folds that are done; NaN if none is."""
     done = result["done"].values
     count = result["fold_images"].values[done].astype(float)
     sums = result[name].values[done] * count.reshape(-1, *(1,) * (result[name].ndim - 1))
@@ -129,30 +129,33 @@ def means(result: xr.Dataset, name: str) -> Means:
 
 
 def over_folds(values: Means, confidence: float = 0.95) -> np.ndarray:
-    """Estimate, low and high (..., 3) of statistics of means over images, given of all and without each fold.
+    """Estimate, low and high (..., 3) of statistics of means over images, given for all folds and without each fold.
 
-    Student's t with the jackknife's variance, (F - 1) / F sum_f (value_f - their mean)^2 (Efron & Stein 1981), F - 1
-    degrees of freedom. NaN bounds for fewer than LEAST_UNITS folds, or where one is not finite.
+    The interval is Student's t with the jackknife's variance, (F - 1) / F sum_f (value_f - their mean)^2 (Efron & Stein
+    1981), and F - 1 degrees of freedom. The bounds are NaN for fewer than LEAST_UNITS folds, or where a value is not
+    finite.
     """
     count = len(values.without)
     reach = np.full(values.whole.shape, np.nan)
     if count >= LEAST_UNITS:
         with np.errstate(invalid="ignore"):
             reach = student.isf((1 - confidence) / 2, count - 1) * np.sqrt((count - 1) * values.without.var(axis=0))
-    reach = np.where(reach > 0, reach, np.nan)  # what no fold changes has no error that is known
+    reach = np.where(reach > 0, reach, np.nan)  # where no fold changes the value, its error is unknown
     return np.stack([values.whole, values.whole - reach, values.whole + reach], axis=-1)
 
 
 def over_blocks(whole: ArrayLike, without: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean over blocks of a statistic of each, where other blocks and other images would have given another.
+    """The mean over blocks of a statistic, with an interval for other blocks and other images.
 
-    whole (blocks,): the statistic; without (folds, blocks): without each fold of the images. All blocks see the same
-    images, so the two are crossed: of y_bf, the jackknife's pseudo-values F whole - (F - 1) without, the variance of
-    the mean is s_B^2 / B + s_F^2 / F - s_BF^2 / (B F), the sample variances of the means of blocks, of those of folds,
-    and of what neither explains (two-way random effects; Searle, Casella & McCulloch 1992, sec. 4.3), and no less than
-    the larger of the first two. Student's t with one less degree of freedom than the fewer of both.
+    whole (blocks,) is the statistic; without (folds, blocks) is the same without each fold of the images. All blocks
+    see the same images, so blocks and folds are crossed. With y_bf the jackknife's pseudo-values,
+    F whole - (F - 1) without, the variance of the mean is s_B^2 / B + s_F^2 / F - s_BF^2 / (B F), where the s^2 are the
+    sample variances of the means of blocks, of the means of folds, and of what neither explains (two-way random
+    effects; Searle, Casella & McCulloch 1992, sec. 4.3); it is taken as no less than the larger of the first two terms.
+    The interval is Student's t with one degree of freedom less than the smaller of the two numbers.
 
-    Of fewer than LEAST_UNITS blocks or folds there are no bounds. Blocks whose statistic is not finite make all NaN.
+    With fewer than LEAST_UNITS blocks or folds there are no bounds. If the statistic of a block is not finite, all is
+    NaN.
     """
     whole, without = np.asarray(whole, float), np.asarray(without, float)
     estimate = float(whole.mean()) if whole.size else np.nan
@@ -172,12 +175,12 @@ def over_blocks(whole: ArrayLike, without: ArrayLike, confidence: float = 0.95) 
 def of_type(
     result: xr.Dataset, values: Means, which: str, name: str, *, column: bool = True, among: np.ndarray | None = None
 ) -> Estimate | None:
-    """The mean over the blocks of a type of a statistic (blocks,), with its interval; None where there is none.
+    """The mean of a statistic (blocks,) over the blocks of a type, with its interval; None if there is no such block.
 
-    Of 8 blocks or more the interval is over blocks and images, `over_blocks`. Of fewer it is over images alone, and
-    says so: it tells of these blocks, and nothing of others of the type.
+    With 8 blocks or more the interval is over blocks and images (`over_blocks`). With fewer it is over images alone,
+    which its note says: it holds for these blocks, and says nothing of others of the type.
 
-    among: which blocks (blocks,) count beside; those whose statistic is NaN never do.
+    among: a further condition (blocks,) on the blocks that count; those whose statistic is NaN never do.
     """
     chosen = (result["block_type"].values == which) & ~np.isnan(values.whole)
     chosen &= True if among is None else among
@@ -197,17 +200,17 @@ def of_type(
 
 
 def a_number(count: int) -> str:
-    """So many blocks, in words."""
+    """A number of blocks, in words."""
     return "this block" if count == 1 else f"these {count} blocks"
 
 
 def verdict(estimate: Estimate, below: str, above: str) -> str:
-    """`below` or `above` where the interval lies on that side of 0, else "neither"; "undecided" without an interval."""
+    """`below` or `above` if the interval lies on that side of 0, else "neither"; "undecided" without an interval."""
     if np.isnan(estimate.low) or np.isnan(estimate.high):
         return "undecided"
     return below if estimate.high < 0 else above if estimate.low > 0 else "neither"
 
 
 def types(result: xr.Dataset) -> list[str]:
-    """The types of its blocks of which something is said, in the order in which they come."""
+    """The types of blocks about which something is said, in the order in which they come."""
     return list(dict.fromkeys(t for t in result["block_type"].values.tolist() if t not in ("stem", "pool")))

@@ -1,7 +1,8 @@
 """How far a classifier's probabilities are to be believed: scores, calibration error, recalibration. Arrays alone.
 
-Throughout z (N, classes) are logits, y (N,) classes, clusters (N,) integers, equal where examples are not independent.
-Probabilities are never formed where their logarithm serves, so that a gap between logits of hundreds is no infinity.
+Throughout, z (N, classes) are logits, y (N,) classes, and clusters (N,) integers, equal for examples that are not
+independent of each other. Where the logarithm of a probability serves, the probability is never formed, so that a gap
+of hundreds between logits does not become an infinity.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from scipy.stats import norm, rankdata
 
 from landscape.objective.clusters import LEAST_UNITS, fold_of, mean_and_sem
 
-CONFIDENT = 0.9  # of "accuracy at 90 % confidence"
+CONFIDENT = 0.9  # the confidence in "accuracy at 90 % confidence"
 TOP = 5
-FOLDS = 5  # of the examples, to recalibrate each by the others
+FOLDS = 5  # of the examples, each recalibrated by the others
 HOTTEST, COLDEST = 1e3, 1e-3  # the temperatures among which the best is sought
 
 
 class Bins(NamedTuple):
-    """Examples of about equal confidence in bins: for each bin their number, mean confidence and accuracy."""
+    """Bins of examples of about equal confidence: the number, the mean confidence and the accuracy of each bin."""
 
     examples: np.ndarray
     confidence: np.ndarray
@@ -30,7 +31,7 @@ class Bins(NamedTuple):
 
 
 class CalibrationError(NamedTuple):
-    """The expected calibration error as binned, that without the part due to chance, and the latter's interval."""
+    """The expected calibration error over bins, the same without the part due to chance, and the interval of that."""
 
     plugin: float
     debiased: float
@@ -54,8 +55,8 @@ def scores(z: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """What each example says of the probabilities, (N,) each.
 
     confidence, the largest probability; right, whether it is that of the class; top5, whether the class is among the
-    five most probable; brier, sum_k (p_k - [k = y])^2 (Brier 1950), from 0 to 2. NaN where a logit is not finite, but
-    for right and top5, which are 0. Of equal logits the first counts as the larger.
+    five most probable; brier, sum_k (p_k - [k = y])^2 (Brier 1950), from 0 to 2. Where a logit is not finite they are
+    NaN, except right and top5, which are 0. Of equal logits the first counts as the larger.
     """
     z = np.asarray(z, float)
     finite = np.isfinite(z).all(axis=1)
@@ -80,13 +81,13 @@ def nll(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def equal_mass_bins(confidence: np.ndarray, most: int) -> np.ndarray:
-    """The bin of each example, (N,): up to `most` of about as many examples each; equal confidences are in one."""
+    """The bin of each example, (N,): up to `most` bins of about equal numbers; equal confidences share a bin."""
     place = ((rankdata(confidence, "min") - 1) * most // len(confidence)).astype(int)
     return np.unique(place, return_inverse=True)[1]
 
 
 def binned(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray) -> Bins:
-    """The means of each bin."""
+    """The number, mean confidence and accuracy of each bin."""
     count = np.bincount(bins)
     return Bins(count, np.bincount(bins, weights=confidence) / count, np.bincount(bins, weights=right) / count)
 
@@ -97,13 +98,13 @@ def calibration_error(
     """ECE = sum_b (n_b / N) |accuracy_b - confidence_b| over bins (Naeini et al. 2015; Guo et al. 2017).
 
     Chance alone makes each |gap| positive, so that the plug-in value of a perfectly calibrated network is not 0. A gap
-    is nearly normal about its true value, its variance s_b^2 the binomial one (with a success and a failure more of
-    half weight each, so that a bin without a mistake is not taken for certain). Under true gaps mu_b the plug-in value
-    has as mean and variance those of folded normals (Leone, Nelson & Nottingham 1961). Along the ray
-    mu_b = c max(|gap_b|, s_b), c >= 0, the debiased value is the ECE whose mean plug-in value is the one observed; its
-    ends are those under which one as large, or as small, has a probability of (1 - level) / 2. NaN for fewer than
-    LEAST_UNITS examples. It is the error of the binned probabilities, of which that of the confidences themselves can
-    only be more.
+    is nearly normal about its true value, with the binomial variance s_b^2 (to which one more success and one more
+    failure, of half weight each, are added, so that a bin without a mistake is not taken for certain). Under true gaps
+    mu_b, the mean and the variance of the plug-in value are those of folded normals (Leone, Nelson & Nottingham 1961).
+    Along the ray mu_b = c max(|gap_b|, s_b), c >= 0, the debiased value is the ECE whose mean plug-in value is the one
+    observed; the ends of its interval are the ECEs under which a plug-in value as large, or as small, has a probability
+    of (1 - level) / 2. They are NaN for fewer than LEAST_UNITS examples. The error is that of the binned probabilities;
+    that of the confidences themselves can only be larger.
     """
     of = binned(confidence, right, bins)
     weight, gap = of.examples / of.examples.sum(), np.abs(of.accuracy - of.confidence)
@@ -115,7 +116,7 @@ def calibration_error(
     ray, tail = np.maximum(gap, s), (1 - level) / 2
 
     def excess(c: float, deviations: float) -> float:
-        """How far the plug-in value lies above its mean under c and so many of its standard deviations."""
+        """How far the plug-in value lies above its mean under c plus this many of its standard deviations."""
         mean = s * np.sqrt(2 / np.pi) * np.exp(-0.5 * (c * ray / s) ** 2) + c * ray * erf(c * ray / s / np.sqrt(2))
         variance = np.square(weight) @ ((c * ray) ** 2 + s**2 - mean**2)
         return plugin - float(weight @ mean) - deviations * float(np.sqrt(variance))
@@ -133,11 +134,11 @@ def calibration_error(
 def brier_parts(z: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict[str, np.ndarray]:
     """The parts of each example's Brier score, (N,) each: miscalibration - discrimination + uncertainty, exactly.
 
-    Murphy's parts (1973) without his bins (Dimitriadis, Gneiting & Jordan 2021): with S(q) the Brier score of
-    probabilities q, r those recalibrated class by class by isotonic regression, and b the shares of the classes,
-    miscalibration = S(p) - S(r), discrimination = S(b) - S(r), uncertainty = S(b). r and b of an example come from the
-    other folds of the examples, so that none flatters itself: miscalibration is what recalibration would really save,
-    and slightly below 0 for a calibrated network.
+    These are Murphy's parts (1973) without his bins (Dimitriadis, Gneiting & Jordan 2021). With S(q) the Brier score of
+    probabilities q, r the probabilities recalibrated class by class by isotonic regression, and b the shares of the
+    classes, miscalibration = S(p) - S(r), discrimination = S(b) - S(r), and uncertainty = S(b). r and b of an example
+    come from the other folds of the examples, so that none flatters itself: miscalibration is what recalibration would
+    really save, and is slightly below 0 for a calibrated network.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -155,8 +156,9 @@ def brier_parts(z: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict[str,
 
 
 def best_temperature(z: np.ndarray, y: np.ndarray) -> float:
-    """The T of least NLL of softmax(z / T) (Guo et al. 2017), from COLDEST to HOTTEST: one, as the NLL is convex in
-    1 / T.
+    """The T from COLDEST to HOTTEST with the least NLL of softmax(z / T) (Guo et al. 2017).
+
+    There is one such T, since the NLL is convex in 1 / T.
     """
 
     def slope(log_beta: float) -> float:
@@ -171,11 +173,11 @@ def best_temperature(z: np.ndarray, y: np.ndarray) -> float:
 
 
 def temperature(z: np.ndarray, y: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Temperature:
-    """Fitted on one half of the examples, judged on the other; no cluster is in both.
+    """The best temperature, fitted on one half of the examples and judged on the other; no cluster is in both.
 
     The interval is that of an M-estimator (Huber 1967) for log T: with s_i the derivative of example i's loss by
-    beta = 1 / T, the variance of beta is sum s_i^2 / (sum ds_i / dbeta)^2, clusters summed first. NaN for halves of
-    fewer than LEAST_UNITS clusters, and at the ends of the range, where nothing is known of the spread.
+    beta = 1 / T, the variance of beta is sum s_i^2 / (sum ds_i / dbeta)^2, with clusters summed first. It is NaN for
+    halves of fewer than LEAST_UNITS clusters, and at the ends of the range, where nothing is known of the spread.
     """
     half = fold_of(clusters, 2) == 0
     a, b = half, ~half
@@ -192,7 +194,7 @@ def temperature(z: np.ndarray, y: np.ndarray, clusters: np.ndarray, *, level: fl
 
 
 def measured(z: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Means over the examples, with standard errors: the Brier score and its parts; and the temperature."""
+    """The means over the examples of the Brier score and its parts, with standard errors, and the temperature."""
     z = np.asarray(z, float)
     found: dict[str, float] = {}
     if not np.isfinite(z).all() or len(np.unique(clusters)) < 2:

@@ -78,7 +78,8 @@ class Connectivity(Analysis):
         Raises
         ------
         UserError
-            For another number of checkpoints, two of different architectures, or one that cannot be aligned.
+            For any number of checkpoints but two, for two of different architectures, or for networks that cannot be
+            aligned.
         """
         if len(subjects) != 2:
             raise UserError(f"{len(subjects)} checkpoints given; a path needs 2")
@@ -91,7 +92,7 @@ class Connectivity(Analysis):
         from landscape.planes.spanned import line_to
 
         state = {name: t.detach().to(objective.device) for name, t in other.state_dict().items()}
-        line_to(objective.model, state, labels)  # which refuses another architecture
+        line_to(objective.model, state, labels)  # raises for another architecture
         states: dict[str, Mapping[str, Tensor]] = {"straight": state}
         if self.alignment == "weights":
             states["aligned"] = aligned_to(objective, state, self.seed)
@@ -107,7 +108,7 @@ class Connectivity(Analysis):
         return {"other": other, "objective": objective.objective.config()}
 
     def empty(self, objective: Pair) -> xr.Dataset:
-        """(path, t), the folds that are evaluated besides; and the bend."""
+        """The result over (path, t), with the folds that are evaluated, and with the bend."""
         from landscape.objective.parameters import trainable
 
         paths, folds = list(objective.states), int(self.held(objective.objective).sum())
@@ -131,7 +132,7 @@ class Connectivity(Analysis):
         return xr.Dataset(variables, coordinates)
 
     def held(self, objective: Objective) -> np.ndarray:
-        """Which folds the losses are of: those that the bend is not trained on."""
+        """The folds on which the losses are reported: those that the bend is not trained on."""
         if not self.steps:
             return np.ones(objective.folds, bool)
         if objective.folds < 2:
@@ -151,7 +152,7 @@ class Connectivity(Analysis):
         return true_float32()
 
     def fill(self, objective: Pair, result: xr.Dataset, work: Work) -> xr.Dataset:
-        """The straight paths; then the bend, step by step, and the curve."""
+        """Compute the straight paths; then train the bend, step by step, and compute the curve."""
         curved = np.broadcast_to((result["path"] == "curved").values[:, None], result["done"].shape)
         self.visit(objective, result, work, ~curved)
         if not self.steps or result["done"].values.all() or work.spent:
@@ -185,7 +186,7 @@ class Connectivity(Analysis):
         }
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the barriers; what the training of the bend has to remember is forgotten once it is over."""
+        """The result with the barriers; what only the training of the bend needs is dropped once that is over."""
         result = result.drop_vars(["barrier", "barrier_bound"], errors="ignore")
         if result["done"].values.all():
             result = result.drop_vars(PASSING, errors="ignore")
@@ -204,7 +205,7 @@ class Connectivity(Analysis):
             note, ends = "", (low, high)
             if value == 0 and not result["nll"].sel(path=path).std() > 0:
                 note = "no loss differs along this path: its ends are one network"
-            elif high == 0:  # not an interval of no width
+            elif high == 0:  # rather than an interval of no width
                 note, ends = "between the ends below the straight line of their losses, beyond the error", (np.nan,) * 2
             found.append(
                 Estimate(
@@ -216,7 +217,7 @@ class Connectivity(Analysis):
         return found
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """What the losses are of, and how much of the bend's training there is."""
+        """On which examples the losses are, and how much of the bend's training is done."""
         steps = int(result["bend_steps"])
         ends = [result["nll"].sel(path="straight").isel(t=i).item() for i in (0, -1)]
         return [
@@ -229,14 +230,14 @@ class Connectivity(Analysis):
 
 
 def mode_connectivity(objective: Objective, other: nn.Module, **settings: Any) -> xr.Dataset:
-    """The loss along paths from one network to another: `Connectivity(**settings)` from that of `objective`.
+    """The loss along paths from the network of `objective` to another: `Connectivity(**settings)`.
 
     Parameters
     ----------
     objective
         The loss, and the first network.
     other
-        The second, of the same architecture.
+        The second network, of the same architecture.
     settings
         Those of `Connectivity` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`;
         the unit is a point.
@@ -244,10 +245,11 @@ def mode_connectivity(objective: Objective, other: nn.Module, **settings: Any) -
     Returns
     -------
     xarray.Dataset
-        With dims (path, t), path "straight", "aligned" (to the second network with its channels permuted) and "curved"
-        (to the same): nll and nll_fold (fold, path, t) of the examples that the bend is not trained on, nll_trained of
-        the others, accuracy of all, done; bend (weight), the curve's control point from the first network; barrier
-        (path, barrier_bound): estimate, sem, low and high at 95 %, as `landscape.surfaces.barrier.barrier` has it.
+        With dims (path, t), where path is "straight", "aligned" (to the second network with its channels permuted) and
+        "curved" (to the same): nll and nll_fold (fold, path, t) on the examples that the bend is not trained on,
+        nll_trained on the others, accuracy on all, done; bend (weight), the curve's control point relative to the first
+        network; barrier (path, barrier_bound): estimate, sem, low and high at 95 %, as
+        `landscape.surfaces.barrier.barrier` gives them.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Intervals of what is made of several estimates: differences of networks, means of trainings, interpolations.
+"""Intervals of what is computed from several estimates: differences of networks, means of trainings, interpolations.
 
-Of what was estimated, and of which network, nothing is known here. Two estimates over the same units, such as two
-networks on the same mini-batches, go up and down together; how much is known by what each unit adds to each of them.
+This module does not know what was estimated, nor of which network. Two estimates over the same units, such as those of
+two networks on the same mini-batches, go up and down together; how much, is known from what each unit adds to each.
 `benchmarks/comparisons.py` measures how often each interval covers the truth.
 """
 
@@ -26,10 +26,10 @@ class Quantity:
     interval
         The estimate and its interval; the ends are NaN where there is none.
     added
-        By what the units are, what each unit adds, (units,): the estimate is about the truth plus the sum of all of
-        them. Quantities with an entry of the same name share those units.
+        By the name of the units, what each unit adds, (units,): the estimate is about the truth plus the sum of all
+        these. Quantities with an entry of the same name share those units.
     beside
-        Variance of the estimate that these units do not have, such as that over random probes.
+        Variance of the estimate that does not come from these units, such as that over random probes.
     """
 
     interval: Interval
@@ -38,7 +38,7 @@ class Quantity:
 
     @cached_property
     def variance(self) -> float:
-        """Of the estimate."""
+        """The variance of the estimate."""
         return covariance(self, self) + self.beside
 
 
@@ -49,13 +49,14 @@ class Contrast:
     Attributes
     ----------
     interval
-        Over units alone where no group has several trainings, else over trainings and units.
+        The sum with its interval, over units alone if no group has several trainings, else over trainings and units.
     between
-        The variance over trainings of one training's estimate, of each group; NaN of a single one.
+        For each group, the variance of one training's estimate over trainings; NaN for a single training.
     within
-        The variance of the sum over units that the trainings share, and that more trainings do not reduce.
+        The variance of the sum over the units that the trainings share, which more trainings do not reduce.
     p
-        Of a sum of 0, two-sided: the interval leaves 0 out where 1 - p is more than its confidence. NaN without one.
+        The two-sided p-value of a sum of 0: the interval leaves 0 out where 1 - p is more than its confidence. NaN
+        without an interval.
     """
 
     interval: Interval
@@ -65,18 +66,18 @@ class Contrast:
 
 
 def covariance(a: Quantity, b: Quantity) -> float:
-    """Of two estimates over the units that they share; 0 without any."""
+    """The covariance of two estimates over the units that they share; 0 if they share none."""
     return sum(_product(a.added[name], b.added[name]) for name in a.added.keys() & b.added.keys())
 
 
 def combined(parts: Sequence[Quantity], weights: Sequence[float]) -> Quantity:
-    """The sum of weight * estimate: a difference by 1 and -1, a mean by 1/n each.
+    """The sum of weight * estimate: a difference with weights 1 and -1, a mean with 1/n each.
 
     Its interval comes from those of the parts by the method of variance estimates recovery (Zou & Donner 2008, with
-    correlations r): an end lies as far from the sum as sqrt(sum_ij w_i w_j r_ij d_i d_j), d_i being how far the end of
-    part i on that side is from its estimate. What each part has of skewness and of bounds is so kept: a sum of shares
-    of which none was seen has an upper end above 0. The correlations are those of what the units add. A part that no
-    unit moves counts as correlated with what it is added to, and as independent of what it is subtracted from.
+    correlations r): an end lies sqrt(sum_ij w_i w_j r_ij d_i d_j) from the sum, d_i being how far the end of part i on
+    that side is from its estimate. This keeps the skewness and the bounds of each part: a sum of shares of which none
+    was seen has an upper end above 0. The correlations are those of what the units add. A part that no unit moves
+    counts as correlated with what it is added to, and as independent of what it is subtracted from.
     """
     w, (value, low, high) = np.asarray(weights, float), np.array([part.interval for part in parts], float).T
     to_low, to_high = np.where(w > 0, value - low, high - value), np.where(w > 0, high - value, value - low)
@@ -101,14 +102,14 @@ def over_trainings(
     """The sum of weight * mean over the trainings of each group.
 
     Trainings are a sample of those that could have been, and so are the units, which trainings and groups may share.
-    Of a group of one training nothing is known of others: it counts as the only one that there is. The variance is that
-    over trainings, s^2 / T of each group, and that of what shared units do to all trainings alike: the variance over
-    units less the trainings' own part of it, which s^2 has already (two-way random effects; Satterthwaite's degrees of
-    freedom, Student's t). An end is the further one of this and of `combined` for the trainings as they are, which
-    does not trust two trainings that happen to agree.
+    A group of one training says nothing of other trainings: this one counts as the only one that there is. The variance
+    has two parts: that over trainings, s^2 / T for each group, and that of what shared units do to all trainings alike,
+    which is the variance over units less the trainings' own part of it, already in s^2 (two-way random effects;
+    Satterthwaite's degrees of freedom, Student's t). An end is the further one of this interval's and of `combined`'s
+    for the trainings as they are, so that two trainings that happen to agree are not trusted.
 
-    bounds: of the sum of the values of one unit, where these are such that their mean over units is the estimate, as of
-    shares. Where all share the same units, the interval over units is then `bounded_mean`, which is narrower.
+    bounds: of the sum of the values of one unit, if the mean of these values over units is the estimate, as it is for
+    shares. If all share the same units, the interval over units is then `bounded_mean`, which is narrower.
     """
     means = [combined(each, [1 / len(each)] * len(each)) for each in groups]
     total = combined(means, weights)
@@ -131,21 +132,23 @@ def over_trainings(
 
 
 def _over_units(total: Quantity, bounds: tuple[float, float] | None, confidence: float) -> Interval:
-    """`bounded_mean` where it can be had: a unit that was not seen is taken to be no more extreme than those that were,
-    or than the bounds where none was anything but 0.
+    """The interval over units: `bounded_mean` where it can be computed.
+
+    A unit that was not seen is taken to be no more extreme than those that were seen, or, if all of these were 0, than
+    the bounds.
     """
     if bounds is None or len(total.added) != 1 or total.beside or np.isnan(total.interval.low):
         return total.interval
     (added,) = total.added.values()
     each = total.interval.estimate + len(added) * added
-    if each.min() < bounds[0] - 1e-9 or each.max() > bounds[1] + 1e-9:  # values that are not shares: interpolated
+    if each.min() < bounds[0] - 1e-9 or each.max() > bounds[1] + 1e-9:  # not shares, since they were interpolated
         return total.interval
     most = float(np.abs(each).max())
     return bounded_mean(each, *((-most, most) if most > 1e-12 else bounds), confidence=confidence)
 
 
 def _beyond(interval: Interval, units: int, confidence: float) -> float:
-    """The two-sided p of 0, as if the end towards 0 were that of Student's t over so many units; normal without any."""
+    """The two-sided p of 0, as if the end towards 0 were that of Student's t over this many units; normal for none."""
     z, low, high = interval
     reach, freedom = (z - low if z > 0 else high - z), units - 1 if units > 1 else np.inf
     if np.isnan(reach) or not reach:
@@ -154,7 +157,9 @@ def _beyond(interval: Interval, units: int, confidence: float) -> float:
 
 
 def _own_part(each: Sequence[Quantity]) -> float:
-    """Of the variance of the mean over trainings, what units do to each training apart: interaction / (units T)."""
+    """The part of the variance of the mean over trainings due to what units do to each training apart from the others:
+    interaction / (units T).
+    """
     count = len(each)
     found = sum(q.beside for q in each) / count**2
     for name in {name for q in each for name in q.added}:
@@ -183,7 +188,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where one has fewer units, the first ones."""
+    """The sum, unit by unit; the array with fewer units has the first ones."""
     long, short = (a, b) if len(a) >= len(b) else (b, a)
     total = long.copy()
     total[: len(short)] += short

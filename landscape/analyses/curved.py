@@ -1,4 +1,4 @@
-"""Which form of the curvature an analysis is of."""
+"""The form of the curvature that an analysis studies."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Curved(Settings):
 
     @property
     def form(self) -> str:
-        """Its name where it is not the Hessian, for what a results file tells each form by."""
+        """The name of the form, for the group in a results file; "" for the Hessian."""
         return "" if self.kind == "hessian" else self.kind
 
     @property
     def title(self) -> str:
-        """It in words."""
+        """The form in words."""
         from landscape.curvature.forms import form_of
 
         return form_of(self.kind).title

@@ -1,4 +1,4 @@
-"""Deciding with errors: many claims at once, and how many trainings would decide one. Numbers alone."""
+"""Deciding with errors: many claims at once, and how many trainings would decide one. It deals with numbers alone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import nct, t
 
-MOST = 1000  # trainings; more are not said
+MOST = 1000  # trainings; a larger number is not reported
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Each p corrected for all that were looked at (Holm 1979): that any claim is found without ground has a
-    probability of at most the level, however they depend on each other. A NaN is a claim that was not looked at.
+    """Each p-value corrected for all claims that were looked at (Holm 1979).
+
+    The probability that any true null hypothesis is rejected is at most the level, however the claims depend on each
+    other. A NaN is a claim that was not looked at.
     """
     values = np.asarray(p, float)
     looked_at = np.flatnonzero(np.isfinite(values))
@@ -24,10 +26,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def power(effect: float, variances: Sequence[float], shared: float, trainings: int, level: float) -> float:
-    """The probability that so many trainings of each group tell an effect from 0, two-sided at `level`.
+    """The probability that this many trainings of each group tell an effect from 0, two-sided at `level`.
 
-    variances: over the trainings of each group; shared: of the effect, over what all trainings have in common. Welch's
-    t, its noncentral distribution at Satterthwaite's degrees of freedom.
+    variances: over the trainings of each group. shared: the variance of the effect over what all trainings have in
+    common. It is computed from the noncentral distribution of Welch's t at Satterthwaite's degrees of freedom.
     """
     own = np.asarray(variances, float) / trainings
     total = float(own.sum() + shared)
@@ -46,8 +48,8 @@ def trainings_needed(
 ) -> float:
     """How many trainings of each group tell such an effect from 0 with a probability of `wanted`.
 
-    Infinite where no number does, because the error that all trainings share is too large: more units would. More than
-    MOST are infinite too.
+    Infinite if no number of trainings does, because the error that all of them share is too large; more units would
+    help then. A number above MOST also counts as infinite.
     """
     if not effect or power(effect, variances, shared, MOST, level) < wanted:
         return np.inf

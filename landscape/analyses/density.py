@@ -35,8 +35,9 @@ USUAL_EXAMPLES = 128
 
 
 class Operators(NamedTuple):
-    """What a probe is multiplied with: the whole, and by folds of the examples; or mini-batches in turn. And who keeps
-    the state of a probe under way.
+    """What a probe is multiplied with: the whole data, once also by folds of the examples; or mini-batches in turn.
+
+    With them, what keeps the state of a probe under way.
     """
 
     whole: Curvature
@@ -48,8 +49,10 @@ class Operators(NamedTuple):
 
 @dataclass
 class Probed:
-    """The operator of one probe; where there are folds, its product with the probe itself, to unit length, is made by
-    them, and leaves the probe's moments.
+    """The operator of one probe.
+
+    If there are folds, the product with the probe itself, normalised to unit length, is computed fold by fold, which
+    also gives the probe's moments.
     """
 
     whole: Curvature
@@ -58,7 +61,7 @@ class Probed:
     moments: Moments | None = None
 
     def rows(self, X: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
-        """As `landscape.linalg.operators.Operators` has it."""
+        """As `landscape.linalg.operators.Operators` defines it."""
         if self.folded is None or not self.probe.equal(X):
             return self.whole.rows(X, members)
         Hv, self.moments = self.folded.with_moments(X[0, 0])
@@ -107,7 +110,7 @@ class Density(Probing):
 
     @property
     def examples(self) -> Examples:
-        """Few: a density takes hundreds of products."""
+        """Only a few, since a density takes hundreds of products."""
         return Examples(at_most=self.density_samples or USUAL_EXAMPLES)
 
     def _operators(self, objective: Objective) -> Operators:
@@ -116,7 +119,7 @@ class Density(Probing):
 
         of: dict[str, Any] = {"kind": self.kind, "chunk_size": self.chunk_size}
         minibatches = [] if self.batch_size is None else objective.minibatches(self.batch_size, self.batches or 1)
-        # of a probe's products one is made by folds: the others are fewer launches on a GPU
+        # only one of a probe's products is computed by folds: the others take fewer launches on a GPU
         folded = None if minibatches else FoldedCurvature(objective, keep=False, **of)
         return Operators(Curvature(objective, **of), folded, minibatches, objective)
 
@@ -130,7 +133,7 @@ class Density(Probing):
         }
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(probe, node), and the moments of each probe."""
+        """The result over (probe, node), with the moments of each probe."""
         has = self._operators(objective)
         nodes, probes, batches = ("probe", "node"), self.probes, len(has.minibatches)
         refuse_beyond_memory(16 * probes * self.steps, f"{probes} `probes` of {self.steps} `steps`")
@@ -164,7 +167,7 @@ class Density(Probing):
         return self._operators(objective)._replace(keeper=keeper)
 
     def compute(self, ready: Operators, unit: Index) -> Values:
-        """Nodes and weights of one probe; of the whole data also its moments without each fold."""
+        """The nodes and weights of one probe; on the whole data also its moments without each fold."""
         from landscape.curvature.operators import Curvature
         from landscape.linalg.quadrature import quadrature, unit_start
         from landscape.runtime.random import rademacher
@@ -199,7 +202,7 @@ class Density(Probing):
             raise UserError("its weights are not shares that sum to 1 for each probe")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the first two moments, and what they are of the whole spectrum."""
+        """The result with the first two moments, and with the trace and squared Frobenius norm from them."""
         n, done = result.attrs["config"]["parameters"], result["done"].values
         first, second = ((result["weight"] * result["node"].fillna(0) ** p).sum("node", skipna=False) for p in (1, 2))
         found: dict[str, Any] = {"mean_eigenvalue": first, "mean_square_eigenvalue": second}
@@ -231,8 +234,9 @@ def spectral_density(objective: Objective, **settings: Any) -> xr.Dataset:
         moments, each exact for its probe, batch (-1 for the whole data) and done; (probe, fold), of the whole data:
         trace_without_fold and frobenius_squared_without_fold, each probe's estimates without a fold of the examples;
         scalars trace, frobenius_squared and their standard errors, as `hessian_trace` names them. Of mini-batches
-        trace_sem comes from the spread of their means, and its square less that of trace_sem_probes is the examples';
-        it is NaN for fewer than 8 of them. With a penalty penalty_trace, its exact share in the trace.
+        trace_sem comes from the spread of their means, and its square less that of trace_sem_probes is the part of the
+        examples; it is NaN for fewer than 8 mini-batches. With a penalty also penalty_trace, its exact share in the
+        trace.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an analysis of features says of one checkpoint after another, such as those of one training."""
+"""An analysis of features applied to one checkpoint after another, such as those of one training."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ class Dynamics(Looked, Analysis):
 
     @property
     def variant(self) -> str:
-        """That of each analysis beside the others."""
+        """The analysis in question, so that each has a group of its own."""
         return self.what
 
     @property
     def each(self) -> Analysis:
-        """The analysis of one checkpoint."""
+        """The analysis that each checkpoint is given."""
         cls = ANALYSES[self.what]
         asked = {"images": self.images, "modules": self.modules}
         return cls(**{name: value for name, value in asked.items() if name in cls.__dataclass_fields__})
 
     def prepare_several(self, subjects: Mapping[str, Subject]) -> dict[str, tuple[Objective, Any]]:
-        """Of each checkpoint the loss on the images, and what the analysis is given."""
+        """For each checkpoint, the loss on the images and what the analysis is given."""
         one = self.each
         return {label: (s.objective(one.examples), one.prepare(s, Held())) for label, s in subjects.items()}
 
@@ -80,7 +80,7 @@ class Dynamics(Looked, Analysis):
         }
 
     def empty(self, objective: Mapping[str, tuple[Objective, Any]]) -> xr.Dataset:
-        """(checkpoint); quantities (checkpoint, quantity, bound) come with the first, since its estimates name them."""
+        """The result over (checkpoint); the first checkpoint adds (quantity, bound), since its estimates name them."""
         count = len(objective)
         numbers = {name: ("checkpoint", np.full(count, np.nan), {"long_name": text}) for name, text in LOSS.items()}
         return xr.Dataset(
@@ -92,14 +92,14 @@ class Dynamics(Looked, Analysis):
         )
 
     def compute(self, ready: Mapping[str, tuple[Objective, Any]], unit: Index) -> Values:
-        """NLL and accuracy of one checkpoint, and by their names the bounds of what the analysis estimates."""
+        """NLL and accuracy of one checkpoint, and the bounds of what the analysis estimates, by name."""
         loss, given = ready[list(ready)[unit[0]]]
         one, evaluation = self.each, loss.evaluate().asdict()
         found = one.estimates(one.run(given))
         return {**{name: evaluation[name] for name in LOSS}, **{e.name: _bounds(e) for e in found}}
 
     def fill(self, objective: Mapping[str, tuple[Objective, Any]], result: xr.Dataset, work: Work) -> xr.Dataset:
-        """One checkpoint after another; within one, units are shared out among processes."""
+        """Compute one checkpoint after another; within each, the units are shared out among the processes."""
         if "quantities" not in result:
             nothing = ("checkpoint", "quantity", "bound"), np.full((len(objective), 0, 3), np.nan)
             named = {"quantity": np.array([], dtype=object), "bound": list(BOUNDS)}
@@ -122,11 +122,11 @@ class Dynamics(Looked, Analysis):
         return result
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """Those of the last checkpoint."""
+        """The estimates of the last checkpoint."""
         return list(self.rows(result).values())[-1] if result["done"].any() else []
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Of each checkpoint that is done, its NLL and what the analysis estimated."""
+        """For each checkpoint that is done, its NLL and what the analysis estimates."""
         found = {}
         for label in result["checkpoint"].values[result["done"].values]:
             one = result.sel(checkpoint=label)

@@ -45,11 +45,11 @@ class Eigenvalues(Search, Curved):
 
     @property
     def division(self) -> str:
-        """By layer or stage, each of which has a row of its own in tables."""
+        """Layer or stage, where each of these has a row of its own in tables."""
         return f"per_{self.per}" if self.per else ""
 
     def parts(self, objective: Objective) -> dict[str, list[str]]:
-        """The names of the parameters of each part; all under "" without `per`."""
+        """The names of the parameters of each part; without `per`, all of them under ""."""
         sizes = self._sizes(objective)
         if self.per is None:
             return {"": list(sizes)}
@@ -64,7 +64,7 @@ class Eigenvalues(Search, Curved):
 
 
 def empty_pairs(units: Mapping[str, Sequence[Any]], k: int, title: str) -> xr.Dataset:
-    """The variables of k eigenpairs at each of the units, nothing computed.
+    """The variables of k eigenpairs for each of the units, with nothing computed.
 
     units: by dimension, such as part and batch. title: what the eigenvalues are of, such as "Hessian".
     """
@@ -90,7 +90,7 @@ def by_part(result: xr.Dataset, estimates: Callable[[xr.Dataset], list[Estimate]
 
 
 def recorded(pairs: RitzPairs, k: int) -> dict[str, Any]:
-    """The values of one unit; of a part of fewer than k parameters the other ranks stay NaN."""
+    """The values of one unit; in a part with fewer than k parameters the remaining ranks stay NaN."""
     missing = (0, k - len(pairs.values))
     return {
         "eigenvalue": np.pad(pairs.values, missing, constant_values=np.nan),
@@ -108,7 +108,7 @@ def pairs_remarks(result: xr.Dataset) -> list[str]:
         return [in_curvature(result)]
     pairs = result["converged"].values[np.isfinite(result["eigenvalue"].values)]
     unsure = int((result["done"] & ~result["complete"]).sum()) if "complete" in result else 0
-    silent = result.attrs.get("config", {}).get("method") == "pyhessian"  # which does not say
+    silent = result.attrs.get("config", {}).get("method") == "pyhessian"  # which does not report it
     marked = ", and every statistic of them is marked *" if "summary" in result and not pairs.all() else ""
     return [
         f"{(~pairs).sum()} of {pairs.size} eigenvalues not converged{marked}",

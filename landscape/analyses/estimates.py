@@ -1,4 +1,4 @@
-"""A number with its interval and its name: what every analysis makes of its result, and all that tables compare."""
+"""A number with its interval and its name: what every analysis makes of its result, and what tables compare."""
 
 from __future__ import annotations
 

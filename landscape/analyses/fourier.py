@@ -62,11 +62,11 @@ class Fourier(Blockwise):
 
     @property
     def variant(self) -> str:
-        """The study's numbers beside the others."""
+        """The definition, so that the study's numbers have a group beside the others."""
         return "" if self.definition == "radial" else "park_kim"
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(fold, block, ...), padded with NaN where a map has fewer frequencies than the largest."""
+        """The result over (fold, block, ...), padded with NaN for maps with fewer frequencies than the largest."""
         from landscape.features.frequencies import rings
 
         capture = self.ready(objective)
@@ -121,11 +121,11 @@ class Fourier(Blockwise):
         return found
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a ring of frequencies of a block."""
+        """One row for each ring of frequencies of each block."""
         return ("block", "ring")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With transfer, tilt, gain and relative log amplitude of each block, with intervals over images."""
+        """The result with transfer, tilt, gain and relative log amplitude of each block, with intervals over images."""
         bounds = {"path": list(PATHS), "bound": ["estimate", "low", "high"]}
         about = "95 % intervals over images"
         return result.assign(
@@ -142,7 +142,7 @@ class Fourier(Blockwise):
         ).assign_coords(bounds | {"direction": ["diagonal", "all"]})  # fmt: skip
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """Of each type of block, its mean tilt and what its attention passes; or the steps of the study's number."""
+        """For each type of block, its mean tilt and what its attention passes; or the steps of the study's number."""
         if not result["done"].any():
             return []
         if self.definition == "park-kim":
@@ -175,7 +175,7 @@ class Fourier(Blockwise):
 
 
 def _nothing(capture: Capture) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """What a fold gives of each block, not known yet: dimensions beside block, and an array (block, ...) of NaN."""
+    """What a fold gives for each block, not computed yet: the dimensions besides block, and an array of NaN."""
     from landscape.features.frequencies import diagonal_steps, rings
 
     places = capture.places
@@ -190,7 +190,7 @@ def _nothing(capture: Capture) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
 
 
 def _let_through(seen: dict[str, np.ndarray], features: Any) -> dict[str, np.ndarray]:
-    """Before and after (images, seen, part): the matrices, the attention with its projections, and the whole block."""
+    """Power before and after (images, seen, part) the matrices, the attention with projections, and the whole block."""
     from landscape.features.attention import parts_of
 
     n = len(seen["matrix"])

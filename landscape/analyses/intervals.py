@@ -1,8 +1,8 @@
 """Intervals of statistics over units that are independent of one another, such as mini-batches.
 
-What lies within a unit need not be independent: a unit enters with its sum or its count, as one draw. Each function
-returns an `Interval`: estimate, low, high. Below LEAST_UNITS units low and high are NaN. `benchmarks/intervals.py`
-measures how often each covers the truth.
+Values within a unit need not be independent: a unit enters with its sum or its count, as one draw. Each function
+returns an `Interval`: estimate, low, high. With fewer than LEAST_UNITS units low and high are NaN.
+`benchmarks/intervals.py` measures how often each interval covers the truth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEAR, FAR = 0.5, 0.4  # the weights of the prior's two units in `share`
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval, NaN where there is none."""
+    """An estimate and the ends of its interval, NaN if there is none."""
 
     estimate: float
     low: float
@@ -31,16 +31,17 @@ class Interval(NamedTuple):
 
 
 def share(hits: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """The share of trials that are hits, sum(hits) / sum(trials), where trials of one unit go together.
+    """The share of trials that are hits, sum(hits) / sum(trials), where trials of one unit may depend on each other.
 
     hits, trials: counts (units,), or a number of trials for all. Units without a trial are left out.
 
     Each end is a quantile of the Bayesian bootstrap (Rubin 1981), under which the units have random weights of a
     Dirichlet distribution, with a prior of two more units, one all misses and one all hits (a Dirichlet process,
     Ferguson 1973). In the prior the unit on the side of the end weighs 0.5 and the other 0.4; were the trials of a unit
-    all alike, 1 and 0 would be Clopper and Pearson's interval, 0.5 and 0.5 that of Jeffreys (Brown, Cai & DasGupta
-    2001). The quantiles are exact (Imhof 1961). Nothing is assumed of how trials go together, so that a variance above
-    and below the binomial is allowed for. Where no trial is a hit, low is 0 and high is not; likewise at the other end.
+    all alike, weights of 1 and 0 would give Clopper and Pearson's interval, and 0.5 and 0.5 that of Jeffreys (Brown,
+    Cai & DasGupta 2001). The quantiles are exact (Imhof 1961). Nothing is assumed of how the trials of a unit depend on
+    each other, so that variances above and below the binomial one are allowed for. If no trial is a hit, low is 0 and
+    high is not; likewise at the other end.
     """
     hits, trials = _per_unit(hits, trials)
     estimate = float(hits.sum() / trials.sum()) if len(hits) else np.nan
@@ -53,25 +54,26 @@ def share(hits: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95) -> In
 
 
 def bounded_mean(values: ArrayLike, least: float, most: float, *, confidence: float = 0.95) -> Interval:
-    """The mean of one value a unit between bounds, such as the difference of two shares over the same mini-batches.
+    """The mean of one bounded value per unit, such as the difference of two shares over the same mini-batches.
 
-    values: (units,). As `share` has it, the prior's two units being at the bounds.
+    values: (units,). The interval is that of `share`, with the prior's two units at the bounds.
     """
     hits = np.clip((np.asarray(values, float) - least) / (most - least), 0, 1)
     return Interval(*(least + (most - least) * end for end in share(hits, 1, confidence=confidence)))
 
 
 def positive_ratio(sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """The mean of positive values of which each unit has some, sum(sums) / sum(counts), such as eigenvalues above 0.
+    """The mean of positive values, several in a unit, sum(sums) / sum(counts), such as eigenvalues above 0.
 
     sums, counts: of each unit (units,). Units without a value are part of the sample, and say nothing of the mean.
 
-    A ratio estimator with its linearised variance over units (Cochran 1977, sec. 6.3). low is that of Student's t for
-    the logarithm. A mean of skewed values is more often too small than too large, and then its variance is too small
-    also; high is therefore the furthest of three: that of Student's t for the logarithm; of a lognormal distribution of
-    the units' means (Zou, Huo & Taleb 2009); and of Hall's transformation (1992), which takes the skewness out.
+    This is a ratio estimator with its linearised variance over units (Cochran 1977, sec. 6.3). low is that of Student's
+    t for the logarithm. A mean of skewed values is more often too small than too large, and then its estimated variance
+    is too small also; high is therefore the furthest of three: that of Student's t for the logarithm; that of a
+    lognormal distribution of the units' means (Zou, Huo & Taleb 2009); and that of Hall's transformation (1992), which
+    removes the skewness.
 
-    Raises ValueError where the values of a unit sum to 0 or less.
+    Raises ValueError if the values of a unit that has any sum to 0 or less.
     """
     sums, counts = np.broadcast_arrays(np.asarray(sums, float), np.asarray(counts, float))
     own = sums[counts > 0] / counts[counts > 0]  # the units' means
@@ -92,10 +94,10 @@ def positive_ratio(sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.
 
 
 def mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) -> Interval:
-    """The mean of values of either sign of which each unit has some, sum(sums) / sum(counts).
+    """The mean of values of either sign, several in a unit, sum(sums) / sum(counts).
 
-    sums, counts: of each unit (units,), or a count for all. Student's t with the linearised variance over units
-    (Cochran 1977, sec. 6.3); for positive and skewed values `positive_ratio` covers better.
+    sums, counts: of each unit (units,), or one count for all. The interval is Student's t with the linearised variance
+    over units (Cochran 1977, sec. 6.3); for positive and skewed values `positive_ratio` covers better.
     """
     sums, counts = _per_unit(sums, counts)
     n = len(sums)
@@ -110,10 +112,10 @@ def mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) ->
 def bootstrapped_mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) -> Interval:
     """The mean of skewed values of either sign, sum(sums) / sum(counts), such as changes of the loss of an image.
 
-    sums, counts: of each unit (units,), or a count for all. The bootstrap-t (Efron & Tibshirani 1993, sec. 12.5; of
-    second order, Hall 1988): RESAMPLES times units are drawn with replacement, by a seed of its own, and quantiles of
-    (mean* - mean) / standard error* take the place of Student's. Where few units have moved the mean, so that many
-    resamples have none of them, an end is at infinity, and there is no interval.
+    sums, counts: of each unit (units,), or one count for all. The interval is the bootstrap-t (Efron & Tibshirani 1993,
+    sec. 12.5; second-order accurate, Hall 1988): units are drawn with replacement RESAMPLES times, with a fixed seed,
+    and quantiles of (mean* - mean) / standard error* take the place of Student's. If the mean rests on so few units
+    that many resamples have none of them, an end is at infinity, and there is no interval.
     """
     sums, counts = _per_unit(sums, counts)
     n = len(sums)
@@ -126,7 +128,7 @@ def bootstrapped_mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: flo
     total, away, s2, sr, r2 = np.concatenate([w @ each for w in _resamples(n)]).T
     away = away / total
     spread = np.sqrt(np.maximum(r2 - 2 * away * sr + away**2 * s2, 0)) / total
-    alike = spread <= 1e-6 * np.sqrt(residual @ residual) / n  # all units drawn
+    alike = spread <= 1e-6 * np.sqrt(residual @ residual) / n  # all units drawn have the same value
     with np.errstate(invalid="ignore", divide="ignore"):
         quantiles = np.nan_to_num(away / np.where(alike, 0, spread), nan=0, posinf=np.inf, neginf=-np.inf)
     tail = round((RESAMPLES + 1) * (1 - confidence) / 2)
@@ -136,9 +138,9 @@ def bootstrapped_mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: flo
 
 
 def unit_mean(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """The mean of one value a unit (units,): as `positive_ratio` where all are above 0, else as `mean`.
+    """The mean of one value per unit (units,): as `positive_ratio` if all are above 0, else as `mean`.
 
-    Without ends where one is not finite.
+    There is no interval if a value is not finite.
     """
     x = np.asarray(values, float)
     if not np.isfinite(x).all():
@@ -147,18 +149,18 @@ def unit_mean(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
 
 def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Interval:
-    """The median of one value a unit, between order statistics interpolated to the confidence asked for.
+    """The median of one value per unit, between order statistics interpolated to the confidence asked for.
 
     values: (units,). Whatever their distribution, an order statistic lies beyond the median with a binomial
-    probability; the interpolation is that of Hettmansperger & Sheather (1986). No wider than from the least value to
-    the largest.
+    probability; the interpolation is that of Hettmansperger & Sheather (1986). The interval is no wider than from the
+    least value to the largest.
     """
     x = np.sort(np.asarray(values, float))
     n = len(x)
     estimate = float(np.median(x)) if n else np.nan
     if n < LEAST_UNITS:
         return Interval(estimate, np.nan, np.nan)
-    covered = 1 - 2 * binom.cdf(np.arange(n // 2), n, 0.5)  # by the interval of the k-th from either end, k from 1
+    covered = 1 - 2 * binom.cdf(np.arange(n // 2), n, 0.5)  # by the interval between the k-th from either end, k from 1
     k = max(1, int((covered >= confidence).sum()))
     if covered[0] <= confidence or k == len(covered):
         return Interval(estimate, float(x[k - 1]), float(x[n - k]))
@@ -171,8 +173,8 @@ def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) ->
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Spearman's rank correlation of two values of each unit.
 
-    x, y: (units,). Fisher's z with the variance (1 + r^2 / 2) / (n - 3) (Bonett & Wright 2000, eq. 6). NaN where all
-    values of one are equal.
+    x, y: (units,). The interval is from Fisher's z with the variance (1 + r^2 / 2) / (n - 3) (Bonett & Wright 2000,
+    eq. 6). NaN if all values of x, or all of y, are equal.
     """
     ranks = [rankdata(np.asarray(values, float)) for values in (x, y)]
     n = len(ranks[0])
@@ -181,16 +183,16 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) ->
     r = float(np.corrcoef(*ranks)[0, 1])
     if n < LEAST_UNITS:
         return Interval(r, np.nan, np.nan)
-    inside = float(np.clip(r, -1 + 1 / n**2, 1 - 1 / n**2))  # of ranks in the same order z would have no end
+    inside = float(np.clip(r, -1 + 1 / n**2, 1 - 1 / n**2))  # for equal rank orders z would be infinite
     reach = float(norm.isf((1 - confidence) / 2)) * np.sqrt((1 + inside**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(inside) + np.array([-reach, reach]))
     return Interval(r, float(min(low, r)), float(max(high, r)))
 
 
 def median_influence(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """What each unit adds to the median, (units,): sign(x - median) / (2 density), the density by the interval's width.
+    """What each unit adds to the median, (units,): sign(x - median) / (2 density), the density from the interval.
 
-    Zeros where there is no interval.
+    All are 0 if there is no interval.
     """
     x = np.asarray(values, float)
     estimate, low, high = median(x)
@@ -200,7 +202,7 @@ def median_influence(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _resamples(n: int) -> list[np.ndarray]:
-    """How often each of n units is drawn, (a part of RESAMPLES, n): the same for all statistics over as many units."""
+    """How often each of n units is drawn, RESAMPLES times in parts: the same for all statistics over n units."""
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.uint8)
     return np.array_split(drawn, 20)
 
@@ -211,8 +213,9 @@ def _per_unit(sums: ArrayLike, counts: ArrayLike) -> tuple[np.ndarray, np.ndarra
 
 
 def _quantile(hits: np.ndarray, trials: np.ndarray, misses: float, all_hits: float, level: float) -> float:
-    """Of the share sum(w hits) / sum(w trials), w gamma variates of shape 1, and of the prior's units of `misses` and
-    `all_hits`, units of the mean number of trials.
+    """A quantile of the share sum(w hits) / sum(w trials), where w are gamma variates of shape 1.
+
+    The prior's units have the mean number of trials, and gamma variates of the shapes `misses` and `all_hits`.
     """
     unit, shape = np.unique(np.stack([hits, trials], axis=1), axis=0, return_counts=True)
     size = trials.mean()
@@ -225,9 +228,9 @@ def _quantile(hits: np.ndarray, trials: np.ndarray, misses: float, all_hits: flo
 
 
 def _probability_below_zero(coefficient: np.ndarray, shape: np.ndarray) -> float:
-    """That sum(coefficient * gamma variates of these shapes) < 0, by Imhof's integral (1961, eq. 3.2), over log u.
+    """P(sum(coefficient * gamma variates of these shapes) < 0), by Imhof's integral (1961, eq. 3.2) over log u.
 
-    The variates are half of chi-squared ones with twice the shapes as degrees of freedom.
+    The variates are halves of chi-squared ones with twice the shapes as degrees of freedom.
     """
     size = np.abs(coefficient[coefficient != 0])
     u = np.exp(np.arange(np.log(1e-8 / size.max()), np.log(1e2 / size.min()), 0.02))[:, None] * coefficient
@@ -237,7 +240,7 @@ def _probability_below_zero(coefficient: np.ndarray, shape: np.ndarray) -> float
 
 
 def _lognormal_reach(logarithms: np.ndarray, tail: float) -> float:
-    """How far above the logarithm of a lognormal mean its upper end lies (Zou, Huo & Taleb 2009, eq. 4)."""
+    """How far the upper end of a lognormal mean lies above it, in logarithms (Zou, Huo & Taleb 2009, eq. 4)."""
     n = len(logarithms)
     variance = float(np.var(logarithms, ddof=1))
     beyond = variance / 2 * ((n - 1) / float(chi2.ppf(tail, n - 1)) - 1)
@@ -245,7 +248,7 @@ def _lognormal_reach(logarithms: np.ndarray, tail: float) -> float:
 
 
 def _unskewed(reach: float, skewness: float, n: int) -> float:
-    """The upper end, in standard deviations above the mean, where the mean's own studentised transform by Hall (1992)
-    lies at -reach: T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n), solved for T.
+    """The upper end, in standard errors above the mean, at which Hall's (1992) transform of the studentised mean is
+    -reach: T + g T^2 / 3 + g^2 T^3 / 27 + g / (6 n), solved for T.
     """
     return float(-3 / skewness * (np.cbrt(1 + skewness * (-reach - skewness / (6 * n))) - 1))

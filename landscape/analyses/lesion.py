@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Ready(NamedTuple):
-    """The network with and without its blocks, and what each image gives with all of them."""
+    """The network, what removes its blocks, and what each image gives with all blocks in place."""
 
     lesions: Lesions
     whole: tuple[np.ndarray, np.ndarray]
@@ -49,7 +49,7 @@ class Lesion(paired.Paired):
     modules: Patterns | None = None
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(block), and each by example."""
+        """The result over (block), and over (block, example)."""
         removable = self._lesions(objective).removable
         return xr.Dataset(
             paired.empty(["block"], [len(removable)], objective),
@@ -62,7 +62,7 @@ class Lesion(paired.Paired):
         )
 
     def ready(self, objective: Objective) -> Ready:
-        """The losses and hits of the whole network, computed as those without a block are."""
+        """The losses and hits of the whole network, computed in the same way as those without a block."""
         lesions = self._lesions(objective)
         return Ready(lesions, objective.unit_by_unit(lesions.outputs))
 
@@ -73,11 +73,11 @@ class Lesion(paired.Paired):
         return paired.values(whole, lesions.objective.unit_by_unit(lambda x: lesions.outputs(x, without=block)))
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the changes and their intervals."""
+        """The result with the changes and their intervals."""
         return paired.summarised(result)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The changes by each block, and how much more the attention that ends a stage changes than other blocks do."""
+        """The changes without each block, and how much more the attention at the ends of stages matters."""
         if "nll_change" not in result:
             return []
         return [
@@ -97,8 +97,10 @@ class Lesion(paired.Paired):
 
 
 def _ends(result: xr.Dataset) -> list[Estimate]:
-    """Over images, the mean change of the NLL without each attention block that ends a stage, less that without each
-    other block (Park & Kim 2022, fig. 10); none of a network without both, or where a block is not done.
+    """The mean change of the NLL over attention blocks that end a stage, less that over the other blocks, with its
+    interval over images (Park & Kim 2022, fig. 10).
+
+    There is none if the network has not both, or if a block is not done.
     """
     stage, done = result["stage"].values, result["done"].values
     last = np.append(stage[1:] != stage[:-1], True) & (result["block_type"].values == "attention")
@@ -133,6 +135,6 @@ def network_lesions(objective: Objective, **settings: Any) -> xr.Dataset:
     Raises
     ------
     UserError
-        Where the blocks are not known and no modules are named, or the network works without none of them.
+        If the blocks are not known and no modules are named, or if the network cannot run without any one of them.
     """
     return Lesion.called(objective, settings)

@@ -1,7 +1,7 @@
 """Trace and squared Frobenius norm from random probes, with the errors over probes and over examples.
 
-That over examples is by jackknife, from the products of folds of the examples, none of which parts a cluster, with the
-probes.
+The error over examples is by jackknife: each fold of the examples is multiplied with the probes, and no fold splits a
+cluster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOMENTS = {"trace": "trace", "frobenius_squared": "squared Frobenius norm"}
 
 
 def empty_folds(probes: int, folds: int) -> dict[str, Any]:
-    """Each probe's estimates without a fold of the examples, nothing computed."""
+    """Each probe's estimates without a fold of the examples, with nothing computed."""
     return {
         f"{name}_without_fold": (
             ("probe", "fold"),
@@ -38,7 +38,7 @@ def empty_folds(probes: int, folds: int) -> dict[str, Any]:
 
 
 def penalty_trace(H: Curvature) -> dict[str, float]:
-    """The exact share of the penalty in the trace, where there is a penalty in it."""
+    """The exact share of the penalty in the trace, if there is a penalty in it."""
     if not H.form.penalised or not H.objective.penalty.weight_decay:
         return {}
     return {"penalty_trace": H.objective.penalty.trace(dict(H.objective.model.named_parameters()), H.parameters)}
@@ -47,9 +47,9 @@ def penalty_trace(H: Curvature) -> dict[str, float]:
 def errors(name: str, estimates: np.ndarray, without: np.ndarray) -> dict[str, float]:
     """The errors of the mean of the probes' estimates (probe,): across probes, over examples, and of both.
 
-    without: (probe, fold), the estimates without a fold of the examples. The jackknife of the mean over P probes has in
-    it 1/P of what examples change in each probe apart, which the spread across probes has too: the difference between
-    the jackknife of one probe and of the mean says how much that is.
+    without: (probe, fold), the estimates without a fold of the examples. The jackknife of the mean over P probes
+    contains 1/P of what examples change in each probe apart from the others, which the spread across probes contains
+    too; how much that is follows from the difference between the jackknives of one probe and of the mean.
     """
     probes = len(estimates)
     if not probes:
@@ -61,7 +61,7 @@ def errors(name: str, estimates: np.ndarray, without: np.ndarray) -> dict[str, f
 
 
 def errors_over_mini_batches(name: str, estimates: np.ndarray, batch: np.ndarray) -> dict[str, float]:
-    """The same of probes on mini-batches of their own, whose means are independent, and have both errors in them."""
+    """The same for probes on mini-batches of their own, whose means are independent and contain both errors."""
     clusters = numbered(batch)
     _, total = mean_and_sem(estimates, clusters)
     over_probes = sem_within(estimates, clusters)
@@ -69,13 +69,13 @@ def errors_over_mini_batches(name: str, estimates: np.ndarray, batch: np.ndarray
 
 
 def _named(name: str, total: float, over_probes: float, over_examples: float) -> dict[str, float]:
-    """A difference of variances that is not above 0 does not tell the examples' share from the probes': NaN, not 0."""
+    """The errors by name; that over examples is NaN, not 0, if it cannot be told from that over probes."""
     known = over_examples if over_examples > 0 else np.nan
     return {f"{name}_sem": total, f"{name}_sem_probes": over_probes, f"{name}_sem_examples": known}
 
 
 def _influence(result: xr.Dataset, name: str) -> np.ndarray | None:
-    """What each fold of the examples adds (fold,), by its jackknife's pseudo-values; None where no folds are stored."""
+    """What each fold of the examples adds (fold,), by the jackknife's pseudo-values; None if no folds are stored."""
     if f"{name}_without_fold" not in result:
         return None
     without = result[f"{name}_without_fold"].values[result["done"].values].mean(axis=0)
@@ -102,11 +102,11 @@ class Probing(Curved, Analysis):
 
     @property
     def variant(self) -> str:
-        """Each form of the curvature beside the others."""
+        """The form of the curvature, so that each has a group of its own."""
         return self.form
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The trace and the squared Frobenius norm, each with the standard error of both sources."""
+        """The trace and the squared Frobenius norm, each with the standard error from both sources."""
         return [
             Estimate(
                 name=text, symbol={"trace": "tr H", "frobenius_squared": "||H||_F^2"}[name], value=float(result[name]),
@@ -119,7 +119,7 @@ class Probing(Curved, Analysis):
         ]  # fmt: skip
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """How much of each error is over probes, and how much over examples; and the penalty in it."""
+        """How much of each error is over probes and how much over examples; and the share of the penalty."""
         said = []
         for name, text in MOMENTS.items():
             sources = [

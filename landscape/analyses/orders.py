@@ -1,4 +1,4 @@
-"""Orders of things by several kinds of evidence, each known with an error: ranks, agreement, and what is agreed."""
+"""Orders of things by several kinds of evidence with errors: ranks, how far they agree, and on what."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DRAWS = 2000
 
 
 class Ranks(NamedTuple):
-    """From 0, first, to 1, last: of the estimates (evidence, things), and of draws within their errors (draws,
+    """Ranks from 0, first, to 1, last: of the estimates (evidence, things), and of draws within their errors (draws,
     evidence, things). NaN where a kind of evidence says nothing of a thing.
     """
 
@@ -22,10 +22,10 @@ class Ranks(NamedTuple):
 
 
 def ranks(values: np.ndarray, *, seed: int = 0, confidence: float = 0.95) -> Ranks:
-    """The ranks of values (evidence, things, 3): estimate, low and high; the least is first.
+    """The ranks of values (evidence, things, 3), given as estimate, low and high; the least value comes first.
 
-    The draws are normal about the estimates, with the standard errors that the intervals have, independent of each
-    other. A value without an interval is taken as it is.
+    The draws are normal about the estimates, with standard errors from the intervals, and independent of each other. A
+    value without an interval is taken as exact.
     """
     estimate, low, high = np.moveaxis(np.asarray(values, float), -1, 0)
     sem = np.nan_to_num((high - low) / 2 / norm.isf((1 - confidence) / 2))
@@ -35,8 +35,9 @@ def ranks(values: np.ndarray, *, seed: int = 0, confidence: float = 0.95) -> Ran
 
 
 def together(of: Ranks) -> Ranks:
-    """The mean of the ranks that a thing has, ranked again (Borda's count): one kind of evidence. NaN for a thing of
-    which none says anything.
+    """The mean of the ranks of each thing, ranked again (Borda's count), as one kind of evidence.
+
+    NaN for a thing of which no evidence says anything.
     """
 
     def mean(each: np.ndarray) -> np.ndarray:
@@ -54,8 +55,10 @@ def interval(of: Ranks, *, confidence: float = 0.95) -> np.ndarray:
 
 
 def concordance(of: Ranks) -> Interval:
-    """Kendall's W of the kinds of evidence that rank anything, over the things that all of these rank: 0 for no
-    agreement, 1 for one order. The interval is over the draws; NaN for fewer than three things.
+    """Kendall's W of the kinds of evidence that rank anything, over the things that all of these rank.
+
+    It is 0 for no agreement and 1 if all orders are the same. The interval is over the draws. NaN for fewer than three
+    things.
     """
     said = np.isfinite(of.estimate).any(1)
     of = Ranks(of.estimate[said], of.drawn[:, said])
@@ -75,8 +78,9 @@ def correlation(of: Ranks, evidence: int, order: np.ndarray) -> Interval:
 
 
 def agreed(of: Ranks) -> np.ndarray:
-    """The share of the draws in which every kind of evidence that knows both puts one thing before another, (things,
-    things); NaN where none, or one alone, knows both.
+    """The share of the draws in which every kind of evidence that ranks both puts one thing before another.
+
+    (things, things); NaN where fewer than two kinds of evidence rank both.
     """
     known = np.isfinite(of.estimate)
     both = known[:, :, None] & known[:, None, :]
@@ -87,7 +91,9 @@ def agreed(of: Ranks) -> np.ndarray:
 
 
 def _ranked(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0 to 1 along the last axis, ties in the middle; NaN stays, and so becomes one thing alone."""
+    """Ranks from 0 to 1 along the last axis, equal values in the middle of theirs; NaN stays, and so becomes a single
+    value.
+    """
     known = np.isfinite(values)
     count = known.sum(axis=-1, keepdims=True)
     place = rankdata(np.where(known, values, np.inf), axis=-1)
@@ -104,6 +110,6 @@ def _kendalls_w(ranked: np.ndarray) -> np.ndarray:
 def _over_draws(estimate: np.ndarray, drawn: np.ndarray, confidence: float = 0.95) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    if low == high:  # that no draw changes an order is no proof that none would
+    if low == high:  # if no draw changes an order, that does not prove that none could
         low = high = np.nan
     return Interval(float(estimate), float(low), float(high))

@@ -1,7 +1,7 @@
 """What an intervention does to loss and accuracy, example by example: the same examples with and without it.
 
-The group of an analysis of such has, over its units and `example` (the units of the loss), loss_change and hit_change;
-`summarised` makes of them the changes with their intervals.
+The group of such an analysis has loss_change and hit_change, over its units and `example` (the units of the loss);
+from these `summarised` computes the changes with their intervals.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Paired(Analysis):
 
     @property
     def examples(self) -> Examples:
-        """As many as are asked for of the test split."""
+        """As many as are asked for, from the test split."""
         return Examples(split="test", transform="eval", exactly=self.images)
 
     def context(self, objective: Objective) -> Mapping[str, Any]:
@@ -59,7 +59,7 @@ class Paired(Analysis):
 
 
 def empty(dims: Sequence[str], shape: Sequence[int], objective: Objective) -> dict[str, Any]:
-    """The variables of a group with nothing computed."""
+    """The variables of a group, with nothing computed."""
     n, over = len(objective.unit_cluster), (*dims, "example")
     each = {
         name: (over, np.full((*shape, n), np.nan, np.float32), {"long_name": text})
@@ -84,7 +84,9 @@ def values(before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.nd
 
 
 def summarised(result: xr.Dataset) -> xr.Dataset:
-    """With nll_change and accuracy_change (units, bound), and mcnemar (units), the p-value of no change in accuracy."""
+    """The result with nll_change and accuracy_change (units, bound), and mcnemar (units), the p-value of no change of
+    the accuracy.
+    """
     dims, done = result["done"].dims, result["done"].values
     cluster = result["cluster"].values
     found = {name: np.full((*done.shape, len(BOUNDS)), np.nan) for name in CHANGES}
@@ -100,21 +102,21 @@ def summarised(result: xr.Dataset) -> xr.Dataset:
 
 
 def images(result: xr.Dataset) -> int:
-    """How many images, or else examples, that are independent."""
+    """How many images there are, or else how many examples that are independent of each other."""
     return len(np.unique(result["cluster"].values))
 
 
 def change_of_mean(change: ArrayLike, cluster: np.ndarray, *, confidence: float = 0.95) -> Interval:
-    """The mean of the changes (examples,) of a loss, by the paired bootstrap over clusters; no interval of no change.
+    """The mean of the changes (examples,) of a loss, by the paired bootstrap over clusters; no interval without change.
 
-    Changes of a loss are skewed, a few images losing much: `bootstrapped_mean` covers where Student's t does not
-    (`benchmarks/changes.py`).
+    Changes of a loss are skewed, since a few images lose much: `bootstrapped_mean` covers the truth where Student's t
+    does not (`benchmarks/changes.py`).
     """
     return _over_clusters(intervals.bootstrapped_mean, change, cluster, confidence)
 
 
 def mean_change_of_hits(change: ArrayLike, cluster: np.ndarray, *, confidence: float = 0.95) -> Interval:
-    """The same of means of changes of whether examples are right, which are bounded, by Student's t over clusters."""
+    """The same for changes in the share of right answers, which are bounded, by Student's t over clusters."""
     return _over_clusters(intervals.mean, change, cluster, confidence)
 
 
@@ -130,9 +132,9 @@ def _over_clusters(
 def change_of_share(change: ArrayLike, cluster: np.ndarray, *, confidence: float = 0.95) -> Interval:
     """The mean of changes (examples,) of -1, 0 and 1: the difference of two paired proportions.
 
-    Bonett & Price's (2012, eq. 3): Wald's interval after one more example of each kind of change, which covers for few
-    changes too, and is never of no width. Where clusters have several examples, their variance takes the place of that
-    of the examples if it is larger.
+    The interval is Bonett & Price's (2012, eq. 3): Wald's after adding one example of each kind of change, which covers
+    with few changes too and never has zero width. If clusters have several examples, the variance over clusters takes
+    the place of that over examples where it is larger.
     """
     change = np.asarray(change, float)
     n, estimate = len(change), float(change.mean())
@@ -149,8 +151,10 @@ def change_of_share(change: ArrayLike, cluster: np.ndarray, *, confidence: float
 
 
 def mcnemar(change: ArrayLike) -> float:
-    """The p-value of as many gains as losses, of independent examples: McNemar's exact test, with the mid-p correction
-    (Fagerland, Lydersen & Laake 2013), without which it is too careful.
+    """The p-value of as many gains as losses, for independent examples.
+
+    It is McNemar's exact test with the mid-p correction (Fagerland, Lydersen & Laake 2013), without which the test is
+    conservative.
     """
     change = np.asarray(change, float)
     if not np.isfinite(change).all():
@@ -163,9 +167,9 @@ def mcnemar(change: ArrayLike) -> float:
 
 
 def between(one: xr.Dataset, other: xr.Dataset) -> xr.DataArray | None:
-    """By how much more the accuracy of another network changes than that of one, (units, bound), paired over images.
+    """How much more the accuracy of the other network changes than that of the one, (units, bound), paired over images.
 
-    None where the two are not of the same perturbations of the same images.
+    None unless both are of the same perturbations of the same images.
     """
     dims = tuple(one["done"].dims)
     images_of = [{k: group.attrs.get("config", {}).get("objective", {}).get("data", {}).get(k)
@@ -188,7 +192,7 @@ def estimates(result: xr.Dataset, unit: Mapping[str, int], what: str) -> list[Es
         value, low, high = result[name].isel(unit).values
         share = name == "accuracy_change"
         if np.isnan(value) and share:
-            continue  # the task knows no right and wrong
+            continue  # the task has no right and wrong answers
         how = "paired, Bonett & Price's" if share else "paired, bootstrap-t"
         found.append(
             Estimate(name=f"{text} {what}", value=float(value), low=float(low), high=float(high),

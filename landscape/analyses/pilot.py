@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0, *, batchnorm: str = "stored") -> int:
-    """Examples that the central region needs for a standard error of the NLL of at most `se`.
+    """The number of examples that give a standard error of the NLL of at most `se` in the central region.
 
-    From the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each end and
-    corner of the range, and a fifth more, since a pilot knows a spread to some per cent only.
+    It comes from the spread over the examples of `objective`, a pilot, at the centre and a quarter of the way to each
+    end and corner of the range; a fifth is added, since a pilot gives a spread to within some per cent only.
 
     Raises
     ------
     UserError
-        For an se that is not positive, losses there that are not finite, or too few examples to know their spread.
+        If `se` is not positive, losses at these points are not finite, or the examples are too few to give a spread.
     """
     from landscape.planes.slice import Slice
 

@@ -28,12 +28,12 @@ EVIDENCE = {
     "similarity": "1 - CKA of the features before and after the block; the least changes least",
 }
 ORDERS = (*EVIDENCE, "together", "study")
-SURE = 0.95  # of the draws, that all evidence agrees in
+SURE = 0.95  # the share of the draws in which all evidence must agree
 
 
 class Sources(NamedTuple):
-    """The analyses that the evidence comes from: their settings, their groups where the file has them finished, and
-    what they are else computed of.
+    """The analyses that the evidence comes from: their settings, their groups if the file has them finished, and what
+    they are computed from otherwise.
     """
 
     objective: Objective
@@ -73,11 +73,11 @@ class Placement(Analysis):
 
     @property
     def examples(self) -> Examples:
-        """Of the test split, as they are."""
+        """Images of the test split, as they are."""
         return Examples(split="test", transform="eval", exactly=self.images)
 
     def prepare(self, subject: Subject, held: Held) -> Sources:
-        """The groups that the file has, and what the others are computed of."""
+        """The groups that the file has, and what the others are computed from."""
         analyses: dict[str, Analysis] = {
             "lesion": Lesion(images=self.images),
             "transfer": Fourier(images=self.images),
@@ -89,14 +89,14 @@ class Placement(Analysis):
         return Sources(subject.objective(self.examples), analyses, stored, prepared)
 
     def context(self, sources: Sources) -> Mapping[str, Any]:
-        """The loss, without the penalty; and of which images each kind of evidence is, where the file had it."""
+        """The loss, without the penalty; and the images of each kind of evidence that comes from the file."""
         own = {"images", "definition", "modules"}
         used = {kind: {k: v for k, v in group.attrs["config"].items() if k in own}
                 for kind, group in sources.held.items()}  # fmt: skip
         return {"objective": sources.objective.config(penalised=False), "stored": used}
 
     def empty(self, sources: Sources) -> xr.Dataset:
-        """(evidence, block, bound), of the blocks of convolutions. Raises UserError for fewer than two."""
+        """The result over (evidence, block, bound), of blocks of convolutions. Raises UserError for fewer than two."""
         from landscape.features.intervene import Lesions
 
         found = [block for block in Lesions(sources.objective).removable if block.type == "convolution"]
@@ -125,7 +125,7 @@ class Placement(Analysis):
         )
 
     def compute(self, sources: Sources, unit: Index) -> Values:
-        """One kind of evidence (block, bound), of the file's group or of one that is computed."""
+        """One kind of evidence (block, bound), from the file's group or from one that is computed."""
         kind = list(EVIDENCE)[unit[0]]
         group = sources.held.get(kind)
         if group is None:
@@ -133,7 +133,7 @@ class Placement(Analysis):
         return {"value": _EVIDENCE_OF[kind](group, self.empty(sources)["block"].values)}
 
     def fill(self, sources: Sources, result: xr.Dataset, work: Work) -> xr.Dataset:
-        """One kind of evidence after another, on every process: each shares its own units among them."""
+        """Compute one kind of evidence after another, each with its units shared out among all processes."""
         from landscape.runtime import processes
 
         for i in range(len(EVIDENCE)):
@@ -146,8 +146,9 @@ class Placement(Analysis):
         return result
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the ranks by each kind of evidence that is done, together, and by the study's rule; and what all of the
-        evidence agrees on.
+        """The result with the ranks by each kind of evidence that is done, by all together, and by the study's rule.
+
+        It also has what all of the evidence agrees on.
         """
         done = result["done"].values
         if not done.any():
@@ -170,7 +171,7 @@ class Placement(Analysis):
         ).assign_coords(order=list(ORDERS), other_block=result["block"].values)  # fmt: skip
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a block, by each evidence."""
+        """One row for each block and kind of evidence."""
         return ("evidence", "block")
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
@@ -193,7 +194,7 @@ class Placement(Analysis):
         return found
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """The orders, and what is agreed."""
+        """The orders, and what they agree on."""
         if "rank" not in result:
             return []
         said = [f"order {order}: {', '.join(in_order(result, order))}" for order in ("together", "study")]
@@ -203,8 +204,10 @@ class Placement(Analysis):
 
 
 def study_order(stage: np.ndarray) -> np.ndarray:
-    """The place of each block in the study's order, from 0: from the end of each stage every other block, whose
-    predecessor stays a convolution; the last blocks first, of these the last stage's; then the blocks in between.
+    """The place of each block in the study's order, from 0.
+
+    From the end of each stage it takes every other block, whose predecessor stays a convolution: the last blocks of all
+    stages first, that of the last stage before the others; then the blocks in between.
     """
     from_end = np.array([(stage[i + 1 :] == s).sum() for i, s in enumerate(stage)])
     order = np.lexsort((-stage, from_end, from_end % 2))
@@ -212,7 +215,7 @@ def study_order(stage: np.ndarray) -> np.ndarray:
 
 
 def in_order(result: xr.Dataset, order: str) -> list[str]:
-    """The names of the blocks by one of the orders, the first to replace first; of equal ranks the study's."""
+    """The names of the blocks in one of the orders, the first to replace first; equal ranks in the study's order."""
     rank = result["rank"].sel(order=order, bound="estimate").values
     return [str(result["block"].values[i]) for i in np.lexsort((result["baseline"].values, rank))]
 
@@ -224,7 +227,7 @@ def _kinds(result: xr.Dataset) -> int:
 
 
 def _of_one(group: xr.Dataset) -> bool:
-    """Whether a group is of one network, and of its own blocks."""
+    """Whether a group describes one network, and the network's own blocks."""
     return len(set(group["network"].values.tolist())) == 1 if "network" in group.coords else True
 
 
@@ -239,13 +242,13 @@ def _transfer(group: xr.Dataset, names: np.ndarray) -> np.ndarray:
 def _similarity(group: xr.Dataset, names: np.ndarray) -> np.ndarray:
     cka = group["cka"].values
     at = np.arange(len(cka))
-    change = 1 - cka[at, np.maximum(at - 1, 0)][:, [0, 2, 1]]  # the ends change places
+    change = 1 - cka[at, np.maximum(at - 1, 0)][:, [0, 2, 1]]  # low and high change places
     change[0] = np.nan
     return _of_blocks(group, change, names)
 
 
 def _of_blocks(group: xr.Dataset, values: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Of the blocks with these names, (names, 3); NaN of those that the group does not have."""
+    """The values of the blocks with these names, (names, 3); NaN for those that the group does not have."""
     at = {str(name): i for i, name in enumerate(group["block"].values)}
     return np.array([values[at[name]] if name in at else [np.nan] * 3 for name in map(str, names)])
 

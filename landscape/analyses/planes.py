@@ -1,4 +1,4 @@
-"""Which plane a surface lies over: settings -> a plane."""
+"""The plane that a surface lies over, made from settings."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class Directions(Settings):
 
     @property
     def spanned_by(self) -> str:
-        """What a results file tells the plane by; "" for random directions and stored planes, which say themselves."""
+        """What names the plane in a results file; "" for random directions and for stored planes, which have a name."""
         if self.towards:
             return "interpolation" if len(self.towards) == 1 else "checkpoints"
         return self.directions if self.directions in DIRECTIONS[1:] else ""
 
     def plane(self, subject: Subject, objective: Objective, held: Held) -> Plane:
-        """The plane, of the subject's network; eigenvectors of `objective`, or where `held` has the very same, those.
+        """The plane of the subject's network; eigenvectors are those of `objective`, taken from `held` if it has them.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Directions(Settings):
         return found if path is None else with_trajectory(found, subject.model, path)
 
     def _eigenvectors(self, objective: Objective, held: Held) -> Plane:
-        """By the first process, whose state may be continued; the others wait for it."""
+        """The eigenvectors, found by the first process, whose state may be continued; the others wait for it."""
         from landscape.planes.plane import Plane
         from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane
         from landscape.runtime import processes

@@ -1,4 +1,4 @@
-"""What is computed at one point of a surface: the loss, and where asked its gradient's norm and the Hessian's ends."""
+"""What is computed at a point of a surface: the loss and, if asked, the gradient's norm and the Hessian's extremes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Quantities:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The numbers, each with what it is."""
+        """The names of the numbers, each with a description."""
         gradient = GRADIENT_LABELS if self.gradient_norm else {}
         return {**LABELS, **gradient, **(EIGENVALUE_LABELS if self.extremes else {})}
 
@@ -66,7 +66,7 @@ class Quantities:
         return EIGENVALUE_FLAGS if self.extremes else {}
 
     def values(self, here: Objective, autocast: torch.dtype | None) -> dict[str, Any]:
-        """All of these where `here` stands, and the NLL of each fold."""
+        """All of these at the point where `here` stands, and the NLL of each fold."""
         values = here.evaluate(autocast=autocast).asdict()
         if self.gradient_norm:
             from landscape.curvature.jackknife import gradient_norm

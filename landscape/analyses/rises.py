@@ -1,4 +1,4 @@
-"""What `Sharpness` measures of one mini-batch in one scale; imported where it computes."""
+"""What `Sharpness` measures for one mini-batch in one scale; it is imported only where something is computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def measured(f: ScaledLoss, asked: Sharpness, batch: int) -> dict[str, Any]:
-    """Every measure by its name. The draws are of the mini-batch: those of the rescaled network are the same."""
+    """Every measure by its name. The draws depend on the mini-batch alone: the rescaled network has the same."""
     many, seed = range(asked.directions), asked.seed
     zero = torch.zeros_like(f.c)
     start = gaussian(zero, seed, batch, 0)
@@ -46,6 +46,6 @@ def measured(f: ScaledLoss, asked: Sharpness, batch: int) -> dict[str, Any]:
 
 
 def _profile(f: ScaledLoss, radii: np.ndarray, lines: list[list[Tensor]]) -> np.ndarray:
-    """The loss (line, radius), the mean over the directions of each line."""
+    """The loss (line, radius), averaged over the directions of each line."""
     units = [[u / torch.linalg.vector_norm(u).clamp_min(1e-30) for u in line] for line in lines]
     return np.array([[np.mean([f.value(float(r) * u) for u in line]) for r in radii] for line in units])

@@ -1,4 +1,4 @@
-"""What noise of each spatial frequency, and the common corruptions, do to loss and accuracy."""
+"""What noise of each spatial frequency does to loss and accuracy, and what the common corruptions do."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Robustness(paired.Paired):
     seed: Annotated[int, Ge(0)] = 0
 
     def check(self) -> None:
-        """Another definition there is of rings alone; levels rise."""
+        """Only rings have another definition; levels must rise."""
         if self.definition != "equal-energy" and self.perturbation != "rings":
             raise UserError(f"definition={self.definition} is for rings; leave it out for {self.perturbation}")
         if list(self.levels) != sorted(set(self.levels)) or not self.levels:
@@ -86,13 +86,13 @@ class Robustness(paired.Paired):
 
     @property
     def variant(self) -> str:
-        """The perturbations beside each other; rings by their definition."""
+        """The perturbation or, of rings, the definition, so that each has a group of its own."""
         if self.perturbation != "rings":
             return self.perturbation
         return "" if self.definition == "equal-energy" else self.definition.replace("-", "_")
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(frequency), (frequency, level) or (corruption, severity), and each by example."""
+        """The result over (frequency), (frequency, level) or (corruption, severity), in each case also by example."""
         axes = self._axes(_side(objective))
         dims = [name for name, (along, *_) in axes.items() if along == name]
         shape = [len(axes[dim][1]) for dim in dims]
@@ -131,7 +131,7 @@ class Robustness(paired.Paired):
         return found | ({"outside": float(np.concatenate(outside).mean())} if outside else {})
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the changes and their intervals; of octaves with the thresholds."""
+        """The result with the changes and their intervals; for octaves also with the thresholds."""
         found = paired.summarised(result)
         return thresholds.added_to(found, self.fall) if self.perturbation == "octaves" else found
 
@@ -151,7 +151,7 @@ class Robustness(paired.Paired):
         ]
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """What the energy of the noise really is."""
+        """The actual energy of the noise."""
         found = super().remarks(result)
         if self.perturbation == "rings" and self.definition == "equal-energy" and result["done"].any():
             short = result["frequency"].values[result["rms"].values < 0.99 * self.rms]
@@ -216,7 +216,7 @@ class Robustness(paired.Paired):
 
 
 def _side(objective: Objective) -> int:
-    """The side of the images. Raises UserError where the data are none, or not square."""
+    """The side of the images. Raises UserError if the data are not images, or not square."""
     x, _ = objective.data.stores[0]
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) != 4 or shape[2] != shape[3]:

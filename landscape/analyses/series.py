@@ -59,7 +59,7 @@ class Series(Spectrum):
         return _joined(parts, list(objectives))
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Those of the spectrum of each checkpoint."""
+        """The estimates of the spectrum of each checkpoint."""
         if "checkpoint" not in result.coords:
             return {}
         return {
@@ -81,7 +81,7 @@ def _joined(spectra: Mapping[str, xr.Dataset], order: Sequence[str]) -> xr.Datas
     """The spectra of some checkpoints along a leading dim, in this order."""
     labels = [label for label in order if label in spectra]
     each = [spectra[label] for label in labels]
-    finished = all("summary" in one for one in each)  # the last of an unfinished series has none yet
+    finished = all("summary" in one for one in each)  # the last checkpoint of an unfinished series has none yet
     bare = [one.drop_vars(ADDED, errors="ignore") for one in each]
     joined = xr.concat(bare, "checkpoint", join="outer", combine_attrs="drop").assign_coords(checkpoint=labels)
     if finished:

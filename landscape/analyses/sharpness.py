@@ -48,7 +48,7 @@ SETTLED = 0.3  # radians between the worst move and the gradient there, up to wh
 
 
 class Ready(NamedTuple):
-    """The loss, and the rescaling of its network where one was found and asked for."""
+    """The loss, and the rescaling of its network if one was asked for and found."""
 
     objective: Objective
     rescaling: Rescaling | None
@@ -123,7 +123,7 @@ class Sharpness(Analysis):
         return Ready(objective, find_rescaling(objective, self.seed) if self.rescaling else None)
 
     def context(self, objective: Ready) -> Mapping[str, Any]:
-        """How many mini-batches there are, what was rescaled, and the loss."""
+        """The number of mini-batches, what was rescaled, and the loss."""
         loss, found = objective
         about = {"layers": list(found.layers), "change": found.change} if found else {"layers": [], "change": None}
         return {
@@ -133,7 +133,9 @@ class Sharpness(Analysis):
         }
 
     def empty(self, objective: Ready) -> xr.Dataset:
-        """(network, batch, scale), profiles besides (along, radius); "rescaled" where there is such a network."""
+        """The result over (network, batch, scale), profiles also over (along, radius); "rescaled" is a network if there
+        is a rescaling.
+        """
         from landscape.objective.parameters import trainable
 
         loss, rescaling = objective
@@ -172,7 +174,7 @@ class Sharpness(Analysis):
         return worker_count(objective.objective, self._minibatches(objective.objective), "hessian")
 
     def order(self, result: xr.Dataset) -> np.ndarray | None:
-        """The rescaled network comes last."""
+        """The order in which the rescaled network comes last."""
         return np.broadcast_to(np.arange(result.sizes["network"])[:, None], result["done"].shape)
 
     def arithmetic(self) -> AbstractContextManager[None]:
@@ -202,7 +204,7 @@ class Sharpness(Analysis):
         return ("network", "batch", "scale")
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """Each measure as the mean over mini-batches: elementwise, and in a common scale."""
+        """The mean of each measure over mini-batches, elementwise and in a common scale."""
         done = result["done"].sel(network=NETWORKS[0]).values
         found = []
         for scale in SCALES:
@@ -231,7 +233,7 @@ class Sharpness(Analysis):
 
 
 def _note(here: xr.Dataset, measure: str) -> str:
-    """What of the mini-batches of one scale a measure has a reservation for."""
+    """The reservation that a measure has in one scale, for some of its mini-batches."""
     if measure == "eigenvalue":
         bad, why = ~here["converged"].values, "eigenvalues not converged"
     elif measure == "worst":

@@ -61,12 +61,12 @@ class Similarity(Looked, Analysis):
 
     @property
     def variant(self) -> str:
-        """The mini-batch form beside the full one."""
+        """The definition, so that the mini-batch form has a group beside the full one."""
         return "" if self.definition == "full" else "park_kim"
 
     @property
     def examples(self) -> Examples:
-        """As many as are asked for of the test split."""
+        """As many as are asked for, from the test split."""
         return Examples(exactly=self.images, split="test", transform="eval")
 
     def prepare(self, subject: Subject, held: Mapping[str, xr.Dataset]) -> dict[str, Objective]:
@@ -78,12 +78,12 @@ class Similarity(Looked, Analysis):
         return {label: subject.objective(self.examples) for label, subject in subjects.items()}
 
     def context(self, objective: Mapping[str, Objective]) -> Mapping[str, Any]:
-        """The losses, without penalties; of one network as of any analysis."""
+        """The losses, without penalties; for a single network in the same form as in other analyses."""
         each = {label: one.config(penalised=False) for label, one in objective.items()}
         return {"objective": next(iter(each.values()))} if len(each) == 1 else {"each": each}
 
     def empty(self, objective: Mapping[str, Objective]) -> xr.Dataset:
-        """Gram matrices (batch, block, image, other), other over all images: rows of NaN."""
+        """Gram matrices (batch, block, image, other), with `other` over all images, filled with NaN."""
         sizes = {one.examples for one in objective.values()}
         (count,) = sizes if len(sizes) == 1 else (0,)
         labels = [_labels(one) for one in objective.values()]
@@ -94,7 +94,7 @@ class Similarity(Looked, Analysis):
         captures = self._captures(objective)
         batches = -(-count // self.batch_size)
         if self.definition == "park-kim" and 0 < count % self.batch_size < LEAST_IMAGES:
-            batches -= 1  # the rest says nothing by itself
+            batches -= 1  # the remaining images are too few by themselves
         places = [(label, p) for label, capture in captures.items() for p in capture.places]
         shape = (batches, len(places), min(self.batch_size, count), count)
         return xr.Dataset(
@@ -152,7 +152,7 @@ class Similarity(Looked, Analysis):
         ).assign_coords(other_block=result["block"].values, bound=["estimate", "low", "high"])
 
     def cka(self, result: xr.Dataset) -> Means:
-        """CKA (block, block) of the mini-batches that are done, and without each fold of their images."""
+        """CKA (block, block) over the mini-batches that are done, and without each fold of their images."""
         gram, done = result["gram"].transpose("block", "batch", "image", "other").values, result["done"].values
         if self.definition == "park-kim":
             return averaged(gram[:, done], np.flatnonzero(done) * result.sizes["image"])
@@ -166,12 +166,13 @@ class Similarity(Looked, Analysis):
         return Means(alignment(hsic(whole)), np.array(rest))
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """Those of every network, one after another."""
+        """The estimates of every network, one after another."""
         return [estimate for each in self.rows(result).values() for estimate in each]
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Of each network the mean similarity of neighbours, within and between stages, and of first and last block; of
-        all but the first also that of its last block with the first one's.
+        """For each network, the mean similarity of neighbours, within and between stages, and of first and last block.
+
+        All networks but the first also have that of their last block with the first network's.
         """
         if not result["done"].any():
             return {}
@@ -196,7 +197,7 @@ class Similarity(Looked, Analysis):
         return found
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """Of how many images it is, and what is an average."""
+        """How many images there are, and what is an average."""
         done, count = result["done"].values, result.sizes["other"]
         images = int(np.repeat(done, result.sizes["image"])[:count].sum())
         if self.definition == "park-kim":
@@ -219,7 +220,7 @@ def _mean_of(cka: Means, name: str, a: np.ndarray, b: np.ndarray) -> Estimate:
 
 
 def _inputs(capture: Capture, start: int, stop: int) -> Iterator[tuple[Any, int]]:
-    """The inputs of images from one number up to another, and the number of the first of each part of them."""
+    """The inputs of the images from number `start` up to `stop`, in parts, each with the number of its first image."""
     from landscape.objective.nests import length
 
     for x in capture.batches(np.arange(start, stop), stop - start):
@@ -228,7 +229,7 @@ def _inputs(capture: Capture, start: int, stop: int) -> Iterator[tuple[Any, int]
 
 
 def _flat(features: Features) -> Tensor:
-    """Positions and class tokens of each image in one row (n, values)."""
+    """The features at all positions and class tokens of each image in one row (n, values)."""
     import torch
 
     positions, tokens = features.stream
@@ -241,5 +242,5 @@ def _products(a: Tensor, b: Tensor) -> np.ndarray:
 
 
 def _labels(objective: Objective) -> np.ndarray:
-    """What tells images apart whatever a network's own normalisation is: the labels in order."""
+    """What identifies the images whatever a network's own normalisation is: the labels in order."""
     return np.concatenate([np.asarray(y.cpu()) for _, y in objective.batches])

@@ -64,7 +64,7 @@ class Spectrum(Eigenvalues, Analysis):
     workers: Annotated[int, Ge(1)] | None = None
 
     def check(self) -> None:
-        """PyHessian finds the largest magnitudes of the whole Hessian only."""
+        """PyHessian finds only the largest magnitudes, and only of the whole Hessian."""
         asked = (self.which, self.kind, self.per, self.parameters, self.ggn_part, self.second_look)
         if self.method == "pyhessian" and asked != ("LM", "hessian", None, None, False, False):
             raise UserError(
@@ -73,21 +73,21 @@ class Spectrum(Eigenvalues, Analysis):
 
     @property
     def variant(self) -> str:
-        """Each form of the curvature, method and division beside the others, not in their place."""
+        """The form of the curvature, the method and the division, so that each has a group of its own."""
         method = self.method if self.method != "lanczos" else ""
         return "_".join(filter(None, (self.form, method, self.division)))
 
     @property
     def examples(self) -> Examples:
-        """As many as there are mini-batches."""
+        """As many as the mini-batches need."""
         return Examples(at_most=self.batch_size * (self.batches or USUAL_BATCHES))
 
     def context(self, objective: Objective) -> dict[str, Any]:
-        """How many mini-batches there are, and the loss."""
+        """The number of mini-batches, and the loss."""
         return {"batches": len(self._minibatches(objective)), **super().context(objective)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(batch, rank), or with `per` (part, batch, rank)."""
+        """The result over (batch, rank), or with `per` over (part, batch, rank)."""
         parts = {"part": list(self.parts(objective))} if self.per else {}
         result = empty_pairs({**parts, "batch": range(len(self._minibatches(objective)))}, self.k, self.title)
         nll = np.full(result["done"].shape, np.nan)
@@ -98,7 +98,7 @@ class Spectrum(Eigenvalues, Analysis):
         return result
 
     def group_size(self, objective: Objective) -> int:
-        """Mini-batches in lockstep: the same number on every process."""
+        """The number of mini-batches in lockstep, the same on every process."""
         if self.lockstep is not None or self.method != "lanczos":
             return self.lockstep or 1
         from landscape.curvature.capacity import group_size
@@ -169,16 +169,16 @@ class Spectrum(Eigenvalues, Analysis):
         return objective.minibatches(self.batch_size, self.batches)
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the summary over mini-batches."""
+        """The result with the summary over mini-batches."""
         result = result.drop_vars(ADDED, errors="ignore")
         return result.assign(summarize(result))
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Those of each layer or stage, where it is divided."""
+        """The estimates of each layer or stage, if the network is divided."""
         return by_part(result, self.estimates)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The NLL of the mini-batches, the extremes, NEP and APE; none of all parts together."""
+        """The NLL of the mini-batches, the extremes, NEP and APE; none if the network is divided into parts."""
         return [] if "part" in result.dims else summary_estimates(result)
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:

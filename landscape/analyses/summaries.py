@@ -21,16 +21,17 @@ def summarize(spectrum: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     (`positive_ratio`; NaN without one). largest, smallest: medians over mini-batches of the extreme gathered
     eigenvalues (`median`). Mini-batches with an eigenvalue that is not a number are left out; ranks that no mini-batch
     has, of a part of fewer parameters than k, are not eigenvalues. An interval over fewer than LEAST_UNITS mini-batches
-    is NaN. Intervals are of the eigenvalues as they are: of those that have not converged, they know no error.
+    is NaN. Intervals take the eigenvalues as they are: they contain no error of those that have not converged.
 
-    How often 95 % intervals over 8 to 64 mini-batches of 5 cover the truth, by `benchmarks/intervals.py` (800 samples
-    each, of the ten spectra of results/study and of made-up ones): NEP .93 to .98, and up to .995 where few different
-    counts are possible; APE .94 to .98, with two exceptions; largest and smallest .93 to .97. The exceptions: where one
-    mini-batch in 32 has 56 % of the sum of the positive ones (AlterNet, 1,000 images), no sample without it can know,
-    and the APE's interval covers .51, .65, .73 and .86 of the time at 8, 16, 32 and 64; and .85 at 8 where the
-    logarithms are skewed too (ResNet, 1,000 images), .95 and more from 16 on. Of the first the low end holds, and
-    withholding intervals does not help: samples that miss the large one look tamer than others, so that of the
-    intervals left by a limit on the largest share, on the spread of the logarithms or on Hill's index fewer cover.
+    `benchmarks/intervals.py` measures how often 95 % intervals over 8 to 64 mini-batches with 5 eigenvalues each cover
+    the truth (800 samples each, of the ten spectra of results/study and of made-up ones): NEP .93 to .98, and up to
+    .995 where few different counts are possible; APE .94 to .98, with two exceptions; largest and smallest .93 to .97.
+    The first exception: where one mini-batch in 32 has 56 % of the sum of the positive eigenvalues (AlterNet, 1,000
+    images), a sample without it cannot know of it, and the APE's interval covers .51, .65, .73 and .86 of the time at
+    8, 16, 32 and 64. The second: where the logarithms are skewed too (ResNet, 1,000 images), it covers .85 of the time
+    at 8, and .95 or more from 16 on. In the first case the low end holds, and withholding intervals does not help:
+    samples that miss the large mini-batch look tamer than others, so that among the intervals left by a limit on the
+    largest share, on the spread of the logarithms, or on Hill's index, fewer cover the truth.
 
     Parameters
     ----------
@@ -79,8 +80,9 @@ def summarize(spectrum: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
 
 
 def statistics_of(group: xr.Dataset) -> xr.Dataset | None:
-    """`summarize` of a stored group, so that a file of any version is shown by this one's intervals; None for a group
-    without a summary, such as an unfinished one.
+    """`summarize` of a stored group, so that a file of any version is shown with this version's intervals.
+
+    None for a group without a summary, such as an unfinished one.
     """
     return summarize(group) if "summary" in group and "eigenvalue" in group else None
 
@@ -140,7 +142,7 @@ def _influences(e: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _gathered(e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which mini-batches and which ranks of e (batch, rank) are gathered."""
+    """The mini-batches and the ranks of e (batch, rank) whose eigenvalues are gathered."""
     ranks = ~np.isnan(e).all(axis=0)
     rows = np.isfinite(e[:, ranks]).all(axis=1) & ranks.any()
     return np.flatnonzero(rows), np.flatnonzero(ranks)

@@ -105,7 +105,7 @@ class Surface(Directions, Analysis):
     workers: Annotated[int, Ge(1)] | None = None
 
     def check(self) -> None:
-        """A standard error asks for other examples than eigenvectors are of."""
+        """`standard_error` chooses the examples, which eigenvectors fix."""
         super().check()
         if self.directions == "eigenvectors" and not self.towards and self.standard_error is not None:
             raise UserError(
@@ -115,7 +115,7 @@ class Surface(Directions, Analysis):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
-        """From a stored configuration, which has more to say of eigenvalues and of BatchNorm than a setting."""
+        """The settings of a stored configuration, which says more of eigenvalues and BatchNorm than the settings do."""
         search, batchnorm = stored.get("eigenvalues"), stored.get("batchnorm", "stored")
         own = {k: v for k, v in stored.items() if k not in ("plane", "objective")}
         own["eigenvalues"] = bool(search)
@@ -124,20 +124,20 @@ class Surface(Directions, Analysis):
 
     @property
     def variant(self) -> str:
-        """By what spans the plane."""
+        """What spans the plane."""
         return self.spanned_by
 
     def group_for(self, objective: Slice) -> str:
-        """surface or curve, and what spans the plane where it is not random."""
+        """surface or curve, with what spans the plane if it is not random."""
         return _groups(objective.plane)[0]
 
     def beside(self, objective: Slice) -> Mapping[str, xr.Dataset]:
-        """The plane, to serve again."""
+        """The plane, so that it can be used again."""
         return {_groups(objective.plane)[1]: objective.plane.to_dataset()}
 
     @property
     def examples(self) -> Examples:
-        """5,000 unless the user says; over eigenvectors those that they are of, 256 unless the user says."""
+        """5,000 unless the user says; over eigenvectors, those of the eigenvectors, 256 unless the user says."""
         eigenvectors = self.directions == "eigenvectors" and not self.towards
         usual = EIGENVECTOR_EXAMPLES if eigenvectors else USUAL_EXAMPLES
         return Examples(usual=usual, counted=self.standard_error is None)
@@ -175,7 +175,7 @@ class Surface(Directions, Analysis):
         return [grid(count, low, high, at) for count, (low, high), at in zip(counts, ranges, marks, strict=True)]
 
     def config(self, objective: Slice) -> dict[str, Any]:
-        """What fixes the numbers, as files have it since the first: counts and ranges of the axes, and the plane."""
+        """What fixes the numbers, in the form that files have always had: counts and ranges of the axes, the plane."""
         plane, loss = objective.plane, objective.objective
         return {
             "analysis": self.name,
@@ -190,7 +190,7 @@ class Surface(Directions, Analysis):
         }
 
     def empty(self, objective: Slice) -> xr.Dataset:
-        """(y, x) or (x). Raises UserError for a plane of another number of dimensions, or a range that is none."""
+        """The result over (y, x) or (x). Raises UserError for a plane of other dimensions, or an invalid range."""
         plane, folds = objective.plane, objective.objective.folds
         if plane.dims not in (1, 2):
             raise UserError(f"a surface needs 1 or 2 directions, the plane has {plane.dims}")
@@ -221,7 +221,7 @@ class Surface(Directions, Analysis):
         return Quantities(self.gradient_norm, search)
 
     def side_by_side(self, objective: Slice) -> int:
-        """Points at a time: one on a GPU, or with eigenvalues, whose products take all cores."""
+        """How many points at a time: one on a GPU, or with eigenvalues, whose products take all cores."""
         if self.workers is not None or self.eigenvalues:
             return self.workers or 1
         from landscape.planes.slice import worker_count
@@ -229,28 +229,28 @@ class Surface(Directions, Analysis):
         return min(worker_count(objective.objective), math.prod(per_axis(self.points, objective.plane.dims)))
 
     def order(self, result: xr.Dataset) -> np.ndarray | None:
-        """From coarse to fine: a grid cut short is whole on a coarser one."""
+        """From coarse to fine, so that a grid cut short is complete on a coarser grid."""
         return coarse_to_fine(result["done"].shape)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """The process's settings for all points: entered here, no worker changes them under another."""
+        """The process's settings for all points, entered here so that no worker changes them for another."""
         from landscape.runtime.arithmetic import exact_arithmetic, true_float32
 
         return exact_arithmetic() if self.gradient_norm or self.eigenvalues else true_float32()
 
     def ready(self, objective: Slice) -> tuple[Slice, list[np.ndarray]]:
-        """The axes too."""
+        """The loss over the plane, and the axes."""
         return objective, self._axes(objective.plane)
 
     def compute(self, ready: tuple[Slice, list[np.ndarray]], unit: Index) -> Values:
-        """What is asked of one point."""
+        """What is asked for at one point."""
         objective, axes = ready
         coordinates = tuple(float(axis[i]) for axis, i in zip(axes, reversed(unit), strict=True))
         with objective.at(coordinates) as here:
             return self._quantities.values(here, objective.autocast)
 
     def fill(self, objective: Slice, result: xr.Dataset, work: Work) -> xr.Dataset:
-        """The grid, all of it or where it is needed; then what is computed beside it."""
+        """Compute the grid, all of it or where it is needed; then what is computed beside it."""
         searched, result = result, result.drop_vars(AFTERWARDS, errors="ignore")
         if self.adaptive is None:
             self.visit(objective, result, work)
@@ -294,8 +294,9 @@ class Surface(Directions, Analysis):
         return result.merge(found, combine_attrs="override")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the measures and the minima of the NLL; of an unfinished grid those of the finest grid that is whole,
-        and none where none is.
+        """The result with the measures and the minima of the NLL.
+
+        For an unfinished grid they are those of the finest grid that is complete; there are none if none is.
         """
         whole = result if result["done"].values.all() else _whole_part(result)
         result = result.drop_vars(VARIABLES, errors="ignore")
@@ -324,7 +325,7 @@ class Surface(Directions, Analysis):
         ]  # fmt: skip
 
     def check_result(self, result: xr.Dataset) -> None:
-        """The NLL and what is done over the grid, along coordinates that increase."""
+        """Raise UserError unless the NLL and `done` are over the grid, along coordinates that increase."""
         dims = result["nll"].dims
         if dims not in (("y", "x"), ("x",)) or result.get("done", result["nll"]).dims != dims:
             raise UserError(f"its nll is over {', '.join(map(str, dims))}, not over x, or over y and x")

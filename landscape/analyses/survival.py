@@ -10,13 +10,15 @@ import xarray as xr
 from landscape.runtime.errors import a_few
 
 UNCHANGED = (
-    0.01  # by how much at most a measure that survives may differ, on any mini-batch: searches end by tolerances
+    0.01  # the most by which a measure that survives may differ on a mini-batch: searches end by tolerances
 )
 
 
 def changes(result: xr.Dataset, measures: Iterable[str]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Of each (measure, scale) the rescaled network's sum over mini-batches over the network's own, and the largest
-    relative change on a mini-batch; of those mini-batches that are done of both. Empty where there are none.
+    """For each (measure, scale), the rescaled network's sum over mini-batches divided by the network's own, and the
+    largest relative change on a mini-batch.
+
+    Both are over the mini-batches that are done for both networks. Empty if there are none.
     """
     if result.sizes["network"] < 2:
         return {}

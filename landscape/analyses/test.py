@@ -45,7 +45,7 @@ TEMPERATURE = {
     "temperature_low": "lower end of the interval of temperature",
     "temperature_high": "upper end of the interval of temperature",
 }
-FEWEST = 30  # examples of a bin
+FEWEST = 30  # examples in a bin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Test(Analysis):
         Bins for the calibration error, with about equally many examples in each, and at least 30.
     """
 
-    __test__: ClassVar[bool] = False  # no test case, whatever its name
+    __test__: ClassVar[bool] = False  # not a test case, in spite of its name
     name: ClassVar[str] = "test"
     unit: ClassVar[str] = "pass"
 
@@ -82,7 +82,7 @@ class Test(Analysis):
         return Examples(split="test", transform="eval", exactly=self.samples)
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """Scalars; of a classification also what each example says."""
+        """Scalars; for a classification also what each example says."""
         numbers: dict[str, Any] = {name: ((), np.nan, {"long_name": text}) for name, text in MEASURED.items()}
         if _classes(objective):
             nothing = np.full(objective.examples, np.nan, np.float32)
@@ -114,7 +114,7 @@ class Test(Analysis):
         return found | calibration.measured(z, y, objective.clusters)
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the bins of the reliability diagram and the calibration error."""
+        """The result with the bins of the reliability diagram and the calibration error."""
         from landscape.analyses import calibration
 
         if "confidence" not in result or not result["done"] or not np.isfinite(result["confidence"]).all():
@@ -139,7 +139,7 @@ class Test(Analysis):
         )
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row an example, where each is known."""
+        """One row for each example, if the examples are known."""
         return ("example",) if "example" in result.dims else ()
 
     def remarks(self, result: xr.Dataset) -> list[str]:
@@ -147,8 +147,8 @@ class Test(Analysis):
         return [f"of {int(result['examples'])} examples"] if "examples" in result else []
 
     def _completed(self, stored: xr.Dataset | None, config: Mapping[str, Any]) -> xr.Dataset | None:
-        """Files of before have no `done`, name a penalty that was not measured, and of a classification know nothing of
-        its calibration: that is measured.
+        """Older files have no `done`, name a penalty that was not measured, and know nothing of the calibration of a
+        classification, which is measured now.
         """
         if stored is None:
             return None
@@ -159,7 +159,7 @@ class Test(Analysis):
         return known.assign_attrs(config={**there, "objective": {**config["objective"], **loss}})
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """Accuracy and NLL, and of a classification what is known of its probabilities."""
+        """Accuracy and NLL, and for a classification what is known of its probabilities."""
         if not result.get("done", True):
             return []
         found = [
@@ -183,7 +183,7 @@ def _mean(result: xr.Dataset, name: str, text: str, **more: Any) -> Estimate:
     if each in result:
         more["influence"] = _influence(result[each].values.astype(float), 1.0, result["cluster"].values.astype(int))
     sem = float(result.get(f"{name}_sem", np.nan))
-    known = sem if name != "accuracy" or sem > 0 else np.nan  # all right or all wrong say nothing of the spread
+    known = sem if name != "accuracy" or sem > 0 else np.nan  # all right or all wrong says nothing of the spread
     return Estimate(
         name=text, value=float(result[name]), sem=known, n=int(result["examples"]), counts="examples",
         how="standard error over examples", **more,
@@ -191,7 +191,7 @@ def _mean(result: xr.Dataset, name: str, text: str, **more: Any) -> Estimate:
 
 
 def _share(name: str, hits: np.ndarray, trials: np.ndarray, clusters: np.ndarray, counts: str, **more: Any) -> Estimate:
-    """A share of trials, those of one cluster taken together."""
+    """The estimate of a share of trials, where the trials of one cluster are taken together."""
     of = intervals.share(*(np.bincount(clusters, weights=each) for each in (hits, trials)))
     return Estimate(
         name=name, value=of.estimate, low=of.low, high=of.high, measure="%", n=int(trials.sum()), counts=counts,

@@ -1,4 +1,4 @@
-"""The level of noise at which the accuracy has fallen by so much, of a group over frequency and level."""
+"""The level of noise at which the accuracy has fallen by a given amount, for a group over frequency and level."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Threshold = tuple[float, float, float]
 def threshold(levels: np.ndarray, change: np.ndarray, fall: float) -> float:
     """The level at which the change of accuracy, made to fall throughout, reaches -fall.
 
-    levels (L,) rising; change (L,). Between levels it is linear in their logarithm; from none, where nothing has
-    changed, to the first it is linear in the level. inf where the highest does not suffice. NaN where a level is not
-    known. Isotonic regression takes out what chance has made rise.
+    levels (L,) rising; change (L,). Between levels the change is linear in their logarithm; between no noise, where
+    nothing has changed, and the first level it is linear in the level. inf if the highest level does not suffice. NaN
+    if the change at a level is not known. Isotonic regression removes the rises, which are due to chance.
     """
     if not np.isfinite(change).all():
         return np.nan
@@ -37,8 +37,10 @@ def threshold(levels: np.ndarray, change: np.ndarray, fall: float) -> float:
 def with_interval(
     levels: np.ndarray, hits: np.ndarray, cluster: np.ndarray, fall: float, *, confidence: float = 0.95, seed: int = 0
 ) -> Threshold:
-    """The threshold and its interval, from changes of hits (L, examples): percentiles of the bootstrap over clusters,
-    which draws the same examples at every level. No interval for fewer than LEAST_UNITS clusters.
+    """The threshold and its interval, from changes of hits (L, examples).
+
+    The ends are percentiles of the bootstrap over clusters, which draws the same examples at every level. There is no
+    interval for fewer than LEAST_UNITS clusters.
     """
     estimate = threshold(levels, hits.mean(1), fall)
     counts = np.bincount(cluster)
@@ -56,7 +58,7 @@ def with_interval(
 
 
 def added_to(result: xr.Dataset, fall: float) -> xr.Dataset:
-    """With threshold (frequency, bound) of the octaves all of whose levels are done."""
+    """The result with threshold (frequency, bound) for the octaves all of whose levels are done."""
     levels, cluster = result["level"].values.astype(float), result["cluster"].values
     hits = result["hit_change"].transpose("frequency", "level", "example").values.astype(float)
     done = result["done"].transpose("frequency", "level").values.all(1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from landscape.store.aside import Aside
 
 USUAL_EXAMPLES = 256
-BASIS_BYTES = 4 << 30  # what the basis of a whole-data search holds at most, unless asked otherwise
+BASIS_BYTES = 4 << 30  # the most that the basis of a whole-data search takes, unless asked otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +55,14 @@ class Top(Eigenvalues, Analysis):
     vectors: bool = False
 
     def check(self) -> None:
-        """Vectors of parts differ in length."""
+        """Vectors are not stored for parts, since they differ in length."""
         super().check()
         if self.vectors and self.per:
             raise UserError(f"vectors are of one search; leave out per={self.per!r}, or name `parameters`")
 
     @property
     def variant(self) -> str:
-        """Each form of the curvature and division beside the others."""
+        """The form of the curvature and the division, so that each has a group of its own."""
         return "_".join(filter(None, (self.form, self.division)))
 
     @property
@@ -71,7 +71,7 @@ class Top(Eigenvalues, Analysis):
         return Examples(usual=USUAL_EXAMPLES)
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(rank), or with `per` (part, rank)."""
+        """The result over (rank), or with `per` over (part, rank)."""
         result = empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k, self.title)
         return result.assign(vector=self._no_vectors(objective)) if self.vectors else result
 
@@ -84,7 +84,7 @@ class Top(Eigenvalues, Analysis):
         return ("rank", "weight"), np.full((self.k, n), np.nan, np.float32), {"long_name": "eigenvector, of length 1"}
 
     def fill(self, objective: Objective, result: xr.Dataset, work: Work) -> xr.Dataset:
-        """A search keeps its state aside, and stops between two products where the budget is spent."""
+        """Compute the parts; a search keeps its state aside and, when the budget is spent, stops between products."""
         self.visit(Kept(objective, work, result.attrs["config"]), result, work)
         return result
 
@@ -93,11 +93,11 @@ class Top(Eigenvalues, Analysis):
         return True
 
     def products_of_a_unit(self, objective: Kept) -> int:
-        """What a search may spend."""
+        """The number of products that a search may take."""
         return self.max_products
 
     def compute(self, ready: Kept, unit: Index) -> Values:
-        """The eigenpairs of one part; of a search that had to stop those so far."""
+        """The eigenpairs of one part; if the search had to stop, those found so far."""
         from landscape.curvature.spread import by_all
 
         objective, work, config = ready
@@ -128,12 +128,13 @@ class Top(Eigenvalues, Analysis):
         return eigenpairs(H, start, search, vectors=self.vectors, verify=self.verify, keeper=keeper)
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Those of each layer or stage, where it is divided."""
+        """The estimates of each layer or stage, if the network is divided."""
         return by_part(result, self.estimates)
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """The largest and the smallest eigenvalue that were found, each with its residual as its bound; of a search
-        that is not finished those so far.
+        """The largest and the smallest eigenvalue that were found, each with its residual as its bound.
+
+        For a search that is not finished they are those found so far.
         """
         if "part" in result.dims or not np.isfinite(result["eigenvalue"]).any():
             return []
@@ -155,7 +156,7 @@ class Top(Eigenvalues, Analysis):
         return found
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row an eigenvalue."""
+        """One row for each eigenvalue."""
         return (*super().tabled(result), "rank")
 
     def remarks(self, result: xr.Dataset) -> list[str]:

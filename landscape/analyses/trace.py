@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Sketch(NamedTuple):
-    """The operator, orthonormal rows Q (rank, n) near its top eigenvectors, and the moments of what they span."""
+    """The operator, orthonormal rows Q (rank, n) near its top eigenvectors, and the moments on their span."""
 
     H: FoldedCurvature
     Q: torch.Tensor
@@ -60,7 +60,7 @@ class Trace(Probing):
     estimator: Literal["hutchinson", "hutch++"] = "hutch++"
 
     def check(self) -> None:
-        """Two probes at least."""
+        """At least two probes are needed."""
         super().check()
         probes = self.products - 2 * (self.products // 3 if self.estimator == "hutch++" else 0)
         if probes < 2:
@@ -86,7 +86,7 @@ class Trace(Probing):
         return {"parameters": self._curvature(objective).n, **super().context(objective)}
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """The probes' estimates."""
+        """The result over probes."""
         H = self._curvature(objective)
         probes = self.products - 2 * self._rank(H.n)
         held = 2 * self._rank(H.n) * H.n * H.zeros().element_size()
@@ -147,7 +147,7 @@ class Trace(Probing):
         }
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With the means over probes and their errors."""
+        """The result with the means over probes and their errors."""
         done = result["done"].values
         found: dict[str, Any] = {}
         for name in MOMENTS:
@@ -166,19 +166,19 @@ def hessian_trace(objective: Objective, **settings: Any) -> xr.Dataset:
         The loss.
     settings
         Those of `Trace` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`; the
-        unit is a probe. Of hutch++ Q is held: a third of `products` vectors of the network's size, and ten more for the
-        folds of the examples.
+        unit is a probe. hutch++ holds Q in memory, which is a third of `products` vectors of the network's size, and
+        ten more vectors for the folds of the examples.
 
     Returns
     -------
     xarray.Dataset
         With dims (probe): trace_estimate, frobenius_squared_estimate (each the exact part plus the probe's) and done;
         (probe, fold): trace_without_fold, frobenius_squared_without_fold, the same without a fold of the examples;
-        scalars products, trace and frobenius_squared, and for each its standard errors: trace_sem_probes, how far other
-        probes would have given another number; trace_sem_examples, how far other examples, whatever the probes, by
-        delete-one-fold jackknife with Q held; and trace_sem, the root of the sum of their squares. From fewer than 8
-        probes or folds a standard error is NaN, and so is that over examples where it drowns in that over probes, which
-        trace_sem then is. With a penalty penalty_trace, its exact share in the trace.
+        scalars products, trace and frobenius_squared, each of the last two with its standard errors: trace_sem_probes,
+        how much other probes would change the number; trace_sem_examples, how much other examples would, whatever the
+        probes, by delete-one-fold jackknife with Q held fixed; and trace_sem, the root of the sum of their squares.
+        From fewer than 8 probes or folds a standard error is NaN, and so is that over examples where it drowns in that
+        over probes, which trace_sem then equals. With a penalty also penalty_trace, its exact share in the trace.
 
     Raises
     ------

@@ -44,7 +44,7 @@ GEOMETRY = {
 
 @dataclass(frozen=True)
 class Course:
-    """The checkpoints of a training, and the loss on whose private copy each is put in turn.
+    """The checkpoints of a training, and the loss, whose private copy of the network takes each of them in turn.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Trajectory(Analysis):
         Raises
         ------
         UserError
-            For no checkpoint, or those of different networks.
+            If there is no checkpoint, or if they are of different networks.
         """
         if not subjects:
             raise UserError("a trajectory needs at least one checkpoint")
@@ -115,14 +115,14 @@ class Trajectory(Analysis):
         return Course(objective, states)
 
     def context(self, objective: Course) -> Mapping[str, Any]:
-        """Which checkpoints, by their content, and the loss."""
+        """The checkpoints, by their content, and the loss."""
         from landscape.objective.parameters import fingerprint
 
         each = {label: fingerprint(state) for label, state in objective.states.items()}
         return {"checkpoints": each, "objective": objective.objective.config()}
 
     def empty(self, objective: Course) -> xr.Dataset:
-        """(checkpoint), with its geometry, which needs no data."""
+        """The result over (checkpoint), with the geometry, which needs no data."""
         from landscape.objective.parameters import trainable
         from landscape.planes.polar import polar
 
@@ -146,7 +146,7 @@ class Trajectory(Analysis):
         return exact_arithmetic()
 
     def compute(self, ready: Course, unit: Index) -> Values:
-        """Loss and curvature at one checkpoint."""
+        """The loss and the curvature at one checkpoint."""
         from landscape.objective.parameters import replaced
 
         here, label = ready.objective.in_this_thread(), list(ready.states)[unit[0]]
@@ -183,7 +183,7 @@ class Trajectory(Analysis):
         return found
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:
-        """How long the path is for the distance that it covers; of these checkpoints exact."""
+        """The length of the path over the distance that it covers, which is exact for these checkpoints."""
         whole, steps = float(result["distance"][0]), result["step"].values[1:]
         if not (len(steps) and whole > 0):
             return []
@@ -196,7 +196,7 @@ class Trajectory(Analysis):
         ]  # fmt: skip
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
-        """Those of the path as a whole, and of each checkpoint its place, its loss and its curvature."""
+        """The estimates of the path as a whole, and for each checkpoint its place, loss and curvature."""
         rows = {"": self.estimates(result)}
         for label in result["checkpoint"].values:
             one = result.sel(checkpoint=label)
@@ -208,7 +208,7 @@ class Trajectory(Analysis):
         return rows
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """What did not converge, where there is no path, and the penalty."""
+        """What did not converge, whether there is no path, and the penalty."""
         curved = result["done"].values & np.isfinite(result["eigenvalue"].values)
         bad = int((curved & ~result["converged"].values).sum())
         same = result["distance"][0] == 0 and result.sizes["checkpoint"] > 1
@@ -238,14 +238,14 @@ def _with_sem(one: xr.Dataset, name: str, words: str, symbol: str) -> Estimate:
 def training_trajectory(
     objective: Objective, states: Mapping[str, Mapping[str, Tensor]], **settings: Any
 ) -> xr.Dataset:
-    """The path of a training, and loss and curvature along it: `Trajectory(**settings)` of these checkpoints.
+    """The path of a training, with loss and curvature along it: `Trajectory(**settings)` of these checkpoints.
 
     Parameters
     ----------
     objective
-        The loss, of any of the networks: its private copy takes the weights of each in turn.
+        The loss of any of the networks: its private copy takes the weights of each in turn.
     states
-        State dicts by label, the first that of the start and the last that of the end.
+        State dicts by label; the first is that of the start, and the last that of the end.
     settings
         Those of `Trajectory` by name; and partial, save, save_every, budget and progress, as for `hessian_spectrum`;
         the unit is a checkpoint.

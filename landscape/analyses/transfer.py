@@ -7,12 +7,12 @@ import xarray as xr
 
 from landscape.analyses.blockwise import Means, means
 
-HALF = 0.5  # of pi: what is above is high
+HALF = 0.5  # of pi: frequencies above it count as high
 PATHS = ("skip", "branch")
 
 
 def transfer(result: xr.Dataset) -> Means:
-    """Power out over power in (path, block, ring), of blocks that keep the size of the map; NaN elsewhere."""
+    """Power out over power in (path, block, ring), for blocks that keep the size of the map; NaN for the others."""
     stream, branch = means(result, "power"), means(result, "power_branch")
     same = result["same_size"].values.astype(bool)
 
@@ -54,19 +54,20 @@ def gain(result: xr.Dataset) -> Means:
 
 
 def relative(result: xr.Dataset) -> Means:
-    """ln amplitude at the highest frequency less that at zero (direction, block): the end of the diagonal, as the study
-    has it, and the ring about pi over all directions.
+    """ln amplitude at the highest frequency less that at zero (direction, block).
+
+    The highest frequency is the end of the diagonal, as in the study, and the ring about pi over all directions.
     """
     diagonal, around, zero = (means(result, name) for name in ("log_diagonal", "log_amplitude", "log_zero"))
     last = np.array([np.flatnonzero(~np.isnan(row))[-1] if (~np.isnan(row)).any() else 0 for row in diagonal.whole])
     frequency = result["frequency"].values
     at_pi = np.array(
         [np.nanargmin(np.abs(f - 1)) if np.isfinite(f).any() else 0 for f in frequency]
-    )  # nearest to the highest along an axis
+    )  # the ring nearest to the highest frequency along an axis
     block = np.arange(len(last))
 
     def of(d: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
-        end = np.where(last > 0, d[..., block, last] - d[..., block, 0], np.nan)  # a side of 1 or 2 has none
+        end = np.where(last > 0, d[..., block, last] - d[..., block, 0], np.nan)  # a map with a side of 1 or 2 has none
         return np.stack([end, a[..., block, at_pi] - z], axis=-2)
 
     return Means(of(diagonal.whole, around.whole, zero.whole), of(diagonal.without, around.without, zero.without))

@@ -49,11 +49,11 @@ class Variance(Blockwise):
 
     @property
     def variant(self) -> str:
-        """The study's numbers beside the others."""
+        """The definition, so that the study's numbers have a group beside the others."""
         return "" if self.definition == "relative" else "park_kim"
 
     def empty(self, objective: Objective) -> xr.Dataset:
-        """(fold, block)."""
+        """The result over (fold, block)."""
         capture = self.ready(objective)
         shape = (objective.folds, len(capture.places))
         variables = {
@@ -76,11 +76,11 @@ class Variance(Blockwise):
         return {name: [float(m.mean) if m.count else np.nan for m in each] for name, each in found.items()}
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a block."""
+        """One row for each block."""
         return ("block",)
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
-        """With level and step of each block, with intervals over images."""
+        """The result with level and step of each block, with intervals over images."""
         dims, about = ("block", "bound"), "95 % intervals over images"
         here = levels(result, self.definition)
         return result.assign(
@@ -104,7 +104,7 @@ class Variance(Blockwise):
         return [last, *(e for e in each if e is not None)]
 
     def remarks(self, result: xr.Dataset) -> list[str]:
-        """Which types of blocks lower and raise it, and in how many of their blocks the interval says so."""
+        """Which types of blocks lower the variance and which raise it, and in how many blocks the interval says so."""
         said = []
         step = over_folds(steps(result, levels(result, self.definition))) if result["done"].any() else None
         for estimate in self.estimates(result)[1:]:
@@ -122,8 +122,10 @@ class Variance(Blockwise):
 
 
 def moments_of(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image (n,), in float64: the variance over positions, one less as divisor, and the mean square; the means
-    over channels of maps (n, channels, height, width). The variance of one position is NaN.
+    """For each image (n,), in float64: the variance over positions, with their number less one as divisor, and the mean
+    square, both averaged over the channels of maps (n, channels, height, width).
+
+    The variance over a single position is NaN.
     """
     flat = maps.flatten(2).double()
     positions = flat.shape[2]
@@ -133,7 +135,7 @@ def moments_of(maps: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def levels(result: xr.Dataset, definition: str, suffix: str = "") -> Means:
-    """The variance after each block (block,), by a definition, of the stream or with suffix "_branch" of the branch."""
+    """The variance after each block (block,) by a definition: of the stream or, with suffix "_branch", the branch."""
     variance, square = means(result, f"variance{suffix}"), means(result, f"square{suffix}")
     if definition == "park-kim":
         return variance
