@@ -9,9 +9,7 @@ import xarray as xr
 
 from landscape.runtime.errors import a_few
 
-UNCHANGED = (
-    0.01  # the most by which a measure that survives may differ on a mini-batch: searches end by tolerances
-)
+UNCHANGED = 0.01  # the most by which a measure that survives may differ on a mini-batch: searches end by tolerances
 
 
 def changes(result: xr.Dataset, measures: Iterable[str]) -> dict[tuple[str, str], tuple[float, float]]:
