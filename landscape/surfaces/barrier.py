@@ -12,16 +12,28 @@ CONFIDENCE = 0.95
 
 
 def barrier(path: xr.Dataset) -> tuple[float, float, float, float]:
-    """max_t L(phi(t)) - (1 - t) L(phi(0)) - t L(phi(1)) over the points of a path, 0 where it is nowhere above
+    """The largest rise of the loss along a path above the straight line between the losses at its ends.
+
+    This is max_t L(phi(t)) - (1 - t) L(phi(0)) - t L(phi(1)) over the points of the path, and 0 if it is nowhere above
     (Entezari et al. 2022, arXiv:2110.06296, eq. 1).
 
-    path: nll (t) and nll_fold (fold, t) of up to 20 folds of the examples, done (t).
+    The interval is of 95 %. Its ends are the largest, over t, of the lower and of the upper ends of Student's intervals
+    at each t, cut at 0. The upper ends need only hold at the t where the true rise is largest, the lower ones at all
+    points together (Bonferroni). Both ends are 0 if the loss is below the line by more than its error at every point
+    between the ends of the path.
 
-    Returns the estimate, its standard error by delete-one-fold jackknife (NaN where it is 0), and a 95 % interval: from
-    the largest over t of the lower to that of the upper ends of Student's interval at each t, cut at 0. The upper ends
-    need only hold where the truth is largest, the lower ones at all points together (Bonferroni). Both are 0 where at
-    every point between the ends the loss is below that line beyond its error. All NaN where a point is not computed;
-    inf where one diverged; no interval of fewer than 8 folds, or where no fold differs along the path.
+    Parameters
+    ----------
+    path
+        nll (t), nll_fold (fold, t) for up to 20 folds of the examples, and done (t).
+
+    Returns
+    -------
+    tuple of float
+        The estimate; its standard error by delete-one-fold jackknife, NaN if the estimate is 0; and the low and high
+        end of the interval. All are NaN if a point is not computed or if the loss at an end is not finite. The estimate
+        is inf if another point diverged. The error and the interval are NaN with fewer than 8 folds, or if no fold
+        differs along the path.
     """
     t, z = path["t"].values.astype(float), path["nll"].values.astype(float)
     nothing = (np.nan,) * 4

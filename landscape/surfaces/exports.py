@@ -17,13 +17,16 @@ from landscape.runtime.files import replacing
 
 
 def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantity: str = "nll") -> None:
-    """Write a `surface` group for other software, whole or not at all; the format is that of the suffix.
+    """Write a `surface` group for other software, whole or not at all, in the format of the suffix.
 
-    .csv: a header and a row a point, with every quantity that has one value a point; 17 digits, so nothing is rounded.
-    .npz: every array by name, and the configuration as JSON under "config"; numpy.load needs no pickle for it.
-    .vtu, .vtk: for ParaView, `quantity` in relief over the plane (1D: a curve), every quantity as point data. Cells
-    that touch a point where it is not finite are left out; such points lie at the lowest height, out of sight, and keep
-    their values. Needs meshio.
+    .csv: a header and one row per point, with every quantity that has one value per point; 17 digits, so nothing is
+    rounded.
+
+    .npz: every array by name, and the configuration as JSON under "config"; numpy.load reads it without pickle.
+
+    .vtu, .vtk: for ParaView, `quantity` as height over the plane (in one dimension a curve), and every quantity as
+    point data. Points where `quantity` is not finite keep their values; they are drawn at the lowest height, and the
+    cells that touch them are left out. This needs meshio.
 
     Parameters
     ----------
@@ -32,12 +35,13 @@ def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantit
     path
         The file.
     quantity
-        What is the height in ParaView: nll, loss, accuracy, or another that the surface has.
+        The height in ParaView: nll, loss, accuracy, or another quantity that the surface has.
 
     Raises
     ------
     UserError
-        For another suffix, a group that is no surface, meshio not installed, or a place that cannot be written.
+        For another suffix, a group that is no surface, or a place that cannot be written; or if meshio is not
+        installed.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
@@ -52,7 +56,7 @@ def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantit
 
 
 def _points(surface: xr.Dataset, quantity: str) -> dict[str, np.ndarray]:
-    """Every quantity with one value a point, and the coordinates, flat in the order (y, x)."""
+    """Every quantity with one value per point, and the coordinates, flattened in the order (y, x)."""
     dims = surface[quantity].dims
     grid = np.meshgrid(*(surface[axis].values for axis in dims), indexing="ij")
     columns = dict(zip(dims, (c.ravel() for c in grid), strict=True))

@@ -9,16 +9,16 @@ import numpy as np
 
 from landscape.runtime.errors import UserError
 
-if TYPE_CHECKING:  # planes are of torch, and a grid is not
+if TYPE_CHECKING:  # planes import torch, and a grid does not
     from landscape.planes.plane import Extent
 
-COARSEST = 5  # intervals per axis at least, on the coarsest level
+COARSEST = 5  # the least number of intervals of the longest axis on the coarsest level
 
 
 def grid(points: int, low: float, high: float, marks: Sequence[float] = ()) -> np.ndarray:
-    """`points` equidistant coordinates from low to high; symmetric to the bit where the range is.
+    """`points` equidistant coordinates from low to high, exactly symmetric if the range is.
 
-    0, and each of `marks`, is exact where it is one of them up to rounding.
+    0 and each of `marks` are exact if they are among the coordinates up to rounding.
     """
     step = (high - low) / max(points - 1, 1)
     c = (low + high) / 2 + (np.arange(points) - (points - 1) / 2) * step
@@ -28,7 +28,7 @@ def grid(points: int, low: float, high: float, marks: Sequence[float] = ()) -> n
 
 
 def per_axis(points: int | Sequence[int], dims: int) -> list[int]:
-    """The number of points along each axis. Raises UserError where there are not as many as axes."""
+    """The number of points along each axis. Raises UserError unless there is one number, or one for each axis."""
     counts = [points] * dims if isinstance(points, int) else list(points)
     if len(counts) != dims or min(counts) < 1:
         raise UserError(f"points={points}: a surface needs at least 1 point per axis, and as many numbers as axes")
@@ -52,7 +52,7 @@ def ranges_of(span: Extent, dims: int) -> list[list[float]]:
 
 
 def strides(shape: Sequence[int]) -> list[int]:
-    """The distances between points on levels of a grid, from the finest that is not the grid itself to the coarsest."""
+    """The distances between points on the levels of a grid above the grid itself, from the finest to the coarsest."""
     found, stride = [], 1
     while (max(shape) - 1) // (2 * stride) >= COARSEST:
         stride *= 2
@@ -61,8 +61,9 @@ def strides(shape: Sequence[int]) -> list[int]:
 
 
 def along(n: int, stride: int) -> np.ndarray:
-    """Every stride-th of n points counted from the middle one, and both ends, but none nearer to an end than half a
-    stride. Those of a stride are among those of half of it.
+    """Every stride-th of n points counted from the middle one, and both ends.
+
+    A point nearer to an end than half a stride is left out. The points of a stride are among those of half that stride.
     """
     inner = np.arange((n - 1) // 2 % stride, n, stride)
     inner = inner[(2 * inner >= stride) & (2 * (n - 1 - inner) >= stride)]
@@ -70,14 +71,14 @@ def along(n: int, stride: int) -> np.ndarray:
 
 
 def lattice(shape: Sequence[int], stride: int) -> np.ndarray:
-    """Where a grid has the points of one of its levels, as a mask."""
+    """A mask of the points of a grid that are on the level of this stride."""
     mask = np.zeros(tuple(shape), bool)
     mask[np.ix_(*(along(n, stride) for n in shape))] = True
     return mask
 
 
 def coarse_to_fine(shape: Sequence[int]) -> np.ndarray:
-    """The place of each point of a grid in an order by levels: 0 for the middle, 1 for the rest of the coarsest."""
+    """The rank of each point of a grid by levels: 0 for the middle, 1 for the rest of the coarsest level, and so on."""
     levels = [*reversed(strides(shape)), 1]
     order = np.full(tuple(shape), len(levels))
     for place, stride in reversed(list(enumerate(levels, 1))):

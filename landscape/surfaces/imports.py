@@ -1,4 +1,4 @@
-"""Other people's surfaces, as a `surface` group. Files are data, never code."""
+"""Surfaces that other software computed, as a `surface` group. Files are read as data, never as code."""
 
 from __future__ import annotations
 
@@ -44,19 +44,25 @@ FLAGS = ("done", "interpolated")
 def import_surface(path: str | os.PathLike[str], *, weight_decay: float | None = None) -> xr.Dataset:
     """A surface computed by other software, as a `surface` group of this toolkit.
 
-    What the file does not hold is not made up: without a penalty, loss is nll and says so. Points that are absent are
-    not done; inf and NaN are results. The configuration has the file's name, format and sha256.
+    Nothing is made up that the file does not hold: without a penalty, loss is nll, and its name says so. Points that
+    are absent are not done; inf and NaN are results. The configuration has the file's name, format and sha256.
 
     Parameters
     ----------
     path
-        One of, told by its content, the reference study's CSV (Park & Kim 2022): 19 columns without a header, whose l2
-        is sum_p ||theta_p||; a CSV with a header that names x, y in two dimensions, nll, and what else there is: a row
-        a point, any order; an HDF5 surface file of Li et al. 2018: xcoordinates, ycoordinates in two dimensions,
-        train_loss or test_loss, where -1 marks a point not computed. In two dimensions its arrays are flat in the order
-        (y, x), whatever their shape says: square grids look transposed to who believes the shape, others garbled.
+        A file in one of three formats, recognised by its content. The CSV of the reference study (Park & Kim 2022) has
+        19 columns and no header; its l2 is sum_p ||theta_p||. Any other CSV has a header that names x, y in two
+        dimensions, nll, and whatever else there is; each row is a point, in any order. The HDF5 surface file of Li et
+        al. 2018 has xcoordinates, ycoordinates in two dimensions, and train_loss or test_loss, where -1 marks a point
+        not computed. In two dimensions its arrays are flat in the order (y, x), whatever their shape says: reading them
+        by that shape would transpose a square grid and garble any other.
     weight_decay
         lambda of the reference study's penalty lambda * sum_p ||theta_p||, which needs the column l2.
+
+    Returns
+    -------
+    xarray.Dataset
+        The group.
 
     Raises
     ------
@@ -144,7 +150,7 @@ def _is_number(text: str) -> bool:
 
 
 def _gridded(path: Path, columns: dict[str, np.ndarray]) -> Columns:
-    """Columns of a table -> arrays (y, x) or (x,) and their coordinates; points without a row are not done."""
+    """The columns of a table as arrays (y, x) or (x,), and their coordinates; points without a row are not done."""
     axes: dict[str, np.ndarray] = {}
     index = []
     for axis in ("y", "x"):
@@ -153,7 +159,7 @@ def _gridded(path: Path, columns: dict[str, np.ndarray]) -> Columns:
         c = columns.pop(axis)
         if not np.isfinite(c).all() or not c.size:
             raise UserError(f"{path} has no points, or one whose {axis} is not a finite number")
-        # the same coordinate may be written with different last digits
+        # one coordinate may be written with differing last digits
         decimals = 9 - int(np.ceil(np.log10(max(np.abs(c).max(), 1e-200))))
         _, first, at = np.unique(np.round(c, decimals), return_index=True, return_inverse=True)
         axes[axis] = c[first]
@@ -207,8 +213,8 @@ def _read_h5(path: Path) -> Columns:
     for name in (*names, "min_eig", "max_eig"):
         if name in held and held[name].size != np.prod(shape):
             raise UserError(f"{path}: {name} has {held[name].size} values for {np.prod(shape)} points")
-    # loss-landscape numbers points as meshgrid(x, y) does, y outermost, but shapes the array (x, y): only the flat
-    # order means anything
+    # loss-landscape numbers points as meshgrid(x, y) does, with y outermost, but gives the array the shape (x, y): only
+    # the flat order is meaningful
     grids = {name: held[name].reshape(shape) for name in (*names, "min_eig", "max_eig") if name in held}
     done = grids[loss] != -1
     variables: dict[str, np.ndarray] = {"done": done}

@@ -1,4 +1,4 @@
-"""A surface -> numbers that sum it up, each with its standard error over examples."""
+"""Numbers that sum up a surface, each with its standard error over examples."""
 
 from __future__ import annotations
 
@@ -32,70 +32,86 @@ DIRECTIONS = 72  # rays in a plane: every 5 degrees, the axes and diagonals amon
 ROUNDING = 16 * np.finfo(float).eps
 
 
-LEAST_WITHIN = 3  # points within the radius on each side of the centre, for a sharpness
+LEAST_WITHIN = 3  # points that a sharpness needs within the radius, along each axis and on each side of the centre
 
 
-LEAST_INTERIOR = 3  # interior points of each axis, for a share of curvature: the fewest with a point amid its like
+LEAST_INTERIOR = 3  # interior points that a share of curvature needs along each axis
 
 
-COARSEST = 0.5  # the interval between grid points that a width is read off in, as a share of the width
+COARSEST = 0.5  # how wide the bounds of a width may be apart, as a share of the width
 
 
 def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") -> xr.Dataset:
-    """Sharpness, convexity and width of a `surface` group, of one or two dimensions, and a barrier of a line.
+    """Sharpness, convexity and width of a `surface` group of one or two dimensions, and the barrier along a line.
 
-    The centre is the unperturbed network, (0, 0); for the sharpness its loss is interpolated linearly where it is no
-    grid point, and then without low and high.
+    Each measure has an estimate, its standard error `sem`, and the bounds `low` and `high`, between which the spacing
+    of the grid leaves its value open. The centre is the unperturbed network, at (0, 0); the loss is the `quantity`
+    asked for.
 
-    sharpness: in words "in-plane sharpness", since directions off the plane, which may be far worse, have no say
-        (`landscape.analyses.sharpness` asks those): the largest loss of the grid points within `radius` of the centre,
-        less the centre's, after Keskar et al. 2017 (arXiv:1609.04836), eq. 3, not divided by 1 + loss. inf where one of
-        them diverged, NaN where the range ends before the radius, or where fewer than LEAST_WITHIN points lie within
-        the radius on a side of the centre. low: the same, whatever the number of points; high: over the corners of
-        every cell that the disc of that radius touches. Where the loss is convex what the whole disc has lies between.
-    positive_curvature: the share of area where both eigenvalues of the surface's 2 x 2 Hessian, by finite differences
-        on the grid's own spacing, are above 0 (1D: the second difference). The area is that of the interior points
-        all of whose neighbours are finite. NaN with fewer than LEAST_INTERIOR interior points along an axis.
-        low, high: where each point has the least, the largest value of itself and its neighbours.
-    negative_curvature: the mean over the same area of max(-l_min, 0) / max(|l_min|, |l_max|): 0 where the surface is
-        convex, 1 where its strongest curvature is downwards. |l_min / l_max| of Li et al. 2018 (arXiv:1712.09913),
-        sec. 6, made bounded, blind to positive l_min, and taken of the surface instead of the whole Hessian. NaN, low
-        and high as those of positive_curvature.
-    undefined_curvature: the share of the interior's area that the two leave out, beside diverged points.
-    width: the distance from the centre at which the loss is twice the centre's. Where the surface has rays (searched by
-        evaluations of their own, of the NLL), the mean over them. Else from a grid that has the centre: the mean over
-        the rays every 5 degrees (1D: both sides) that have any range; between grid lines the loss is taken as linear; a
-        ray that meets a diverged point has passed; low and high are the means of the interval's ends, and the width is
-        NaN where that interval is more than COARSEST of it: then the grid does not resolve it. A ray that ends before
-        counts with its end: then the width is a lower bound, and NaN where every ray does.
-    width_censored: the share of rays that end before. width_spread: the standard deviation over the rays.
-    barrier: of a line from one network, at 0, to another, at 1, both on the grid: how far the loss rises above the
-        straight line between theirs, at the grid's points from 0 to 1; 0 where it stays below (Entezari et al. 2022,
-        arXiv:2110.06296, eq. 1; for ends of one loss that of Frankle et al. 2020, arXiv:1912.05671, sec. 2). high: at
-        the top of the parabola through the highest of these points and its neighbours. NaN of other surfaces.
+    sharpness
+        The largest loss of the grid points within `radius` of the centre, minus the loss at the centre: eq. 3 of Keskar
+        et al. 2017 (arXiv:1609.04836), not divided by 1 + loss. In words it is "in-plane sharpness", because it does
+        not consider directions off the plane, which may be far worse (`landscape.analyses.sharpness` does). It is inf
+        if one of these points diverged. It is NaN if the range ends before the radius, or if on some side of the centre
+        an axis has fewer than LEAST_WITHIN points within the radius. low is the same rise, but is given even if the
+        points are too few; high also counts the corners of every cell that the disc of this radius touches. For a
+        convex loss, the true value over the whole disc lies between them. If the centre is not a grid point, its loss
+        is interpolated linearly, and there are no bounds.
+    positive_curvature
+        The share of the area where both eigenvalues of the surface's 2 x 2 Hessian are positive; in one dimension,
+        where the second derivative is. Derivatives are finite differences on the grid's own spacing. The area is that
+        of the interior points all of whose neighbours are finite. It is NaN with fewer than LEAST_INTERIOR interior
+        points along an axis. low and high are the shares that result if each point takes the smallest, or the largest,
+        value among itself and its neighbours.
+    negative_curvature
+        The mean over the same area of max(-l_min, 0) / max(|l_min|, |l_max|), with the eigenvalues l_min and l_max: 0
+        where the surface is convex, 1 where its strongest curvature is downwards. This is |l_min / l_max| of Li et al.
+        2018 (arXiv:1712.09913), sec. 6, made bounded, set to 0 for positive l_min, and computed from the surface
+        instead of the whole Hessian. It is NaN, and has low and high, as positive_curvature does.
+    undefined_curvature
+        The share of the interior's area that these two leave out, because a point or a neighbour of it diverged.
+    width
+        The distance from the centre at which the loss has risen to twice its value at the centre, as a mean over rays.
+        If the surface has rays that were searched by evaluations of their own, and the loss is the NLL, the mean is
+        over these. Otherwise the width is read off the grid, which must contain the centre: along rays every 5 degrees
+        (in one dimension, to both sides), without those along which it does not extend; between grid lines the loss
+        is taken as linear. A ray that meets a diverged point has doubled there. A ray whose range ends before the loss
+        has doubled counts with the distance of that end: then the width is a lower bound, and it is NaN if all rays end
+        so. low and high are the means of the nearer and farther ends of the intervals in which the rays double. If high
+        - low is more than COARSEST times the width, the grid does not resolve the width, and it is NaN.
+    width_censored
+        The share of rays whose range ends before the loss has doubled.
+    width_spread
+        The standard deviation of the distance over the rays.
+    barrier
+        On a line from one network, at 0, to another, at 1, both on the grid: how far the loss rises above the straight
+        line between their two losses, at the grid's points from 0 to 1; 0 if it stays below (Entezari et al. 2022,
+        arXiv:2110.06296, eq. 1; for ends of equal loss this is the barrier of Frankle et al. 2020, arXiv:1912.05671,
+        sec. 2). high is the top of the parabola through the highest of these points and its neighbours. It is NaN for
+        other surfaces.
 
-    A measure that needs points not computed yet is NaN; points filled in by interpolation count as computed.
-    The standard errors are by delete-one-fold jackknife from nll_fold, the folds taken as equally large and the penalty
-    as exact (Efron & Stein 1981); those of rays from width_ray_fold. NaN with fewer than 8 folds, where a replicate is
-    not finite, for a barrier of 0, and where all replicates are the same, such as shares of points none of which turns
-    its sign: other examples need not give the same. Where points tie for the largest, that of sharpness is on the large
-    side.
+    A measure that needs points which are not computed yet is NaN. Points filled in by interpolation count as computed.
+
+    The standard errors are by delete-one-fold jackknife over nll_fold (Efron & Stein 1981), with the folds taken as
+    equally large and the penalty as exact; that of a width from rays is from width_ray_fold. A standard error is NaN
+    with fewer than 8 folds, if a replicate is not finite, for a barrier of 0, and if all replicates are equal. The
+    replicates of a share are equal if no point changes its sign without a fold, and then other examples may still
+    change it. If points tie for the largest loss, the standard error of the sharpness tends to be too large.
 
     Parameters
     ----------
     surface
         The group.
     radius
-        Within which the sharpness looks, in units of the plane's coordinates.
+        The radius within which the sharpness looks, in units of the plane's coordinates.
     quantity
-        "nll", or "loss" for the NLL with the penalty; above, the loss is either.
+        The loss to measure: "nll", or "loss" for the NLL with the penalty.
 
     Returns
     -------
     xarray.Dataset
-        `measure` (quantity, bound), bound being estimate, sem, and low and high, what the grid's spacing leaves open
-        (NaN where that is not bounded); to be merged into the group. Its attributes name what was measured, `of`, and
-        the radius.
+        `measure` (quantity, bound), to be merged into the group. Along `bound` are estimate, sem, low and high; low and
+        high are NaN where a measure has no bounds. Its attributes are `of`, the loss that was measured, and `radius`.
 
     Raises
     ------
@@ -134,7 +150,7 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
 
 
 def _too_coarse(found: np.ndarray, axes: list[np.ndarray], radius: float) -> np.ndarray:
-    """Of which QUANTITIES the grid gives bounds at most."""
+    """For each of QUANTITIES, whether the grid is too coarse for an estimate, so that at most bounds are known."""
     slack = radius * (1 + 1e-9)
     sides = [((side * axis > 0) & (side * axis <= slack)).sum() for axis in axes for side in (1, -1)]
     few = min(len(axis) for axis in axes) < LEAST_INTERIOR + 2
@@ -149,7 +165,10 @@ def _too_coarse(found: np.ndarray, axes: list[np.ndarray], radius: float) -> np.
 
 
 def _of_rays(surface: xr.Dataset) -> np.ndarray | None:
-    """Width, share of rays that end before, and spread over the rays, each with the bounds; None without them."""
+    """Rows (estimate, sem, low, high) of width, width_censored and width_spread, from the surface's own rays.
+
+    None if it has no rays, or not all are searched.
+    """
     if "width_ray" not in surface or not surface.sizes["ray"] or not surface["width_ray_done"].all():
         return None
     width, reached = surface["width_ray"].values, surface["width_ray_reached"].values.astype(bool)
@@ -163,10 +182,10 @@ def _of_rays(surface: xr.Dataset) -> np.ndarray | None:
 
 
 def describe_measures(surface: xr.Dataset) -> list[str]:
-    """The measures of a surface in words, one a line, those of which nothing is known left out.
+    """The measures of a surface in words, one a line, without those that are not known.
 
-    Measures stored before they said what they are of were of the loss, and those of before had no bounds: they are
-    taken anew, of the NLL.
+    Stored measures that do not say which loss they are of, or that have no bounds, are from an earlier version. They
+    are measured again, of the NLL unless they name another loss.
     """
     if "measure" not in surface:
         return []
@@ -210,7 +229,7 @@ def _width_in_words(surface: xr.Dataset, found: Mapping[str, _Measure]) -> list[
 
 
 def _curvatures_in_words(surface: xr.Dataset) -> list[str]:
-    """Along eigenvectors: v^T H v over the surface's own examples beside the eigenvalue, which may be of others."""
+    """Along eigenvectors, v^T H v over the surface's examples and the eigenvalue, which may be of other examples."""
     if "direction_curvature" not in surface:
         return []
     rows = zip(
@@ -235,7 +254,7 @@ class _Measure:
     high: float
 
     def words(self, before: str, after: str = "") -> str:
-        """Nothing where neither the value nor bounds are known."""
+        """The measure in words; nothing if neither its value nor its bounds are known."""
         least = 0.01 * max(abs(self.low), abs(self.high))
         if np.isnan(self.estimate):
             known = self.low < self.high
@@ -251,17 +270,17 @@ def _with_error(estimate: float, sem: float) -> str:
 
 
 def _rounding(estimate: ArrayLike) -> NDArray[np.float64]:
-    """Standard errors up to this are 0: no fold makes a difference."""
+    """Standard errors up to this size count as 0: no fold makes a difference."""
     return 1e-9 * np.maximum(np.abs(np.asarray(estimate, float)), 1e-3)
 
 
 def _marked(z: np.ndarray, done: np.ndarray) -> np.ndarray:
-    """inf where diverged, NaN where not computed: NaN losses too are beyond every bound."""
+    """The loss with inf where it diverged, be it inf or NaN, and with NaN where it is not computed."""
     return np.where(done, np.where(np.isfinite(z), z, np.inf), np.nan)
 
 
 def _replicates(surface: xr.Dataset, dims: list[str], loss: np.ndarray) -> list[np.ndarray]:
-    """The loss without each fold; none where the folds are not known wherever the loss is."""
+    """The loss without each fold; none if the folds are not known everywhere that the loss is finite."""
     if "nll_fold" not in surface or "nll" not in surface:
         return []
     folds = surface["nll_fold"].transpose("fold", *dims).values.astype(float)
@@ -273,7 +292,7 @@ def _replicates(surface: xr.Dataset, dims: list[str], loss: np.ndarray) -> list[
         return [np.where(np.isfinite(loss), z + penalty, loss) for z in rest]
 
 
-Bounded = tuple[float, float, float]  # estimate, and what the spacing leaves open: low, high
+Bounded = tuple[float, float, float]  # estimate, low and high, as `measure` explains them
 
 
 UNKNOWN: Bounded = (np.nan, np.nan, np.nan)
@@ -304,7 +323,7 @@ def _distance(along: list[np.ndarray]) -> np.ndarray:
 
 
 def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded, Bounded]:
-    """Share of positive curvature, mean negative share of the curvature, and the share of area left out."""
+    """The share of positive curvature, the mean negative share of the curvature, and the share of area left out."""
     if np.isnan(z).any() or min(z.shape) < 3:
         return UNKNOWN, UNKNOWN, UNKNOWN
     neighbours = np.lib.stride_tricks.sliding_window_view(z, (3,) * z.ndim).reshape(*(n - 2 for n in z.shape), -1)
@@ -317,7 +336,7 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded,
         return UNKNOWN, UNKNOWN, left_out
     f = np.where(np.isfinite(z), z, 0.0)
     inner = (slice(1, -1),) * z.ndim
-    # what rounding in the values, and in the coordinates where the surface is steep, can make of a second difference
+    # how large rounding can make a second difference: of the values and, where the surface is steep, of the coordinates
     around = np.where(usable[..., None], neighbours, 0.0)
     amplitude, per_step = np.abs(around).max(axis=-1), np.zeros(usable.shape)
     diagonal = []
@@ -337,7 +356,7 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded,
         mean, half = (diagonal[0] + diagonal[1]) / 2, (diagonal[0] - diagonal[1]) / 2
         root = np.hypot(half, mixed)
         low, high = mean - root, mean + root
-    low, high = (np.where(np.abs(e) > noise, e, 0.0) for e in (low, high))  # rounding has a sign, but no meaning
+    low, high = (np.where(np.abs(e) > noise, e, 0.0) for e in (low, high))  # the sign of rounding means nothing
     strongest = np.maximum(np.abs(low), np.abs(high))
     negative = np.maximum(-low, 0) / np.where(strongest > 0, strongest, 1.0)
     weight = np.where(usable, area, 0.0) / area[usable].sum()
@@ -345,7 +364,7 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded,
 
 
 def _bounded(values: np.ndarray, usable: np.ndarray, weight: np.ndarray) -> Bounded:
-    """The weighted mean; and where each point has the least, and the largest, of itself and its neighbours."""
+    """The weighted means of the values, and of the least and the largest value among each point and its neighbours."""
     least = minimum_filter(np.where(usable, values, np.inf), 3, mode="nearest")
     largest = maximum_filter(np.where(usable, values, -np.inf), 3, mode="nearest")
     means = [float((np.where(usable, v, 0.0) * weight).sum()) for v in (values, least, largest)]
@@ -366,7 +385,7 @@ def _slope(f: np.ndarray, axis: np.ndarray, k: int) -> np.ndarray:
 
 
 def _width(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded, Bounded]:
-    """The distance at which the loss has doubled, mean over the rays; the share of rays that end before; the spread."""
+    """Width, share of rays that end before the loss has doubled, and spread over the rays, all read off the grid."""
     centre = _at(z, axes, np.zeros((len(axes), 1)))[0]
     if not (_holds_centre(axes) and np.isfinite(centre) and centre > 0):
         return UNKNOWN, UNKNOWN, UNKNOWN
@@ -406,7 +425,7 @@ def _width(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded, Bou
 
 
 def _barrier(z: np.ndarray, x: np.ndarray, line: bool) -> Bounded:
-    """The rise of the loss from x = 0 to 1 above the straight line between its ends."""
+    """How far the loss rises, from x = 0 to 1, above the straight line between its values there."""
     if not line or not {0.0, 1.0} <= set(x):
         return UNKNOWN
     between = (x >= 0) & (x <= 1)
@@ -423,7 +442,7 @@ def _barrier(z: np.ndarray, x: np.ndarray, line: bool) -> Bounded:
 
 
 def _at(z: np.ndarray, axes: list[np.ndarray], points: np.ndarray) -> np.ndarray:
-    """z interpolated (bi)linearly at points (dimension, n); NaN outside; a neighbour of weight 0 has no say."""
+    """z interpolated (bi)linearly at points (dimension, n); NaN outside. A neighbour of weight 0 may be inf or NaN."""
     inside = np.ones(points.shape[1], bool)
     total = np.zeros(points.shape[1])
     corners: list[list[tuple[np.ndarray, np.ndarray]]] = []

@@ -1,4 +1,4 @@
-"""Where the loss has doubled: searched along rays from the network, by evaluations of their own and not on a grid."""
+"""Where the loss has doubled, searched along rays from the network by separate evaluations instead of on a grid."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ RAY_VARIABLES = (
 )  # fmt: skip
 
 
-PRECISION = 0.02  # the bracket's width, as a share of the radius; the crossing is interpolated within it
+PRECISION = 0.02  # how wide the final bracket may be, as a share of the radius; within it the crossing is interpolated
 
 
-FIRST = 2.0**-10  # of the range: the first radius tried
+FIRST = 2.0**-10  # the first radius tried, as a share of the range
 
 
-LEAST = 2.0**-40  # of the range: a doubling nearer than that is below what weights in float32 resolve
+LEAST = 2.0**-40  # the least radius tried, as a share of the range: float32 weights resolve no doubling nearer
 
 
 @dataclass(frozen=True)
 class Point:
-    """The NLL at a point, and that of each fold of the examples."""
+    """The NLL at a point, over all examples and over those of each fold."""
 
     nll: float
     folds: np.ndarray
@@ -47,24 +47,25 @@ def search_width(
 ) -> xr.Dataset:
     """The distance at which the NLL is twice the network's own, along rays from (0, 0) at equal angles.
 
-    Radii double from FIRST of the range on until the NLL has passed twice the centre's (or halve, where it already
-    has), and the interval between the last two is halved, in log r, until it is PRECISION of the radius; within it log
-    NLL is taken as linear in log r. A diverged point has passed. So the crossing is the first at a resolution of a
-    factor of two, the same whatever the grid, and takes about 15 evaluations.
+    From FIRST of the range on, the radius is doubled until the NLL has passed twice the centre's value (or halved, if
+    it has passed there already). The interval between the last two radii is then bisected, in log r, down to PRECISION
+    of the radius; within it log NLL is taken as linear in log r. A diverged point has passed. So what is found is the
+    first crossing at a resolution of a factor of two, it does not depend on any grid, and it takes about 15 evaluations
+    a ray.
 
     Parameters
     ----------
     evaluate
-        The objective at coordinates (x,) or (x, y)
-    centre
-        The same at (0, 0).
+        Gives the NLL at coordinates (x,) or (x, y).
     limits
-        (low, high) of each axis; a ray ends where the range does.
+        (low, high) of each axis; a ray ends where this range does.
+    centre
+        The NLL at (0, 0).
     rays
-        How many, 360 / rays degrees apart, the first along x; along a line its two sides. Those along which there is no
-        range are left out.
+        The number of rays, 360 / rays degrees apart, the first along x; on a line there are two, to both sides. Rays
+        along which there is no range are left out.
     workers
-        Rays searched side by side.
+        The number of rays searched side by side.
     partial
         An earlier, unfinished result, whose rays are kept.
     work
@@ -72,12 +73,12 @@ def search_width(
 
     Returns
     -------
-    xr.Dataset
-        A Dataset along `ray`, with ray_angle in degrees: width_ray; width_ray_fold (fold, ray), the same of each fold
-        of the examples to first order, r_f = r - (L_f(r) - 2 L_f(0)) / L'(r), NaN where the loss jumps to infinity;
-        width_ray_sem, their standard error (delta method); width_ray_reached, False where the ray ends before, with its
-        end as the width; width_ray_evaluations; width_ray_done. Without rays where the NLL at (0, 0) is not a finite
-        number above 0, or (0, 0) is not within the range.
+    xarray.Dataset
+        Along `ray`, with ray_angle in degrees: width_ray, the distance; width_ray_fold (fold, ray), the same for each
+        fold of the examples to first order, r_f = r - (L_f(r) - 2 L_f(0)) / L'(r), NaN if the loss jumps to infinity;
+        width_ray_sem, their standard error (delta method); width_ray_reached, False if the ray ends before the NLL has
+        doubled, in which case width_ray is the distance of its end; width_ray_evaluations; and width_ray_done. There
+        are no rays if the NLL at (0, 0) is not a finite number above 0, or if (0, 0) is not within the range.
     """
     directions = _directions(rays, limits) if 0 < centre.nll < math.inf else {}
     folds = len(centre.folds)
@@ -116,11 +117,11 @@ def search_width(
 
 
 def _nowhere(_: xr.Dataset) -> None:
-    """Nothing is stored."""
+    """Store nothing."""
 
 
 def _directions(rays: int, limits: Sequence[Sequence[float]]) -> dict[float, tuple[np.ndarray, float]]:
-    """By angle in degrees: the unit vector along x (and y), and the radius at which the range ends."""
+    """By angle in degrees: the unit vector along x (and y), and the distance at which the range ends."""
     angles = 360.0 * np.arange(rays) / rays if len(limits) == 2 else np.array([0.0, 180.0])
     if any(not low <= 0 <= high for low, high in limits):
         return {}
@@ -135,8 +136,9 @@ def _directions(rays: int, limits: Sequence[Sequence[float]]) -> dict[float, tup
 
 
 def _bracket(passed: Callable[[float], bool], end: float, scale: float) -> tuple[float, float | None]:
-    """A radius that has not passed and one that has, at most PRECISION apart; (0, r) where even the least has passed,
-    and (end, None) where none has.
+    """A radius that has not passed and one that has, at most PRECISION apart.
+
+    It is (0, r) if even the least radius, r, has passed, and (end, None) if none has.
     """
     low, high = 0.0, min(FIRST * scale, end)
     while not passed(high):
@@ -157,7 +159,7 @@ def _bracket(passed: Callable[[float], bool], end: float, scale: float) -> tuple
 
 
 def _crossing(centre: Point, below: Point, above: Point, low: float, high: float) -> tuple[float, np.ndarray]:
-    """Where the NLL is twice the centre's, from the bracket's ends; and where each fold's is, to first order."""
+    """Where the NLL is twice the centre's, between the bracket's ends; and the same for each fold, to first order."""
     if not math.isfinite(above.nll):
         return high, np.full(len(centre.folds), np.nan)
     share = math.log(2 * centre.nll / below.nll) / math.log(above.nll / below.nll)
@@ -187,7 +189,7 @@ def _as_variables(result: xr.Dataset) -> xr.Dataset:
 
 
 def _begun(empty: xr.Dataset, partial: xr.Dataset | None) -> xr.Dataset:
-    """The units to search: what `partial` has of the same rays, or else none done."""
+    """The rays to search: those of `partial` if they are the same rays, or else `empty`, none of them done."""
     result = empty
     if partial is not None and set(RAY_VARIABLES) <= partial.data_vars.keys():
         kept = partial[list(RAY_VARIABLES)].rename(width_ray_done="done").copy(deep=True)

@@ -1,4 +1,4 @@
-"""Fewer points, same picture: a grid computed from coarse to fine where interpolation misses, filled in elsewhere."""
+"""The same picture from fewer points: a grid is refined where interpolation misses, and interpolated elsewhere."""
 
 from __future__ import annotations
 
@@ -15,32 +15,41 @@ from landscape.surfaces.grid import lattice, strides
 Mask = NDArray[np.bool_]
 
 
-NEIGHBOURS = 30  # points that a filled one is interpolated from
+NEIGHBOURS = 30  # computed points that a filled-in one is interpolated from
 
 
-GAIN = 0.5  # a level halves the distance: a miss of the coarser one is taken to be at least halved by what it added
+GAIN = 0.5  # a level halves the distances, and is taken to halve at least the misses of the level before
 
 
-SAFETY = 1.5  # the error reported, in such misses: on smooth functions at random, one covers 94 to 100 % of the points
+SAFETY = 1.5  # the reported error, in such misses: one covers 94 to 100 % of the points of random smooth functions
 
 
 def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float) -> None:
-    """Have the points of a surface computed level by level, and fill in the others, in place.
+    """Compute some points of a surface, level by level, and fill in the others, in place.
 
-    A level halves the distance between points; the first two are computed whole. A point of a finer level is computed
-    where a neighbour (within two of its steps) on the level before missed its value by more than twice the larger of
-    `tolerance` and nll_sem, or is not finite. The rest take the cubic radial-basis interpolant, through the computed
-    points nearest to them, of sqrt(nll), which is closer to a plane than nll. Their nll_error comes from the miss of
-    those neighbours, which the finer level undercuts wherever the surface is smooth on its scale.
+    Each level halves the distance between points; the first two are computed whole. A point of a finer level is
+    computed if the interpolation at a point near it (within two of its steps) on the level before missed the computed
+    value by more than twice the larger of `tolerance` and nll_sem, or if the value there is not finite. All other
+    points are filled in from the computed points nearest to them, by the cubic radial-basis interpolant of sqrt(nll),
+    which is closer to a plane than nll is. Their nll_error comes from the misses near them, which are larger than those
+    of the finer level wherever the surface is smooth on its scale.
 
-    Where nll_sem is the larger, on walls above all, `tolerance` is not held: to hold it there takes twice the points (a
-    ResNet-20 on 256 examples, 51 x 51, tolerance 0.1: 64 % of them instead of 31 %) for detail below the statistical
-    error. More examples lower nll_sem, and with it what is left to interpolation.
+    Where nll_sem is the larger of the two, above all on steep walls, `tolerance` is not kept. To keep it there would
+    take twice the points (for a ResNet-20 on 256 examples, 51 x 51, tolerance 0.1: 64 % of them instead of 31 %) for
+    detail below the statistical error. More examples lower nll_sem, and with it the error that is left to
+    interpolation.
 
-    result: nll, nll_sem, done, interpolated, nll_error and what else lies on the grid, filled in the same way.
-    compute: computes and marks the points of a mask of the grid's shape that are not done yet. What is chosen depends
-        on computed values alone, so that an interrupted refinement continues as it would have. Where `compute` leaves
-        some undone, its budget being spent, nothing is filled in.
+    Parameters
+    ----------
+    result
+        nll, nll_sem, done, interpolated, nll_error and any other variables on the grid, which are filled in the same
+        way.
+    compute
+        A function that computes, and marks as done, the points of a mask (of the grid's shape) that are not done yet.
+        Which points are chosen depends on computed values alone, so that an interrupted refinement continues as it
+        would have. If `compute` leaves points undone because its budget is spent, nothing is filled in.
+    tolerance
+        The error in nll that is accepted at points filled in.
     """
     shape = result["done"].shape
     stride = max(strides(shape), default=1)
@@ -48,7 +57,7 @@ def refine(result: xr.Dataset, compute: Callable[[Mask], None], tolerance: float
     compute(known)
     if not result["done"].values[known].all():
         return
-    error = np.full(shape, np.nan)  # of a computed point its miss, of the others what is reported
+    error = np.full(shape, np.nan)  # at computed points the miss, at others the miss expected from those near
     before: Mask | None = None
     while stride > 1:
         stride //= 2
@@ -78,7 +87,7 @@ def _largest_around(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _nearest(known: Mask, values: np.ndarray) -> np.ndarray:
-    """At every point the value of the nearest computed one; 0 where that is not finite."""
+    """At every point, the value of the nearest computed one; 0 if that is not finite."""
     _, nearest = KDTree(np.argwhere(known)).query(np.argwhere(np.ones(known.shape, bool)))
     return np.nan_to_num(values[known], posinf=0.0)[nearest].reshape(known.shape)
 
@@ -93,12 +102,12 @@ def _unroot(root: np.ndarray, nll: np.ndarray, known: Mask) -> np.ndarray:
 
 
 def _floor(nll: np.ndarray, known: Mask) -> float:
-    """0, or below it the least of the computed values: a loss of the user's own may be negative."""
+    """0, or the least computed value if that is negative, as the user's own loss may be."""
     return float(np.min(nll[known], where=np.isfinite(nll[known]), initial=0.0))
 
 
 def _interpolated(known: Mask, values: np.ndarray, at: Mask) -> np.ndarray:
-    """`values` (..., *grid) at the points of `at`, from the finite ones among the known."""
+    """`values` (..., *grid) interpolated at the points of `at`, from the known points where they are finite."""
     columns = values.reshape(-1, *known.shape)
     usable = known & np.isfinite(columns).all(axis=0)
     axes = [axis for axis, n in enumerate(known.shape) if n > 1]
@@ -123,7 +132,7 @@ def _fill(result: xr.Dataset, known: Mask, error: np.ndarray) -> None:
             variable = result[name]
             if name in ("done", "interpolated", "nll_error") or variable.dims[-len(dims) :] != dims:
                 continue
-            if variable.dtype == bool:  # a mark on what was computed there
+            if variable.dtype == bool:  # flags of computed points are not interpolated
                 continue
             if name == "nll_fold":
                 folds = np.stack([_root(fold, known) for fold in variable.values])

@@ -10,7 +10,7 @@ from landscape.surfaces.measures import describe_measures
 
 
 def remarks(surface: xr.Dataset) -> list[str]:
-    """What a reader of a `surface` group must know, a phrase each."""
+    """What a reader of a `surface` group must know, as a list of phrases."""
     config = surface.attrs.get("config", {})
     said = []
     if {"nll", "loss", "done"} <= set(surface.data_vars):
@@ -40,7 +40,7 @@ def remarks(surface: xr.Dataset) -> list[str]:
 
 
 def _centre(surface: xr.Dataset) -> str:
-    """The NLL where the network itself stands, and the largest standard error within a quarter of the range of it."""
+    """The NLL at the network itself, and the largest standard error within a quarter of the range around it."""
     axes = [axis for axis in ("x", "y") if axis in surface.dims]
     if "nll_sem" not in surface or any(0 not in surface[axis] for axis in axes):
         return ""

@@ -1,4 +1,4 @@
-"""The minima of a surface, how they merge as the water rises, and which of them are more than statistical error."""
+"""The minima of a surface, how their basins merge as a level rises, and which are more than statistical error."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy.stats import t
 
 from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
 
-MOST_POINTS = 1_000_000  # of a grid without stored minima: a tree of more takes a minute
-CONFIDENCE = 0.95  # that every minimum told as one is one
+MOST_POINTS = 1_000_000  # the minima of larger grids are not looked for where none are stored: it takes a minute
+CONFIDENCE = 0.95  # that no minimum beyond the error is due to the choice of examples
 VARIABLES = (
     "minimum_at", "minimum_nll", "minimum_saddle_at", "minimum_saddle", "minimum_parent", "minimum_persistence",
     "minimum_persistence_sem", "minimum_beyond_error", "minimum_at_edge", "smad", "smad_sem",
@@ -24,19 +24,19 @@ VARIABLES = (
 class MergeTree:
     """The minima of heights on a grid, and where the regions around them meet as a level rises.
 
-    Points are neighbours along the axes and the diagonals. Of two regions that meet, the one of the higher minimum ends
-    there and is merged into the other (the elder rule); points of one height are taken in their order.
+    Points are neighbours along the axes and the diagonals. When two regions meet, the one with the higher minimum ends
+    and is merged into the other (the elder rule). Points of equal height are taken in the order of the grid.
 
     Attributes
     ----------
     minimum
-        The minima's points (M,), as places in the flattened grid, the lowest first.
+        The points (M,) of the minima, as places in the flattened grid, the lowest first.
     saddle
-        Where the region of each ends, (M,); -1 for the lowest, and where walls keep it apart for good.
+        Where the region of each minimum ends, (M,); -1 for the lowest, and for one that walls separate for good.
     parent
-        Into the region of which minimum it is merged there, (M,), by its place in `minimum`; -1 likewise.
+        The minimum into whose region it is merged there, (M,), by its place in `minimum`; -1 likewise.
     first
-        The saddle at which each first meets another region, whichever of the two ends there, (M,); -1 for none.
+        The saddle at which the region of each first meets another, whichever of the two ends there, (M,); -1 for none.
     """
 
     minimum: np.ndarray
@@ -46,8 +46,12 @@ class MergeTree:
 
 
 def merge_tree(z: np.ndarray) -> MergeTree:
-    """By union-find over the points in ascending order; what is not finite is a wall. Minima that end at their own
-    height, as on a plateau, are none. z: heights, of one or two dimensions.
+    """The merge tree of heights, by union-find over the points in ascending order.
+
+    Points that are not finite are walls. A minimum whose region ends at its own height, as on a plateau, does not
+    count.
+
+    z: the heights, of one or two dimensions.
     """
     walled = np.pad(np.where(np.isfinite(z), z, np.inf), 1, constant_values=np.inf)  # no point is at the edge
     order = np.argsort(walled.ravel(), kind="stable")[: int(np.isfinite(z).sum())].tolist()
@@ -83,7 +87,7 @@ def merge_tree(z: np.ndarray) -> MergeTree:
     place = {m: k for k, m in enumerate(kept)}
 
     def within(points: list[int]) -> np.ndarray:
-        """Places in the grid without its wall."""
+        """The same points as places in the grid without its wall."""
         found = np.array(points, np.int64)
         at = np.stack(np.unravel_index(np.maximum(found, 0), walled.shape)) - 1
         inside = np.ravel_multi_index(tuple(np.maximum(at, 0)), z.shape) if z.size else found
@@ -100,19 +104,30 @@ def merge_tree(z: np.ndarray) -> MergeTree:
 def minima(surface: xr.Dataset) -> xr.Dataset:
     """The minima of the NLL of a `surface` group, of one or two dimensions, with their merge tree.
 
-    The persistence of a minimum is the height of the saddle at which its region is merged into a deeper one's, above
-    itself; of the lowest it is infinite. Its standard error is by delete-one-fold jackknife, at these two points. A
-    minimum is beyond the error where its persistence is more than Student's quantile times that: with a confidence of
-    95 % none of those told so owes its place to which examples were drawn, all taken together (Bonferroni).
+    The persistence of a minimum is the height, above it, of the saddle at which its region is merged into that of a
+    deeper minimum; for the lowest it is infinite. Its standard error is by delete-one-fold jackknife, with these two
+    points fixed. A minimum is beyond the error if its persistence is larger than its standard error times Student's
+    quantile, corrected for the number of minima (Bonferroni): with a confidence of 95 %, no such minimum is due to the
+    choice of examples.
 
-    smad: the mean over the minima of the height of the saddle where each first meets another's region, above itself; 0
-    for one minimum alone (Saddle-Minimum Average Distance, Chen et al., arXiv:2602.07135, as Landscaper 1.3.1 has it
-    without weights, on the edges of the merge tree). The larger, the more rugged; minima within the error count too.
+    The SMAD is the mean over the minima of the height, above each, of the saddle at which its region first meets
+    another, and 0 for a single minimum (Saddle-Minimum Average Distance, Chen et al., arXiv:2602.07135, as Landscaper
+    1.3.1 computes it without weights, on the edges of the merge tree). The larger it is, the more rugged the surface;
+    minima within the error count too.
 
-    Returns a Dataset along `minimum`, the lowest first: minimum_at and minimum_saddle_at (minimum, axis), x first;
-    minimum_nll, minimum_saddle, minimum_persistence with minimum_persistence_sem (NaN with fewer than 8 folds),
-    minimum_parent (the place of the one that it is merged into, -1 for none), minimum_beyond_error, and minimum_at_edge
-    of the grid, beyond which the NLL may go on falling; smad and smad_sem.
+    Parameters
+    ----------
+    surface
+        The group.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along `minimum`, the lowest first: minimum_at and minimum_saddle_at (minimum, axis), x first; minimum_nll;
+        minimum_saddle, the NLL there; minimum_parent, the place of the minimum that it is merged into, -1 for none;
+        minimum_persistence and minimum_persistence_sem, NaN with fewer than 8 folds; minimum_beyond_error; and
+        minimum_at_edge, for a minimum at the edge of the grid, beyond which the NLL may go on falling. Besides, smad
+        and smad_sem.
     """
     dims: list[str] = [axis for axis in ("y", "x") if axis in surface["nll"].dims]
     z = surface["nll"].transpose(*dims).values.astype(float)
@@ -172,8 +187,9 @@ def _as_dataset(
 
 
 def with_minima(surface: xr.Dataset) -> xr.Dataset:
-    """The minima of a surface: as stored, or else of its NLL; without any where it has none to tell, as of a grid with
-    holes.
+    """A dataset with the minima of a surface: the surface itself if they are stored, or else the minima of its NLL.
+
+    It is empty if the NLL has holes or is not over a grid, or if the grid has more than MOST_POINTS points.
     """
     if "minimum_persistence" in surface:
         return surface
@@ -187,13 +203,13 @@ def with_minima(surface: xr.Dataset) -> xr.Dataset:
 
 
 def counted(found: xr.Dataset) -> tuple[int, int]:
-    """Of the minima inside the grid, how many are beyond the error, and how many there are."""
+    """How many of the minima inside the grid are beyond the error, and how many minima are inside."""
     inside = ~found["minimum_at_edge"].values.astype(bool)
     return int((found["minimum_beyond_error"].values.astype(bool) & inside).sum()), int(inside.sum())
 
 
 def describe_minima(surface: xr.Dataset) -> list[str]:
-    """How many minima there are inside the grid, how many of them beyond the error, and the SMAD, in words."""
+    """How many minima are inside the grid, how many of them are beyond the error, and the SMAD, in words."""
     found = with_minima(surface)
     if "minimum_persistence" not in found or not found.sizes["minimum"]:
         return []
