@@ -1,9 +1,8 @@
-"""The state of a unit that is under way, in a file beside the results file: a killed run loses no more than half a
-minute of a unit that takes hours.
+"""The state of a unit under way, in a file beside the results file.
 
-A zip of plain arrays (.npz), not compressed, each with its checksum; written whole and renamed into its place. It is
-taken for what it is of only where it is whole and of the very same configuration, and is removed when the unit is
-stored.
+A killed run thus loses about half a minute of a unit that takes hours. The file is a zip of plain arrays (.npz), not
+compressed, each with its checksum; it is written whole and renamed into its place. It is used only if it is whole and
+of the very same configuration, and is removed once the unit is stored.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ENDING = "unfinished"
-SHARE = 5  # of the time between two times of keeping, what the first of them may take
-WHOLE = np.array(True)  # done, of a group of a single unit
+SHARE = 5  # the time between two writes is at least this many times the time that a write takes
+WHOLE = np.array(True)  # `done` of a group with a single unit
 LOG = logging.getLogger(__name__)
 
 
 class Aside:
-    """Keeps the state of one unit, as `landscape.linalg.stages.Keeper` has it.
+    """Keeps the state of one unit, as a `landscape.linalg.stages.Keeper`.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ class Aside:
     config
         What the state belongs to; a state of anything else is not continued.
     every
-        The least seconds between two saves; writing takes at most a fifth of the time.
+        The least number of seconds between two writes, which take at most a fifth of the time.
     late
         Whether the unit is to stop.
     """
@@ -54,10 +53,10 @@ class Aside:
         self._last, self._took = time.monotonic(), 0.0
 
     def kept(self) -> Mapping[str, np.ndarray] | None:
-        """The state that is there, read array by array; None for none, with a word where it is not to be used."""
+        """The stored state, read array by array, or None; says so if there is one that cannot be used."""
         if self.path is None:
             return None
-        sweep(self.path)  # a kill within a write leaves a part, perhaps of gigabytes
+        sweep(self.path)  # a run killed while writing leaves a partial file, perhaps of gigabytes
         if not self.path.exists():
             return None
         try:
@@ -73,15 +72,15 @@ class Aside:
         return None
 
     def unusable(self) -> None:
-        """Say that what `kept` gave is passed over."""
+        """Say that what `kept` returned is not used."""
         self._pass_over("does not fit")
 
     def due(self) -> bool:
-        """Whether it is time."""
+        """Whether it is time to keep the state again."""
         return self.path is not None and time.monotonic() - self._last > max(self._every, SHARE * self._took)
 
     def keep(self, state: Mapping[str, np.ndarray | Tensor]) -> None:
-        """Write the state in place of the one before. Where that fails, say so and keep no more."""
+        """Write the state in place of the previous one. If that fails, say so and keep no more states."""
         if self.path is None:
             return
         began = time.monotonic()
@@ -98,7 +97,7 @@ class Aside:
         self._took = self._last - began
 
     def stop(self) -> bool:
-        """Whether the budget is spent."""
+        """Whether the unit is to stop."""
         return self._late()
 
     def _pass_over(self, why: str) -> None:
@@ -106,12 +105,15 @@ class Aside:
 
 
 def beside(path: Path, group: str, unit: tuple[int, ...] = ()) -> Path:
-    """The file for the state of a unit of a group of the results file at `path`."""
+    """The file for the state of a unit of a group, beside the results file at `path`."""
     return path.with_name(".".join([path.name, group, *map(str, unit), ENDING]))
 
 
 def forget(path: Path, group: str, done: np.ndarray = WHOLE) -> None:
-    """Remove the states of the units of a group that are done, now that they are stored; of a group of one, its."""
+    """Remove the states of those units of a group that are done, now that they are stored.
+
+    done: which units are; by default the single unit of a group without others.
+    """
     beginning = f"{path.name}.{group}."
     for file in path.parent.glob(f"{escape(beginning)}*{ENDING}"):
         numbers = file.name.removeprefix(beginning).removesuffix(ENDING).split(".")[:-1]
@@ -121,7 +123,7 @@ def forget(path: Path, group: str, done: np.ndarray = WHOLE) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raises ValueError or BadZipFile for anything but whole arrays of numbers and text, no larger than the file."""
+    """Raise ValueError or BadZipFile unless the file is whole arrays of numbers and text, no larger than itself."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as file:
         for info in file.infolist():

@@ -1,4 +1,4 @@
-"""What a stored result was made with beside what is asked for now, setting by setting, in words."""
+"""The settings of a stored result beside those asked for now, and their differences in words."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from landscape.runtime.errors import UserError, a_few
 
-CONTENTS = {  # digests by content, which say nothing to a reader
+CONTENTS = {  # digests of contents, whose values tell a reader nothing
     "weights_sha256": "the weights",
     "data_sha256": "the examples",
     "clusters_sha256": "which examples belong together",
     "sha256": "the directions",
 }
-WORDS = {  # what is no setting, or has another name
+WORDS = {  # entries that are not settings, or whose settings have another name
     "examples": "the number of examples",
     "available": "the examples of the data set",
     "parameters": "the parameters",
@@ -22,7 +22,7 @@ WORDS = {  # what is no setting, or has another name
     "name": "`data`",
     "precision": "`dtype`",
 }
-FOLLOW = {"data_sha256": "data", "examples": "data"}  # from a difference in this, where there is one
+FOLLOW = {"data_sha256": "data", "examples": "data"}  # where a difference in the first comes from
 Place = tuple[str, ...]
 
 
@@ -37,14 +37,14 @@ class OtherSettings(UserError):
 
 
 def changes(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """A phrase for each setting that two configurations do not share: "`points`: 3 there, 5 asked"."""
+    """A phrase for each setting in which two configurations differ, such as "`points`: 3 there, 5 asked"."""
     found = dict(_differing(stored, asked))
     kept = {place: values for place, values in found.items() if not _follows(place, found)}
     return list(dict.fromkeys(changed(place[-1], *values) for place, values in kept.items()))
 
 
 def _follows(place: Place, found: Iterable[Place]) -> bool:
-    """Whether a difference is only what another one leads to."""
+    """Whether a difference is only the consequence of another one in `found`."""
     *above, last = place
     if last == "sha256":
         return any(other[:-1] == place[:-1] and other != place for other in found)
@@ -59,7 +59,7 @@ def changed(setting: str, there: Any, asked: Any) -> str:
 
 
 def said(value: Any) -> str:
-    """A value as an option takes it: numbers with commas, what is alike for all axes once."""
+    """A value as an option takes it: numbers with commas; a value that is the same for all axes is given once."""
     if isinstance(value, (list, tuple)):
         parts = [said(part) for part in value]
         alike = len(set(parts)) == 1 and len(parts) > 1

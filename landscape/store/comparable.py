@@ -1,4 +1,4 @@
-"""Results side by side: which of their settings differ, and whether their numbers can still be compared."""
+"""Results side by side: in which settings they differ, and whether their numbers can still be compared."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ Config = Mapping[str, Any]
 class Difference:
     """A setting that some results do not share.
 
-    values: in words, by the name of the result; "" where it is not stated. decisive: numbers under different values are
-        of different quantities; otherwise only their errors, or their resolution, differ.
+    values: in words, by the name of the result; "" if it is not stated. decisive: whether numbers under different
+    values
+        are different quantities; otherwise only their errors or their resolution differ.
     """
 
     setting: str
@@ -36,11 +37,12 @@ class Difference:
 
 
 def differences(groups: Mapping[str, xr.Dataset], *, quantity: str = "loss") -> list[Difference]:
-    """The settings in which groups of one analysis differ, by their stored configurations; the decisive ones first.
+    """The settings in which groups of one analysis differ, by their stored configurations, the decisive ones first.
 
-    Networks are what is compared, so that their weights, inputs' size and normalisation are no difference; neither are
-    seeds and names of the same examples. What a file does not state, where another does, is a difference.
-    quantity: of surfaces; in the NLL and the accuracy there is no penalty.
+    Networks are what is compared, so their weights, input sizes and normalisation are not differences; nor are seeds,
+    or different names for the same examples. A setting that some files state and others do not is a difference.
+
+    quantity: for surfaces, what is compared; "nll" and "accuracy" do not depend on the penalty.
     """
     configs = {name: group.attrs.get("config", {}) for name, group in groups.items()}
     found = []
@@ -52,7 +54,7 @@ def differences(groups: Mapping[str, xr.Dataset], *, quantity: str = "loss") -> 
 
 
 def caution(found: Iterable[Difference]) -> str:
-    """One line on what keeps numbers from being compared; "" where nothing does."""
+    """One line on what keeps numbers from being compared; "" if nothing does."""
     decisive = [difference for difference in found if difference.decisive]
     parts = [" / ".join(dict.fromkeys(d.values.values())) for d in decisive if all(d.values.values())]
     unstated = [d.setting for d in decisive if not all(d.values.values())]
@@ -61,14 +63,14 @@ def caution(found: Iterable[Difference]) -> str:
 
 
 def distinctions(found: Iterable[Difference], name: str) -> list[str]:
-    """The values of one result in all that differs, in words."""
+    """The values of one result, in words, for every setting that differs."""
     values = {difference.setting: difference.values[name] for difference in found}
     unstated = [setting for setting, value in values.items() if not value]
     return [*filter(None, values.values()), *([f"{', '.join(unstated)} not stated"] if unstated else [])]
 
 
 def minibatches_of(group: xr.Dataset) -> str:
-    """How many mini-batches a group has, "3 of 8" where it is not finished; "" where it is of the whole data."""
+    """How many mini-batches a group has, "3 of 8" if it is unfinished; "" for the whole data."""
     if "batch" not in group.dims:
         return ""
     size = group.sizes["batch"]
@@ -82,7 +84,7 @@ Words = Callable[[xr.Dataset, Config], str]
 
 
 def _settings(configs: Mapping[str, Config], quantity: str) -> list[tuple[str, bool, Words]]:
-    """(what it is called, decisive, its value in words, "" where it is not stated)"""
+    """Settings as (name, whether decisive, the value of a group in words, or "" if it is not stated)."""
     of_surfaces = {config.get("analysis") for config in configs.values()} == {"surface"}
     contents = {_objective(config).get("data_sha256") for config in configs.values()}
     same_examples = len(contents) == 1 and None not in contents
@@ -121,7 +123,7 @@ def _objective(config: Config) -> Config:
 
 def _parameters(_: xr.Dataset, config: Config) -> str:
     plane = config.get("plane", {})
-    chosen = config.get("parameters") or plane.get("parameters")  # of a density their number, which is no choice
+    chosen = config.get("parameters") or plane.get("parameters")  # a density has their number here, which is no choice
     some = f"only {a_few(chosen)}" if isinstance(chosen, list) else "all parameters"
     return f"{some}, biases too" if plane.get("biases") else some
 

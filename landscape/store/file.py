@@ -1,9 +1,9 @@
-"""A results file: groups of labelled arrays in one HDF5 file, atomically, with provenance.
+"""A results file: groups of labelled arrays in one HDF5 file, written atomically and with provenance.
 
-A file is always written whole, beside the old one, and renamed into its place: a reader, or a run killed at any
-moment, sees the old file or the new one. One process at a time reads it, puts its groups in and writes it; what cannot
-go in because another program holds the file open waits in a file beside it. A group that is damaged, or not as any
-analysis makes it, is named and left alone; the others serve.
+The file is always written whole, beside the old one, and renamed into its place: a reader sees the old file or the new
+one, and so does the next run if this one is killed at any moment. Only one process at a time reads it, puts its groups
+in and writes it. Groups that cannot go in because another program holds the file open wait in a file beside it. A group
+that is damaged, or not as any analysis makes it, is named and left alone; the others can be used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from landscape.store.groups import FORMAT, FORMAT_VERSION, Contents, image, read
 from landscape.store.strangers import refuse_references
 
 LOG = logging.getLogger(__name__)
-PATIENCE = 10.0  # seconds that a file is waited for which another program holds open
+PATIENCE = 10.0  # seconds to wait for a file that another program holds open
 
 
 def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
@@ -72,7 +72,7 @@ def save(path: str | os.PathLike[str], /, **groups: xr.Dataset) -> None:
 
 
 def discard_empty(path: str | os.PathLike[str]) -> None:
-    """Remove a results file that has no group, and nothing of other programs."""
+    """Remove a results file that has no group, nothing from other programs, and no groups waiting."""
     path = Path(path)
     with suppress(OSError, UserError), alone(path):
         with h5py.File(path, "r") as f:
@@ -82,12 +82,15 @@ def discard_empty(path: str | os.PathLike[str]) -> None:
 
 
 def pending(path: str | os.PathLike[str]) -> Path:
-    """Where the groups are kept that cannot go into the results file at `path` while another program holds it open."""
+    """The file for groups that wait until the results file at `path` is free.
+
+    They wait there while another program holds the results file open.
+    """
     return Path(path).with_name(Path(path).name + ".pending")
 
 
 def _clear(waiting: Path, bad: Mapping[str, str]) -> None:
-    """Remove the file whose groups have found their place; but of what is damaged in it nothing is lost."""
+    """Remove the file whose groups have been moved; if some of them are damaged, rename it instead."""
     if not bad:
         waiting.unlink(missing_ok=True)
         return
@@ -98,7 +101,7 @@ def _clear(waiting: Path, bad: Mapping[str, str]) -> None:
 
 
 def _patience(path: Path) -> float:
-    return PATIENCE if not pending(path).exists() else PATIENCE / 10  # it was waited for already
+    return PATIENCE if not pending(path).exists() else PATIENCE / 10  # an earlier call has waited for it already
 
 
 def _write(path: Path, groups: Mapping[str, xr.Dataset]) -> None:
@@ -112,12 +115,18 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     """Load the groups of a results file into memory, by name; JSON attributes are decoded.
 
     Groups that wait in `pending(path)` are included. A group that is damaged, or not as any analysis makes it, is left
-    out and named on standard error. A file that another program holds open is waited for, and then read all the same.
+    out and named on standard error. If another program holds the file open, it is waited for, and then read all the
+    same.
 
     Parameters
     ----------
     path
         The results file.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+        The groups.
 
     Raises
     ------
@@ -130,13 +139,13 @@ def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
 
 
 def say_left_alone(path: str | os.PathLike[str], found: Contents) -> None:
-    """A line on each bad group."""
+    """Say of each bad group, in a line, why it is left alone."""
     for name, why in found.bad.items():
         say_once(f"{path}: the group {name} is left alone: {why}")
 
 
 def read_contents(path: str | os.PathLike[str]) -> Contents:
-    """The same, with what is wrong with the groups that are left alone, of which nothing is said."""
+    """Read the groups as `load` does, together with what is wrong with the bad ones, of which nothing is said."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such results file: {path}")
@@ -147,7 +156,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
     except HeldOpen as e:
         try:
             found = _contents(path, locking=False)
-        except UserError:  # its writer is in the middle of something
+        except UserError:  # its writer is in the middle of a change
             raise e from None
     return _contents(pending(path)).over(found) if pending(path).exists() else found
 
@@ -161,13 +170,13 @@ def _contents(path: Path, *, patience: float = PATIENCE, locking: bool = True) -
     while True:
         try:
             return _read(path, locking)
-        except BlockingIOError as e:  # the lock that HDF5 takes
+        except BlockingIOError as e:  # from the lock that HDF5 takes
             if time.monotonic() > deadline:
                 raise HeldOpen(f"{path} is held open by another program; close it there, and try again") from e
             time.sleep(0.1)
         except UserError:
             raise
-        except Exception as e:  # h5py reads a damaged file until something gives way
+        except Exception as e:  # h5py may raise anything on a damaged file
             known = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EISDIR)
             if isinstance(e, OSError) and e.errno in known:
                 raise UserError(f"cannot read {path}: {os.strerror(e.errno)}") from e

@@ -1,6 +1,7 @@
-"""Groups of labelled arrays <-> an open HDF5 file, each read, checked and named by itself; what others put there stays.
+"""Groups of labelled arrays written to and read from an open HDF5 file, each checked and named by itself.
 
-Attributes that are not numbers or strings are stored as JSON. Beside its content each group has the digests of it.
+What other programs put into the file is kept. Attributes that are not numbers or strings are stored as JSON. Each group
+has, beside its content, the digests of it.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ FORMAT = "landscape-results"
 FORMAT_VERSION = 1
 SOFTWARE = ("landscape", "torch", "timm", "numpy", "scipy", "xarray")
 ONCE_KINDS = ("random", "eigenvectors", "interpolation", "checkpoints", "pca")
-DIGESTS = "digests"  # the attribute that has them; of files that were written before there is none
+DIGESTS = "digests"  # the attribute that holds them; files of earlier versions have none
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The groups of a file by name; and of those that are not what they should be, why ("it is ...")."""
+    """The groups of a file by name; and for groups that cannot be used, the reason ("it is ...")."""
 
     groups: dict[str, xr.Dataset] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
 
     def over(self, other: Contents) -> Contents:
-        """These groups, and of `other` those that are not among them."""
+        """These groups, and those of `other` whose names are not among them."""
         here = {*self.groups, *self.bad}
         return Contents(
             {**{k: v for k, v in other.groups.items() if k not in here}, **self.groups},
@@ -48,12 +49,12 @@ class Contents:
 
 
 def software() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """The versions of the software that the numbers depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in SOFTWARE}}
 
 
 def digests(group: xr.Dataset) -> dict[str, str]:
-    """Of each variable (dims, type and values) and, as "@name", of each attribute: what changes in any shows."""
+    """A digest of each variable (dims, type and values) and, as "@name", of each attribute; any change shows in it."""
     found = {f"@{name}": _digest(_as_text(value)) for name, value in group.attrs.items()}
     for name, variable in group.variables.items():
         values = variable.values
@@ -62,7 +63,7 @@ def digests(group: xr.Dataset) -> dict[str, str]:
             found[str(name)] = _digest(json.dumps([variable.dims, "text", values.shape]), texts)
         else:
             if values.dtype.kind in "fc" and np.isnan(values).any():
-                values = np.where(np.isnan(values), values.dtype.type(np.nan), values)  # of which there are many
+                values = np.where(np.isnan(values), values.dtype.type(np.nan), values)  # NaN has many bit patterns
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             about = json.dumps([variable.dims, values.dtype.str, variable.shape])
             found[str(name)] = _digest(about, values.reshape(-1).view(np.uint8))
@@ -82,10 +83,10 @@ def _as_text(value: Any) -> str:
 
 
 def image(groups: Mapping[str, xr.Dataset], old: Path | None = None) -> memoryview:
-    """The bytes of a file of these groups, and of what `old` has beside them.
+    """The bytes of a file with these groups, and with whatever else `old` has.
 
-    The same contents make the same bytes, whether just computed or read back. They are made in memory: on a full disk
-    the HDF5 library breaks down, and takes the process with it.
+    The same contents give the same bytes, whether they were just computed or read back. The bytes are made in memory,
+    since on a full disk the HDF5 library crashes and takes the process with it.
     """
     buffer = io.BytesIO()
     with h5netcdf.File(buffer, "w") as f:
@@ -113,8 +114,8 @@ def _canonical(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _lift_dimensions(f: h5netcdf.File, datasets: Iterable[xr.Dataset]) -> None:
-    # A dimension named like a variable of two dimensions (node) goes to the root group: beside the variable, its HDF5
-    # scale would take the name, and plain h5py would read the scale.
+    # A dimension with the name of a two-dimensional variable (node) goes to the root group: in the variable's own group
+    # its HDF5 scale would take the name, and plain h5py would read the scale.
     for dataset in datasets:
         for name, variable in dataset.variables.items():
             if variable.ndim > 1 and name in variable.dims and name not in f.dimensions:
@@ -122,10 +123,10 @@ def _lift_dimensions(f: h5netcdf.File, datasets: Iterable[xr.Dataset]) -> None:
 
 
 def read(f: h5py.File, size: int) -> Contents:
-    """The groups of an open results file of `size` bytes, in memory; JSON attributes are decoded."""
+    """Read the groups of an open results file of `size` bytes into memory; JSON attributes are decoded."""
     found = Contents()
     left = max(UNPACKED, 10 * size)
-    # One open file for all: another may take its place meanwhile. Data sets of others have no dims, and get some.
+    # One open file serves all, since another may take its place meanwhile. Data sets without dims are given some.
     with h5netcdf.File(f, "r", phony_dims="sort", decode_vlen_strings=True) as opened:
         for name in sorted(opened.groups):
             try:
@@ -135,7 +136,7 @@ def read(f: h5py.File, size: int) -> Contents:
                 found.groups[name] = _read_group(opened, name)
             except UserError as e:
                 found.bad[name] = str(e)
-            except Exception as e:  # h5py, h5netcdf and xarray read a damaged group until something gives way
+            except Exception as e:  # h5py, h5netcdf and xarray may raise anything on damage
                 found.bad[name] = f"it is not readable as labelled arrays ({type(e).__name__})"
     return found
 
@@ -148,7 +149,7 @@ def _read_group(opened: h5netcdf.File, name: str) -> xr.Dataset:
     others = [] if written is None else [k for k in opened[name].variables if k not in written]
     backend = xr.backends.H5NetCDFStore(opened[name])
     group = xr.open_dataset(backend, drop_variables=others, decode_times=False).load()
-    group.set_close(None)  # it holds nothing of the file, and goes to other processes
+    group.set_close(None)  # it no longer needs the file, and can be sent to other processes
     group.attrs = attrs
     if written is not None:
         there = digests(group)
@@ -171,7 +172,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _today(config: Any) -> Any:
-    """A stored configuration in the words of today: the directions of a plane were once its kind."""
+    """A stored configuration in today's words: the directions of a plane were once called its kind."""
     if isinstance(config, dict) and isinstance(plane := config.get("plane"), dict):
         config = {**config, "plane": _today(plane)}
     if isinstance(config, dict) and config.get("kind") in ONCE_KINDS:
@@ -181,22 +182,22 @@ def _today(config: Any) -> Any:
 
 
 def _keep_others(old: h5py.File, new: h5py.File, given: Iterable[str]) -> None:
-    """Copy from the old form of a file what is not in the new: attributes, data sets, and groups, bad ones among them.
+    """Copy what the new form of a file lacks from the old one: attributes, data sets, and groups, bad ones among them.
 
-    given: the groups whose content is replaced: of them what others put there is kept.
+    given: the groups whose content is replaced; only what other programs put into them is copied.
     """
     _copy(old, new, old.attrs, old)
     for name in given:
         if name in old and isinstance(old[name], h5py.Group):
             ours = _decoded(old[name].attrs.get(DIGESTS, "{}"))
-            known = isinstance(ours, dict) and bool(ours)  # of files from before, data sets and attributes are all ours
+            known = isinstance(ours, dict) and bool(ours)  # in earlier files all data sets and attributes are ours
             attrs = [k for k in old[name].attrs if known and f"@{k}" not in ours]
             others = [k for k, v in old[name].items() if isinstance(v, h5py.Group) or (known and k not in ours)]
             _copy(old[name], new[name], attrs, others)
 
 
 def _copy(old: h5py.Group, new: h5py.Group, attrs: Iterable[str], names: Iterable[str]) -> None:
-    """What of these the new form has not."""
+    """Copy those of these attributes and entries that `new` does not have."""
     for name in attrs:
         if name not in new.attrs:
             new.attrs.create(name, old.attrs[name], dtype=old.attrs.get_id(name).dtype)
@@ -207,7 +208,10 @@ def _copy(old: h5py.Group, new: h5py.Group, attrs: Iterable[str], names: Iterabl
 
 
 def _attach(old: h5py.Group, new: h5py.Group, name: str) -> None:
-    """Between files HDF5 copies no references, of which labelled arrays have those to the scales of their dims."""
+    """Attach a copied entry to the scales of its dimensions.
+
+    HDF5 does not copy references between files, and labelled arrays refer to the scales of their dimensions.
+    """
     inside = old[name]
     places = [inside.name] if isinstance(inside, h5py.Dataset) else []
     if isinstance(inside, h5py.Group):
@@ -216,7 +220,7 @@ def _attach(old: h5py.Group, new: h5py.Group, name: str) -> None:
         new.file[place].attrs.pop("DIMENSION_LIST", None)
         new.file[place].attrs.pop("REFERENCE_LIST", None)
     for place in places:
-        with suppress(KeyError, ValueError, RuntimeError, OSError):  # of a damaged one there may be none
+        with suppress(KeyError, ValueError, RuntimeError, OSError):  # damaged entries may have none
             for own, theirs in zip(new.file[place].dims, old.file[place].dims, strict=True):
                 for scale in theirs.values():
                     own.attach_scale(new.file[scale.name])

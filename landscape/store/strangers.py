@@ -1,4 +1,4 @@
-"""What a file from a stranger may not be: a stand-in for other files, far larger than it looks, or labelled falsely."""
+"""What a stranger's file must not be: a stand-in for other files, far larger than it looks, or falsely labelled."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import h5py
 import numpy as np
 import xarray as xr
-from typing_extensions import TypedDict  # of typing's own pydantic takes none before Python 3.12
+from typing_extensions import TypedDict  # pydantic rejects that of typing before Python 3.12
 
 from landscape.runtime.errors import UserError
 
-UNPACKED = 256 << 20  # bytes that the data sets of a file may unpack to, or ten times its own size where that is more
+UNPACKED = 256 << 20  # bytes that a file's data sets may unpack to, or ten times its size if that is more
 SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")
-TEXTS = 100_000  # strings in one data set: each is read by itself, and may be as long as the file
+TEXTS = 100_000  # strings in one data set, each of which is read by itself and may be as long as the file
 
 
 class Provenance(TypedDict, total=False):
-    """Where a network came from, as far as readers of results ask."""
+    """Where a network came from, with the entries that readers of results rely on."""
 
     model: str
     file: str
@@ -29,7 +29,7 @@ class Provenance(TypedDict, total=False):
 
 
 class Data(TypedDict, total=False):
-    """Likewise the examples."""
+    """The examples, with the entries that readers of results rely on."""
 
     name: str | None
     split: str | None
@@ -38,7 +38,7 @@ class Data(TypedDict, total=False):
 
 
 class Loss(TypedDict, total=False):
-    """Likewise the loss."""
+    """The loss, with the entries that readers of results rely on."""
 
     weight_decay: float
     penalty: str
@@ -48,7 +48,7 @@ class Loss(TypedDict, total=False):
 
 
 class Config(TypedDict, total=False):
-    """What a stored configuration says beside the settings of its analysis, which check themselves."""
+    """A stored configuration, without the settings of its analysis, which check themselves."""
 
     analysis: str
     objective: Loss
@@ -56,7 +56,7 @@ class Config(TypedDict, total=False):
 
 
 class Attributes(TypedDict, total=False):
-    """Of a group, likewise."""
+    """The attributes of a group, with the entries that readers of results rely on."""
 
     config: Config
     software: dict[str, str]
@@ -70,9 +70,9 @@ def _attributes() -> Any:
 
 
 def refuse_references(f: h5py.File, path: str | os.PathLike[str]) -> None:
-    """Raises UserError where anything in an HDF5 file stands for another file, or another place in it.
+    """Raise UserError if anything in an HDF5 file stands for another file, or for another place in the same file.
 
-    Links, external storage and virtual data sets would have whatever file they name read as if it were data.
+    Links, external storage and virtual data sets would cause whatever file they name to be read as data.
     """
     for group, name in _entries(f):
         refers = not isinstance(group.get(name, getlink=True), h5py.HardLink)
@@ -85,7 +85,10 @@ def refuse_references(f: h5py.File, path: str | os.PathLike[str]) -> None:
 
 
 def _entries(top: h5py.Group) -> Iterator[tuple[h5py.Group, str]]:
-    """(group, name of an entry) of a group and all groups below it, each once, whatever circles there are."""
+    """Every entry, as (group, name), of a group and all groups below it.
+
+    Each group is visited once, even if groups contain each other.
+    """
     todo, seen = [top], set()
     while todo:
         group = todo.pop()
@@ -98,9 +101,9 @@ def _entries(top: h5py.Group) -> Iterator[tuple[h5py.Group, str]]:
 
 
 def unpacked(item: h5py.Group | h5py.Dataset) -> int:
-    """The bytes that the data sets directly in a group, or one alone, unpack to: of numbers by their headers alone.
+    """The number of bytes that a data set, or the data sets directly in a group, unpack to.
 
-    Raises UserError for text without end.
+    Numbers are counted by their headers alone, without reading them. Raises UserError for too much text.
     """
     for name in item.attrs:
         header = item.attrs.get_id(name)
@@ -121,7 +124,7 @@ def unpacked(item: h5py.Group | h5py.Dataset) -> int:
 
 
 def _numbers(texts: np.ndarray) -> bool:
-    """Whether all of these are numbers written out."""
+    """Whether all of these texts are numbers."""
     try:
         return texts.size > 0 and np.asarray(texts, float).size > 0
     except ValueError:
@@ -129,10 +132,10 @@ def _numbers(texts: np.ndarray) -> bool:
 
 
 def refuse_mislabelled(group: xr.Dataset) -> None:
-    """Raises UserError, "it has ...", where a group is not as any analysis labels one, whatever is in it.
+    """Raise UserError, "it has ...", if a group is not labelled as an analysis labels one.
 
-    Numbers or texts; `done` boolean; along each dim coordinates that are finite and different; a configuration and
-    versions of the types that their readers rely on.
+    Its variables must be numbers or texts, with `done` boolean; the coordinates along each dim must be finite and
+    distinct; and the configuration and versions must have the types that their readers rely on.
     """
     from pydantic import ValidationError
 

@@ -1,4 +1,4 @@
-"""Work in units, each computed once: saved now and then, and continued where an earlier run stopped."""
+"""Work in units, each computed once: saved from time to time, and continued where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -24,21 +24,38 @@ from landscape.store.changes import OtherSettings, changes
 
 Save = Callable[[xr.Dataset], None]
 Index = tuple[int, ...]
-SAVE_EVERY = 10.0  # seconds: what a killed run loses at most, and a unit
-STATE_EVERY = 3  # such times until the state of a unit under way is kept again, which may be large
-ROUND = 2.0  # seconds of work between two meetings of the processes under torchrun
+SAVE_EVERY = 10.0  # seconds; a killed run loses at most this much work, and the units under way
+STATE_EVERY = 3  # the state of a unit under way, which may be large, is kept after this many times SAVE_EVERY
+ROUND = 2.0  # seconds of work after which the processes under torchrun exchange results
 
 
 def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | None) -> xr.Dataset:
-    """The result to fill: `partial`, an earlier and perhaps unfinished one of the same configuration, or else `empty`.
+    """The result to fill: an earlier, perhaps unfinished one of the same configuration, or else an empty one.
 
-    Variables that did not exist when `partial` was made are as in `empty`: not known.
+    Variables that did not exist when `partial` was made are taken from `empty`, where they are unknown.
 
-    Raises OtherSettings, with the differences spelled out, where `partial` was made with another configuration, or
-    where its variables are not of the dims, types and sizes of `empty`.
+    Parameters
+    ----------
+    empty
+        The result with nothing computed.
+    config
+        Its configuration.
+    partial
+        The earlier result; None for none.
+
+    Returns
+    -------
+    xarray.Dataset
+        A copy of one of the two, with the configuration.
+
+    Raises
+    ------
+    OtherSettings
+        If `partial` was made with another configuration, with the differences in words, or if its variables do not have
+        the dims, types and sizes of those in `empty`.
     """
     config = json.loads(json.dumps(config))  # as it will be read back
-    partial = processes.from_first(partial)  # which may since have written more than the others read
+    partial = processes.from_first(partial)  # the first process may have written more since the others read
     result = (empty if partial is None else partial).copy(deep=True)
     if partial is not None:
         refuse_other(partial.attrs.get("config", {}), config)
@@ -49,16 +66,16 @@ def begin(empty: xr.Dataset, config: Mapping[str, Any], partial: xr.Dataset | No
 
 
 def refuse_other(stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises OtherSettings, with the differences in words, where a stored result has another configuration.
+    """Raise OtherSettings, with the differences in words, if a stored result has another configuration.
 
-    Where the weights came from is no difference: their contents are compared.
+    Where the weights came from is not a difference: their contents are compared.
     """
     if found := changes(stored, config):
         raise OtherSettings(config["analysis"], found)
 
 
 def refuse_misshapen(stored: xr.Dataset, empty: xr.Dataset, analysis: str) -> None:
-    """Raises OtherSettings where what a stored result shares with `empty` has other dims, types, sizes or labels."""
+    """Raise OtherSettings if a stored result does not have the dims, types, sizes and labels of `empty`."""
 
     def form(variable: xr.Variable) -> tuple[Any, ...]:
         kind = variable.dtype.kind
@@ -90,8 +107,8 @@ class Work:
     save_every
         The seconds between two saves; by default SAVE_EVERY.
     budget
-        The seconds after which no further unit is started; None for no bound. At least one unit is computed, or a part
-        of a unit that keeps its state aside: a search for eigenvalues stops between two products.
+        The seconds after which no further unit is started; None for no bound. At least one unit is computed, or part of
+        a unit that keeps its state aside: a search for eigenvalues stops between two products.
     progress
         Whether a progress bar is shown.
     """
@@ -102,24 +119,24 @@ class Work:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """The clock of the budget starts here."""
+        """Start the clock of the budget."""
         self._deadline = None if self.budget is None else time.monotonic() + self.budget
         self._file: tuple[Path, str] | None = None
         self._counted: Callable[[], Any] | None = None
 
     @property
     def pause(self) -> float:
-        """Seconds between two times of storing."""
+        """The seconds between two saves."""
         return SAVE_EVERY if self.save_every is None else self.save_every
 
     def saving(self, save: Save) -> Work:
-        """The same, with the same clock, storing by another function: of a part of a larger whole."""
+        """The same work, with the same clock, but stored by another function, as for a part of a larger whole."""
         other = copy.copy(self)
         other.save = save
         return other
 
     def into(self, path: Path, group: str) -> Work:
-        """The same of a group of a results file, beside which the states of units under way are kept."""
+        """The same work for a group of a results file, beside which the states of units under way are kept."""
         other = copy.copy(self)
         other._file = (path, group)
         return other
@@ -130,13 +147,13 @@ class Work:
         return self._file is not None
 
     def aside(self, config: Mapping[str, Any], unit: Index) -> Aside:
-        """Where the state of a unit of this configuration is kept while it is under way, and asks whether to stop."""
+        """What keeps the state of a unit of this configuration while it is under way, and says when to stop."""
         path = None if self._file is None else beside(*self._file, unit)
         return Aside(path, {**config, "unit": list(unit)}, STATE_EVERY * self.pause, self._between)
 
     @contextmanager
     def counted_by(self, count: Callable[[], Any] | None) -> Iterator[None]:
-        """Within the block each product of a unit that is watched is counted by `count`."""
+        """Within the block `count` is called after each product of a unit that asks whether to stop."""
         before, self._counted = self._counted, count
         try:
             yield
@@ -144,13 +161,13 @@ class Work:
             self._counted = before
 
     def _between(self) -> bool:
-        """Between two products: one more is made. Whether to stop."""
+        """Count a product, and say whether the unit is to stop after it."""
         if self._counted is not None:
             self._counted()
         return self._late()
 
     def stored(self, result: xr.Dataset) -> None:
-        """Of the units of this result that are done, which has been stored, no state needs to be kept."""
+        """Remove the states of the units that are done in this result, now that it is stored."""
         if self._file is not None and "done" in result:
             forget(*self._file, result["done"].values)
 
@@ -159,7 +176,7 @@ class Work:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget is used up: of the first process, and so the same for all."""
+        """Whether the budget is spent, by the clock of the first process, so that all processes agree."""
         return processes.from_first(self._late())
 
 
@@ -176,20 +193,19 @@ def each_not_done(
     unit: str = "unit",
     products: int = 0,
 ) -> None:
-    """Call `compute` with the indices of the entries of result["done"] that are False, and mark them, but for those
-    that it returns: where the budget was spent within a unit, that is not done.
+    """Call `compute` with the indices of those entries of result["done"] that are False, and mark them as done.
 
-    only: where True, of the shape of done: the entries wanted now; None for all.
-    order: of the same shape: entries of lower numbers first, so that a result cut short already answers; None for the
-        order in memory.
-    together: how many neighbours along the last axis are handed over at once.
-    workers: how many calls of `compute` run side by side, each writing entries of its own.
-    by_all: whether under torchrun all processes compute each entry together, instead of some of the entries each.
-    unit: what an entry is called beside the progress bar.
-    products: how many Hessian products an entry takes, at most, where progress counts those; 0 where it counts entries.
+    Indices that `compute` returns are not marked: the budget was spent within those units. Once the budget is spent,
+    the remaining entries stay as they are. Under torchrun the entries are shared out among the processes, each process
+    ends with the whole result, and only the first shows progress and saves.
 
-    Under torchrun the entries are shared out among the processes, every one ends with the whole result, and only the
-    first shows progress and saves. Where the budget is spent, the rest stays as it is.
+    only: the entries that are wanted now, as a mask of the shape of done; None for all. order: ranks of the same shape:
+    entries with lower ranks come first, so that a result cut short is already useful. None
+        for the order in memory.
+    together: how many neighbours along the last axis are handed to one call. workers: how many calls of `compute` run
+    side by side, each for entries of its own. by_all: whether under torchrun all processes compute each entry together,
+    instead of each its share of the entries. unit: what an entry is called beside the progress bar. products: the most
+    Hessian products that an entry takes, if progress counts those; 0 if it counts entries.
     """
     done = result["done"].values
     first = processes.rank() == 0
@@ -228,11 +244,11 @@ def _completed(
     work: Work,
     by_all: bool,
 ) -> Iterator[list[Index]]:
-    """The groups, as each is computed and its values are in `result`, until the budget is spent."""
+    """Yield each group of indices once its values are in `result`, until the budget is spent."""
     if processes.size() == 1 or by_all:
         for indices, left in side_by_side(compute, groups, workers):
             yield [index for index in indices if index not in (left or ())]
-            if signalled := processes.from_first(noted()):  # at once, for all
+            if signalled := processes.from_first(noted()):  # all processes stop here
                 raise Interrupted(signalled)
             if work.spent:
                 return
@@ -245,7 +261,7 @@ def _completed(
             for indices, left in side_by_side(compute, mine, workers):
                 finished.append((indices, left or (), _values(result, indices)))
                 stop_if_interrupted()
-        except Interrupted as e:  # the others wait for what is finished, and stop with this one
+        except Interrupted as e:  # the others wait for what is finished here, and then stop as well
             signalled = e.number
         quota = max(workers, int(len(mine) / max(time.monotonic() - began, 1e-6) * ROUND))
         known = set()
@@ -265,7 +281,7 @@ def _completed(
 
 def _values(result: xr.Dataset, indices: list[Index]) -> dict[str, list[np.ndarray]]:
     dims = result["done"].dims
-    # Not data_vars: a variable of two dimensions, one of which has its name (node), counts as a coordinate.
+    # Not data_vars: a two-dimensional variable with the name of one of its dimensions (node) counts as a coordinate.
     names = [
         str(name)
         for name, variable in result.variables.items()

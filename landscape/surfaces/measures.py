@@ -77,8 +77,8 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
         (in one dimension, to both sides), without those along which it does not extend; between grid lines the loss
         is taken as linear. A ray that meets a diverged point has doubled there. A ray whose range ends before the loss
         has doubled counts with the distance of that end: then the width is a lower bound, and it is NaN if all rays end
-        so. low and high are the means of the nearer and farther ends of the intervals in which the rays double. If high
-        - low is more than COARSEST times the width, the grid does not resolve the width, and it is NaN.
+        so. low and high are the means of the nearer and farther ends of the intervals in which the rays double. If
+        they differ by more than COARSEST times the width, the grid does not resolve the width, and it is NaN.
     width_censored
         The share of rays whose range ends before the loss has doubled.
     width_spread
