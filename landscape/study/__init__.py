@@ -1,1 +1,1 @@
-"""A subject and what is found of it: opened, analysed into a file, said in words, drawn, compared."""
+"""A subject and what is found about it: opened, analysed into a file, put into words, drawn, compared."""

@@ -14,7 +14,7 @@ from landscape.catalogue import settings_of
 
 
 def command(name: str, group: xr.Dataset, out: str) -> str:
-    """One line for a shell, with every setting that is not its default; "" for a group that no command makes."""
+    """A line for a shell, with every setting that is not at its default; "" for a group that no command makes."""
     settings = settings_of(group, name)
     if settings is None:
         return ""
@@ -24,7 +24,7 @@ def command(name: str, group: xr.Dataset, out: str) -> str:
     if not all(files):
         return ""
     words = ["landscape", settings.name, *map(str, files)]
-    from landscape.planes.random import POSITION_EMBEDDINGS  # which needs torch: not at every start
+    from landscape.planes.random import POSITION_EMBEDDINGS  # needs torch, which is not to be imported at every start
 
     plane: dict[str, Any] = config.get("plane", {})
     if plane and plane.get("directions") not in ("random", "eigenvectors"):
@@ -33,18 +33,18 @@ def command(name: str, group: xr.Dataset, out: str) -> str:
         words += _spelled(option, value)
     for field in fields(settings):
         value = plane.get(field.name, getattr(settings, field.name))
-        if field.name == "rays":  # a search of its own beside the grid, which the configuration does not have
+        if field.name == "rays":  # a search of its own beside the grid, not part of the configuration
             value = group.sizes.get("ray", 0)
         value = tuple(value) if isinstance(value, list) else value
         if field.name == "exclude" and tuple(value or ()) == tuple(POSITION_EMBEDDINGS):
-            continue  # what is left out where nothing is said
+            continue  # already left out by default
         if value != field.default and field.name not in ("seed", *settings.unstored):
             words += _by_axis(field.name, value)
     return shlex.join([*words, "--out", out])
 
 
 def _by_axis(name: str, value: Any) -> list[str]:
-    """A setting of an axis or of each: what both share is said once, and ranges of their own apart."""
+    """A setting for each axis: given once if both axes share it, and range by range if they differ."""
     if not isinstance(value, tuple) or not value or isinstance(value[0], str):
         return _spelled(name, value)
     if isinstance(value[0], tuple):
@@ -74,7 +74,7 @@ def _of_subject(objective: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _task(stored: dict[str, Any]) -> str | None:
-    """The task as it is asked for; None for one of the user's own code."""
+    """The task as an option names it; None for a task in the user's own code."""
     from landscape.objective.tasks import TASKS
 
     name = next((name for name, task in TASKS.items() if task.__qualname__ == stored.get("name")), None)
@@ -98,7 +98,7 @@ def _spelled(name: str, value: Any) -> list[str]:
 
 
 def launcher(processes: int) -> list[str]:
-    """What starts `landscape` in so many processes."""
+    """The beginning of a command that starts `landscape` in this many processes."""
     if processes == 1:
         return [sys.executable, "-m", "landscape"]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
@@ -106,7 +106,7 @@ def launcher(processes: int) -> list[str]:
 
 
 def of_study(name: str) -> str:
-    """The command that carries out a study; name: of the study, or its file."""
+    """The command that carries out a study, given by its name or its file."""
     return (
         "landscape quickstart" if name == "quickstart" else shlex.join(["landscape", "study", name, "--out", "study"])
     )

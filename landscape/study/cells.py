@@ -1,4 +1,4 @@
-"""A cell of a study: one training, carried out and analysed into one results file, going on from what is there."""
+"""A cell of a study: one training, carried out and analysed into one results file, continuing from what is there."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from landscape.study.subject import Subject
 from landscape.study.training import Training, carry_out, epoch_checkpoint
 from landscape.training.recipe import Recipe
 
-ALONE = ("similarity",)  # of several checkpoints, where they are given; a cell has it of its end
-PATH = ("trajectory",)  # of every checkpoint on the way
+ALONE = ("similarity",)  # may take several checkpoints; a cell has it for its end alone
+PATH = ("trajectory",)  # takes every checkpoint on the way
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Places:
     Parameters
     ----------
     folder
-        Of the study.
+        The folder of the study.
     """
 
     folder: Path
@@ -41,11 +41,11 @@ class Places:
         return self.folder / "results" / f"{cell.name}.h5"
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Its weights at the end."""
+        """The file of its weights at the end."""
         return self.folder / "weights" / f"{cell.name}.safetensors"
 
     def trajectory(self, cell: Cell) -> Path:
-        """The folder of its weights on the way."""
+        """The folder of its weights along the way."""
         return self.folder / "weights" / cell.name
 
 
@@ -56,9 +56,9 @@ class Running:
     Parameters
     ----------
     device
-        cpu, cuda, ...; None for a GPU where there is one.
+        cpu, cuda, ...; None for a GPU if there is one.
     deadline
-        Of `time.monotonic`, after which no further unit is begun; None for none.
+        The value of `time.monotonic` after which no further unit is begun; None for no deadline.
     progress
         Whether progress bars are shown.
     """
@@ -74,12 +74,12 @@ class Running:
 
     @property
     def over(self) -> bool:
-        """Whether the deadline is behind."""
+        """Whether the deadline has passed."""
         return self.left == 0.0
 
 
 def finished(study: Study, cell: Cell, places: Places) -> bool:
-    """Whether every analysis of a cell is stored, and done."""
+    """Whether every analysis of a cell is stored and done."""
     path = places.results(cell)
     held = read_contents(path).groups if path.exists() else {}
     return all(
@@ -89,7 +89,7 @@ def finished(study: Study, cell: Cell, places: Places) -> bool:
 
 
 def _all_there(study: Study, cell: Cell, held: Mapping[str, xr.Dataset], analysis: Analysis) -> bool:
-    """Whether a series has all of its checkpoints; one that was cut short has only the first."""
+    """Whether a series has all of its checkpoints; one that was cut short has only the first ones."""
     assert study.moments is not None
     here = held[analysis.group].sizes.get("checkpoint", 0)
     if study.moments.losses:
@@ -105,9 +105,9 @@ def over_moments(analysis: Analysis) -> bool:
 
 
 def carry_out_cell(study: Study, cell: Cell, places: Places, running: Running) -> bool:
-    """Train and analyse, or go on with what is there; whether the cell is finished, which the deadline may prevent.
+    """Train and analyse, continuing from what is there; return whether the cell is finished by the deadline.
 
-    Raises UserError where the folder has this cell of another study, or the training fails.
+    Raises UserError if the folder has this cell from another study, or if the training fails.
     """
     if finished(study, cell, places):
         return True
@@ -158,8 +158,9 @@ def _looked_on_the_way(study: Study, cell: Cell) -> bool:
 
 
 def _epochs(study: Study, cell: Cell) -> list[int]:
-    """Those of the checkpoints on the way that there are to be: all, where it is not known before at which to look; and
-    the last, which is the end.
+    """The epochs of the checkpoints to keep: all, if it is not known beforehand at which to look.
+
+    They include the last, which is the end.
     """
     path = any(analysis.name in PATH for analysis in study.analyses_of(cell.network))
     last = cell.recipe.epochs
@@ -169,7 +170,7 @@ def _epochs(study: Study, cell: Cell) -> list[int]:
 
 
 def _way(study: Study, cell: Cell, places: Places) -> dict[int, Path]:
-    """The checkpoints on the way by epoch; the last is that of the end, whose results the file has."""
+    """The checkpoints on the way by epoch; the last is that of the end, whose results are in the cell's file."""
     if not _looked_on_the_way(study, cell):
         return {}
     last = cell.recipe.epochs
@@ -189,8 +190,10 @@ def _moments(study: Study, cell: Cell, out: Path, way: Sequence[int]) -> list[in
 
 
 def crossing(nll: np.ndarray, losses: Sequence[float]) -> list[int]:
-    """Which checkpoints, of training NLLs (checkpoints,) in order, lie around each loss: the last before and the first
-    after it is crossed for the first time; and the last of all. Of a loss that is never crossed there are none.
+    """Which checkpoints, with training NLLs (checkpoints,) in order, lie around each loss.
+
+    They are the last before and the first after the loss is crossed for the first time, and the last of all. A loss
+    that is never crossed adds none.
     """
     found = {len(nll) - 1}
     for loss in losses:
@@ -201,7 +204,7 @@ def crossing(nll: np.ndarray, losses: Sequence[float]) -> list[int]:
 
 
 def settings_in_words(recipe: Recipe) -> str:
-    """Those of a recipe that are not the usual ones."""
+    """The settings of a recipe that are not the usual ones, in words."""
     usual = Recipe()
     return ", ".join(
         f"{f.name} {getattr(recipe, f.name)}"

@@ -1,4 +1,4 @@
-"""What is asked for beside what a results file has: what cannot be continued is refused before any data is read."""
+"""What is asked for against what a results file has: what cannot be continued is refused before any data is read."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from landscape.store.changes import OtherSettings, changed
 
 
 def refuse_changed(analysis: Analysis, group: xr.Dataset | None, subject: Subject | None = None) -> None:
-    """Raise OtherSettings where it is known already that a stored group was made with other settings.
+    """Raise OtherSettings if it is already known that a stored group was made with other settings.
 
-    What is known only of drawn data and of a network is compared once it is there (`landscape.store.units`).
+    What is known only from drawn data and a network is compared once these are there (`landscape.store.units`).
 
     Parameters
     ----------
     analysis
-        Its settings; one that is None is settled later.
+        The settings asked for; one that is None is settled later.
     group
-        The stored group; None for none.
+        The stored group; None if there is none.
     subject
-        The network and its data; None for several.
+        The network and its data; None for several networks.
     """
     stored: Mapping[str, Any] = {} if group is None else group.attrs.get("config", {})
     if stored.get("analysis") != analysis.name:
@@ -41,7 +41,7 @@ Difference = tuple[str, Any, Any]
 
 
 def _of_settings(analysis: Analysis, stored: Mapping[str, Any]) -> Iterator[Difference]:
-    """The settings of one number or word, of which it is certain; what others follow from is compared later."""
+    """The settings that are a single number or word, which can be compared now; the others are compared later."""
     names = {analysis.formerly.get(name, name): name for name in stored}
     for f in fields(analysis):
         asked, there = getattr(analysis, f.name), stored.get(names.get(f.name, ""))

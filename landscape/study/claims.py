@@ -1,4 +1,4 @@
-"""A claim: which number of which networks lies on which side of others, or of a value; and what a reference found."""
+"""A claim: a number of some networks lies on one side of that of others, or of a value; and what a reference found."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from pydantic import FiniteFloat
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.settings import Settings
 
-COME_WITH = Path(__file__).parent  # NAME.toml each
+COME_WITH = Path(__file__).parent  # each is a file NAME.toml
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Settings):
-    """A statement about a group of networks: on which side of another group's, or of a value, a number of theirs lies.
+    """A statement that a number of a group of networks lies on one side of another group's, or of a value.
 
     Parameters
     ----------
     name
-        Short, of its own.
+        A short name that no other claim has.
     statement
-        In a sentence.
+        The claim in a sentence.
     estimate
-        The number that it is about, as tables head it: APE, NEP, test accuracy.
+        The number that it is about, as in the headings of tables: APE, NEP, test accuracy.
     second
-        The group whose number is said to be on a side.
+        The group whose number is said to lie on one side.
     side
-        Which: below or above.
+        The side: below or above.
     first
-        The group it is compared with; or instead of one `than`.
+        The group that it is compared with; instead of a group, `than` may give a value.
     than
-        The value it is compared with.
+        The value that it is compared with.
     first_estimate
-        The number of `first`, where it is another one; then `first` may be `second` itself.
+        The number of `first`, if it is another one than `estimate`; then `first` may be `second` itself.
     at
         end, the networks as they are; or losses, at equal training NLLs, in the middle of the range that all have.
     loss
-        At this training NLL.
+        The training NLL at which they are compared.
     reference
         What the study that made the claim reports, in words and numbers.
     """
@@ -60,7 +60,7 @@ class Claim(Settings):
     reference: str = ""
 
     def check(self) -> None:
-        """A number is not compared with itself; a value stands in the place of a group, at the end; a loss is of a
+        """A number is not compared with itself; a value takes the place of a group, and only at the end; a loss needs a
         comparison at losses.
         """
         if bool(self.first) == (self.than is not None):
@@ -74,7 +74,7 @@ class Claim(Settings):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """That it is about."""
+        """The groups that it is about."""
         return tuple(dict.fromkeys(filter(None, (self.first, self.second))))
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Networks against one another: every number that their results files have in common, with how far they differ."""
+"""Networks against one another: every number that their results files have in common, and how far they differ in it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compare_networks(networks: Sequence[Network], losses: Sequence[float] | None
 
 
 def _comparable(first: Network, second: Network) -> tuple[list[str], list[str]]:
-    """The groups whose numbers can be compared, and in words what differs."""
+    """The groups whose numbers can be compared and, in words, what differs."""
     files = {f"{n.name} {name}": t.end for n in (first, second) for name, t in n.trainings.items()}
     shared = [name for name in next(iter(files.values())) if all(name in file for file in files.values())]
     kept, remarks = [], []

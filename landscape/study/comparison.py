@@ -1,4 +1,4 @@
-"""Networks compared: each number of one beside that of another, as a table, CSV, LaTeX or a data frame."""
+"""Networks compared: each number of one network beside that of another, as a table, CSV, LaTeX or a data frame."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Compared:
     group, heading
         The analysis, and the number: "spectrum", "APE".
     at
-        At which loss; NaN for the networks as they are.
+        The training NLL of the comparison; NaN for the networks as they are.
     first, second
         The names of the networks; the second is compared with the first.
     of_first, of_second
-        The number of each: of several trainings the mean over them.
+        The number of each network: for several trainings, the mean over them.
     effect
         The difference second - first, or the ratio second / first, with its interval.
     contrast
-        The effect on the scale that it was computed on, logarithms for a ratio: over what it varies.
+        The effect on the scale that it was computed on (logarithms for a ratio), with its variances.
     trainings
-        How many each network has.
+        The number of trainings of each network.
     """
 
     group: str
@@ -52,7 +52,7 @@ class Compared:
 
     @property
     def p(self) -> float:
-        """Of no difference, two-sided; NaN where bounds are certain, or no interval is known."""
+        """The two-sided p-value of no difference; NaN if the bounds are certain, or no interval is known."""
         return self.contrast.p if self.effect.confidence < 1 else np.nan
 
     def __str__(self) -> str:
@@ -67,11 +67,11 @@ class Comparison:
     Attributes
     ----------
     networks
-        How many trainings each has, by name; the first is the one that others are compared with.
+        The number of trainings of each network, by name; the others are compared with the first.
     rows
-        A number and a network at a time.
+        One for each number and network compared.
     differing
-        In words: in what the files differ, and what could not be compared for it.
+        In words, how the files differ, and what could not be compared for that reason.
     remarks
         What the intervals do not say.
     """
@@ -87,12 +87,12 @@ class Comparison:
         return "\n".join(["\n\n".join(blocks), *self.differing, *self.remarks])
 
     def _repr_html_(self) -> str:
-        """In a notebook: the same."""
+        """The same in a notebook."""
         tables = "".join(as_html(self.cells(second)) for second in self.seconds)
         return tables + "".join(f"<div>{escape(line)}</div>" for line in (*self.differing, *self.remarks))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A row for each number and network, the columns as plain numbers and words."""
+        """A row for each number and network, with columns of plain numbers and words."""
         import pandas as pd
 
         return pd.DataFrame([_plain(row) for row in self.rows])
@@ -102,7 +102,7 @@ class Comparison:
         return "\n\n".join(booktabs([row[:-1] for row in self.cells(second)]) for second in self.seconds)
 
     def plot(self) -> Figure | None:
-        """The ratios and the differences of shares with their intervals; None where there is no interval."""
+        """The ratios and the differences of shares with their intervals; None if there is no interval."""
         from landscape.pictures.effects import draw_effects
 
         named = [(f"{row.heading} at NLL {row.at:.2g}" if np.isfinite(row.at) else row.heading, row.second, row.effect)
@@ -115,7 +115,7 @@ class Comparison:
         return list(dict.fromkeys(row.second for row in self.rows))
 
     def cells(self, second: str) -> list[list[str]]:
-        """The table of one network against the first, its heading first."""
+        """The table of one network against the first, with its heading first."""
         rows = [row for row in self.rows if row.second == second]
         if not rows:
             return []
@@ -133,7 +133,7 @@ class Comparison:
 
 
 def effect_in_words(effect: Estimate) -> str:
-    """A difference with its sign, shares in points; a ratio with a times sign."""
+    """A difference with its sign, in points for shares; a ratio with a times sign."""
     if not np.isfinite(effect.value):
         return "-"
     ratio = effect.compared == "ratio"

@@ -21,9 +21,9 @@ from landscape.study.again import launcher
 from landscape.study.cells import Places, Running, carry_out_cell, finished
 from landscape.study.declared import Cell, Study
 
-LOOK = 0.2  # seconds between two looks at what runs
+LOOK = 0.2  # seconds between two looks at the running jobs
 STOPPED = 143  # the exit status of a process that SIGTERM has stopped
-GRACE = 60.0  # seconds that a process has to store what it has
+GRACE = 60.0  # seconds that a process is given to store what it has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Spreading(Settings):
     cluster_options: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Options are NAME=VALUE, and of a cluster."""
+        """Options are NAME=VALUE, and only for a cluster."""
         if self.cluster_options and self.cluster is None:
             raise UserError("`cluster_options` are of a cluster; name it with `cluster`")
         for option in self.cluster_options:
@@ -68,9 +68,9 @@ class Outcome:
     Attributes
     ----------
     unfinished
-        Those that are not finished, by their names.
+        The names of the cells that are not finished.
     failed
-        Why, in a line each, of those that cannot be.
+        Why cells cannot be finished, in a line each, by their names.
     """
 
     unfinished: list[str]
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def chosen(study: Study, names: Sequence[str]) -> list[Cell]:
-    """The cells of these names, or all. Raises UserError, with near matches, for one that there is not."""
+    """The cells of these names, or all. Raises UserError, with near matches, for one that does not exist."""
     cells = {cell.name: cell for cell in study.cells()}
     for name in names:
         if name not in cells:
@@ -92,7 +92,7 @@ def one_after_another(
 ) -> Outcome:  # fmt: skip
     """Carry out cells in this process, or under torchrun in all of its processes together.
 
-    check: called with each that is finished; it may raise where there is no use in going on.
+    check: called with each cell that is finished; it may raise if there is no use in going on.
     """
     failed = {}
     for i, cell in enumerate(cells):
@@ -102,7 +102,7 @@ def one_after_another(
         try:
             complete = carry_out_cell(study, cell, places, running)
         except UserError as e:
-            if processes.size() > 1:  # the others may not know
+            if processes.size() > 1:  # the others may not know of it
                 raise
             failed[cell.name] = " ".join(str(e).split())
             say(f"{cell.name}: {failed[cell.name]}")
@@ -116,7 +116,7 @@ class Job(Protocol):
     """A cell that runs elsewhere."""
 
     def ended(self) -> bool:
-        """Whether it has."""
+        """Whether it has ended."""
         ...
 
     def failure(self) -> str:
@@ -132,10 +132,10 @@ def side_by_side(
     study: Study, cells: Sequence[Cell], places: Places, running: Running, spreading: Spreading,
     command: Callable[[Cell], Sequence[str]], say: Callable[[str], None], check: Callable[[Cell], None],
 ) -> Outcome:  # fmt: skip
-    """Carry out cells by jobs of their own, at most `spreading.jobs` of them at a time.
+    """Carry out cells in jobs of their own, at most `spreading.jobs` of them at a time.
 
-    command: of a cell, what a job runs. check: as of `one_after_another`. Where the deadline passes, or a signal comes,
-    what runs is asked to end, and has time to store what it has.
+    command: gives what the job of a cell runs. check: as in `one_after_another`. When the deadline passes or a signal
+    comes, the running jobs are asked to end, and are given time to store what they have.
     """
     start = _cluster(places, spreading) if spreading.cluster is not None else _local(places, spreading)
     waiting = [cell for cell in cells if not finished(study, cell, places)]
@@ -178,7 +178,7 @@ def _stop(under_way: Mapping[str, Job]) -> None:
 
 @dataclass
 class _Process:
-    """A job on this machine, whose words go into a file."""
+    """A job on this machine, whose output goes into a file."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -237,9 +237,9 @@ class _Submitted:
 
 
 def _cluster(places: Places, spreading: Spreading) -> Callable[[str, Sequence[str]], Job]:
-    """Jobs of submitit. A cell that is stopped there by force goes on from what it stored, submitted again."""
+    """Jobs of submitit. A cell that is stopped there by force continues from what it stored when submitted again."""
     try:
-        import submitit  # an extra
+        import submitit  # an optional dependency
     except ImportError as e:
         raise UserError("a cluster needs submitit: python -m pip install 'landscape[cluster]'") from e
     try:

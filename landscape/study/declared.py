@@ -1,4 +1,4 @@
-"""A study as it is declared in TOML: which networks are trained how, what is looked at, and which claims are judged."""
+"""A study as it is declared in TOML: which networks are trained, and how; what is studied; which claims are judged."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from landscape.study.subject import SubjectSettings
 from landscape.training.recipe import Recipe
 from landscape.training.recipe import recipe as named_recipe
 
-COME_WITH = Path(__file__).parent / "studies"  # NAME.toml each
+COME_WITH = Path(__file__).parent / "studies"  # each is a file NAME.toml
 PAIRS = ("connectivity",)  # analyses of several trainings at once, which no cell has
-NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")  # of what becomes a part of the names of files
+NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")  # names that become parts of the names of files
 Share = Annotated[float, Gt(0), Le(1)]
 S = TypeVar("S", bound=Settings)
 
@@ -36,11 +36,11 @@ class Variant(Settings):
     model
         A name of landscape.models, with settings in brackets, timm:NAME, or file.py:function.
     recipes
-        Those that it is trained by; by default all of the study.
+        The recipes that it is trained by; by default all of the study's.
     shares
-        Of the training examples that it is trained on; by default all of the study.
+        The shares of the training examples that it is trained on; by default all of the study's.
     analyses
-        That its trainings have, by their names in the study; by default all.
+        The analyses of its trainings, by their names in the study; by default all.
     """
 
     model: str
@@ -56,11 +56,11 @@ class Group(Settings):
     Parameters
     ----------
     network
-        One of the study.
+        A network of the study.
     recipe
-        By default the network's first.
+        One of its recipes; by default the first.
     share
-        By default the network's first.
+        One of its shares; by default the first.
     """
 
     network: str
@@ -70,21 +70,21 @@ class Group(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Moments(Settings):
-    """At which moments of a training analyses of several checkpoints look; at the end in any case.
+    """The moments of a training at which analyses of several checkpoints look, besides its end.
 
     Parameters
     ----------
     epochs
-        After these.
+        The epochs after which they look.
     losses
-        Around these training NLLs: the last checkpoint before and the first after each is crossed.
+        The training NLLs around which they look: at the last checkpoint before and the first after each is crossed.
     """
 
     epochs: tuple[Annotated[int, Ge(0)], ...] = ()
     losses: tuple[Annotated[float, Gt(0)], ...] = ()
 
     def check(self) -> None:
-        """Epochs, or losses."""
+        """Epochs or losses, not both."""
         if bool(self.epochs) == bool(self.losses):
             raise UserError("moments are `epochs` or `losses`: give one of the two")
 
@@ -96,11 +96,11 @@ class Cell:
     Parameters
     ----------
     network, recipe_name, share
-        By their names in the study.
+        The network, the recipe and the share, as the study names them.
     model
         The network, as checkpoints name it.
     recipe
-        In full, with seed and share.
+        The recipe in full, with seed and share.
     """
 
     network: str
@@ -111,12 +111,12 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """Of its first weights and every draw of its training."""
+        """The seed of its first weights and of every draw of its training."""
         return self.recipe.seed
 
     @property
     def name(self) -> str:
-        """Its own, as its files have it."""
+        """Its own name, which its files have."""
         return f"{self.network}-{self.recipe_name}-{self.share:g}-{self.seed}"
 
 
@@ -127,31 +127,32 @@ class Study(Settings):
     Parameters
     ----------
     title
-        Of its page.
+        The title of its page.
     data
         digits, torch/NAME, hfds/NAME-or-folder, or an image folder.
     networks
-        By name.
+        The networks, by name.
     recipes
-        By name.
+        The recipes, by name.
     shares
-        Of the training examples, the same of each class, drawn by the training's seed.
+        Shares of the training examples, the same of each class, drawn by the training's seed.
     equal_steps
-        Epochs are of all examples: on a share of them there are as many more, so that the steps are as many.
+        Epochs are counted over all examples: on a share of them there are more, so that the steps are as many.
     seeds
-        A training of each.
+        The seeds, each of which has a training.
     groups
-        By the names that claims use; beside them each network is one, by its first recipe on its first share.
+        Groups of trainings, by the names that claims use; each network, by its first recipe on its first share, is also
+        a group.
     moments
-        When analyses of several checkpoints look; none without them.
+        When analyses of several checkpoints look; None if they do not.
     analyses
-        Of each training, by name.
+        The analyses of each training, by name.
     subject
-        Of the loss and the frozen examples that analyses study.
+        The settings of the loss and the frozen examples that the analyses study.
     claims
-        Those to be judged.
+        The claims to be judged.
     interactive
-        Whether the page has figures to turn and to point at, for about 5 MB, or pictures.
+        Whether the page has interactive figures, which take about 5 MB, or pictures.
     """
 
     title: str
@@ -169,7 +170,7 @@ class Study(Settings):
     interactive: bool = False
 
     def check(self) -> None:
-        """Everything that is named is there, and has a name that files can have."""
+        """Everything that is named exists, and has a name that files can have."""
         for what, named in {"networks": self.networks, "recipes": self.recipes, "seeds": self.seeds,
                             "shares": self.shares, "analyses": self.analyses}.items():  # fmt: skip
             if not named:
@@ -220,25 +221,25 @@ class Study(Settings):
                 raise UserError(f"claim {claim.name} is at equal losses: it needs [moments], and series in [analyses]")
 
     def recipes_of(self, network: str) -> tuple[str, ...]:
-        """By which recipes a network is trained."""
+        """The recipes by which a network is trained."""
         return self.networks[network].recipes or tuple(self.recipes)
 
     def shares_of(self, network: str) -> tuple[float, ...]:
-        """On which shares of the examples."""
+        """The shares of the examples on which it is trained."""
         return self.networks[network].shares or self.shares
 
     def analyses_of(self, network: str) -> list[Analysis]:
-        """Those that the trainings of a network have."""
+        """The analyses that the trainings of a network have."""
         asked = self.networks[network].analyses
         return [analysis for name, analysis in self.analyses.items() if asked is None or name in asked]
 
     @property
     def all_groups(self) -> dict[str, Group]:
-        """Those that are named, and each network by its first recipe on its first share."""
+        """The groups that are named, and each network by its first recipe on its first share."""
         return {name: Group(network=name) for name in self.networks} | dict(self.groups)
 
     def cells(self) -> list[Cell]:
-        """Every training, in the order in which the claims are decided soonest: all cells of a seed before the next."""
+        """Every training, in the order that decides claims soonest: all cells of one seed before those of the next."""
         return [
             self._cell(network, recipe, share, seed)
             for seed in self.seeds
@@ -255,7 +256,7 @@ class Study(Settings):
                     replace(own, epochs=epochs, warmup_epochs=warm_up, fraction=share, seed=seed))  # fmt: skip
 
     def in_epochs(self, epochs: int, share: float) -> int:
-        """Epochs of all examples as those of a share of them."""
+        """Epochs over all examples, as epochs over a share of them."""
         return round(epochs / share) if self.equal_steps else epochs
 
     def cells_of(self, group: Group) -> list[Cell]:
@@ -266,7 +267,7 @@ class Study(Settings):
 
 
 def read_study(path: str | Path, **instead: Any) -> Study:
-    """A study of a TOML file.
+    """Read a study from a TOML file.
 
     Parameters
     ----------
@@ -278,7 +279,7 @@ def read_study(path: str | Path, **instead: Any) -> Study:
     Raises
     ------
     UserError
-        For a file that is not there or no TOML, and for whatever is unknown, missing or out of its range in it: one
+        For a file that does not exist or is not TOML, and for whatever in it is unknown, missing or out of range: one
         line, with near matches.
     """
     file = source_of(path)
@@ -293,7 +294,7 @@ def read_study(path: str | Path, **instead: Any) -> Study:
 
 
 def source_of(path: str | Path) -> Path:
-    """The file of a study; of one that comes with the toolkit by its name. Raises UserError for an unknown name."""
+    """The file of a study, given by its path or, for one of the toolkit's, its name; UserError for an unknown name."""
     file = Path(path)
     if file.suffix:
         return file
@@ -305,7 +306,7 @@ def source_of(path: str | Path) -> Path:
 
 
 def of_table(table: Mapping[str, Any], folder: Path = Path()) -> Study:
-    """A study of the tables of a TOML file; `folder` is where the files of claims lie that it names."""
+    """The study in the tables of a TOML file; the files of claims that it names are relative to `folder`."""
     known = [f.name for f in fields(Study)] + ["claim"]
     for name in table:
         if name not in known:
@@ -336,7 +337,7 @@ def _tables(table: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _made(cls: type[S], given: Any, at: str) -> S:
-    """Settings of a table, whose place a mistake in it is named with."""
+    """The settings in a table; `at`, the place of the table, is named with any mistake in it."""
     if not isinstance(given, Mapping):
         raise UserError(f"{at} is a table of settings, not {given!r}")
     needed = [f.name for f in fields(cls) if f.default is f.default_factory and f.name not in given]
@@ -349,7 +350,7 @@ def _made(cls: type[S], given: Any, at: str) -> S:
 
 
 def _recipe(name: str, given: Any) -> Recipe:
-    """That of `base`, by default of its own name where there is one, else plain, with settings of its own."""
+    """The recipe `base`, with settings of its own; by default `base` is the recipe of the same name, or else plain."""
     if not isinstance(given, Mapping):
         raise UserError(f"recipes.{name} is a table of settings, not {given!r}")
     for own, of in {"seed": "seeds", "fraction": "shares"}.items():
@@ -365,7 +366,7 @@ def _recipe(name: str, given: Any) -> Recipe:
 
 
 def _analysis(name: str, given: Any, seed: int) -> Analysis:
-    """Of the catalogue; its seed is that of the subject where it does not say another."""
+    """An analysis of the catalogue; its seed is that of the subject unless it names another."""
     kind = given.get("analysis", name) if isinstance(given, Mapping) else name
     if kind not in CATALOGUE:
         raise UserError(f"analyses.{name}: there is no analysis {kind!r}; {near_matches(str(kind), CATALOGUE)}")
@@ -378,8 +379,9 @@ def _analysis(name: str, given: Any, seed: int) -> Analysis:
 
 
 def _claims(table: Mapping[str, Any], folder: Path, groups: Mapping[str, Any]) -> Iterator[Claim]:
-    """Those of the files that are named, all or some, about groups of the study, those of another than the first file
-    with its name before theirs; and those of the study itself.
+    """The claims of the study itself, and those of the files that it names, all or some, about groups of the study.
+
+    The names of claims from any file but the first have the name of that file before them.
     """
     asked = table.get("claims", {})
     if isinstance(asked, str):
@@ -412,7 +414,7 @@ def _claim(given: Any) -> Claim:
 
 
 def _refuse_unknown(what: str, asked: Any, known: Any) -> None:
-    """Raise UserError, with near matches, where something is asked for by a name or number that is not known."""
+    """Raise UserError, with near matches, if something is asked for by a name or number that is not known."""
     for one in asked or ():
         if one is not None and one not in known:
             raise UserError(f"{what} {one} is not in the study; {near_matches(str(one), map(str, known))}")

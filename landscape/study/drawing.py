@@ -1,4 +1,4 @@
-"""Results files -> pictures, each by the analysis that a group is of."""
+"""Pictures of results files, each drawn by the analysis that its group comes from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Files = Mapping[str, Mapping[str, xr.Dataset]]
 
 
 def draw(groups: Mapping[str, xr.Dataset], label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """The pictures of the groups of one file, by name; of one that breaks its picture there is a word instead."""
+    """The pictures of the groups of one file, by name; a group that breaks its picture is reported instead."""
     figures: dict[str, Figure] = {}
     for name, group in groups.items():
         with _said(name, label):
@@ -48,12 +48,12 @@ def _said(name: str, label: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as e:  # arrays of strangers, which gave their numbers, may still be none of a picture
+    except Exception as e:  # a stranger's arrays that gave numbers may still not give a picture
         say_once(f"{label}: the group {name} cannot be drawn ({broken(e)})")
 
 
 def draw_group(group: xr.Dataset, name: str, label: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """The pictures of one group, by name: the analysis's own, or else the generic one; none of a plane."""
+    """The pictures of one group, by name: the analysis's own, or else the generic one; none for a plane."""
     entry = entry_of(group, name)
     if entry is None:
         return {}
@@ -68,7 +68,7 @@ def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) ->
     result
         What `Subject.run` gave, or one group of `landscape.load`.
     ax
-        Axes, anywhere in a figure of your own; of a surface a relief is drawn on axes of three dimensions. By default
+        Axes, anywhere in a figure of your own; on three-dimensional axes a surface is drawn as a relief. By default
         those of a new figure of pyplot.
     choices
         Those of `Look` that concern axes: quantity, limits, mark_points, notes, title, xlabel, ylabel.
@@ -76,7 +76,7 @@ def plot(result: Result | xr.Dataset, ax: Axes | None = None, **choices: Any) ->
     Returns
     -------
     Axes
-        What was drawn on: `ax.figure.savefig("fig.pdf")`.
+        The axes that were drawn on, so that `ax.figure.savefig("fig.pdf")` saves the figure.
 
     Raises
     ------
@@ -107,8 +107,9 @@ def draw_file(
     stem: str | None = None,
     look: Look = LOOK,
 ) -> list[Path]:
-    """The pictures of one results file, beside it or in `folder`; stem: what their names begin with, by default the
-    file's own.
+    """Draw the pictures of one results file, beside it or in `folder`.
+
+    stem: what the names of the pictures begin with; by default the name of the file.
     """
     path = Path(path)
     stem = stem if stem is not None and folder is not None else path.stem
@@ -118,8 +119,8 @@ def draw_file(
 def compare(files: Files, *, look: Look = LOOK) -> dict[str, Figure]:
     """What several results files have in common, group by group, in one picture each where the analysis has one.
 
-    In what their settings differ is said beside each name, and a line on top says where their numbers cannot be
-    compared for it.
+    Settings in which they differ stand beside each name, and a line at the top says where their numbers cannot be
+    compared for that reason.
     """
     figures: dict[str, Figure] = {}
     for name, groups in in_common(files).items():
@@ -137,9 +138,10 @@ def pictures_of(
 ) -> dict[tuple[str, str], Figure]:
     """The pictures of several results files by (label, name), and those of what they have in common by ("all", name).
 
-    picture: only these. single: there must be one; of several files those in common are looked at first.
+    picture: only those of this name. single: there must be exactly one; with several files, those in common are
+    considered first.
 
-    Raises UserError where there is none of that name, or not one alone.
+    Raises UserError if there is none of that name, or more than one where one is needed.
     """
     common = {("all", name): figure for name, figure in compare(files, look=look).items()} if len(files) > 1 else {}
     wanted = {key: figure for key, figure in common.items() if picture in (None, key[1])}
@@ -162,7 +164,7 @@ def pictures_of(
 def written(
     figures: Mapping[tuple[str, str], Figure], single: Path | None, folders: Mapping[str, Path], *, look: Look = LOOK
 ) -> list[Path]:
-    """Write pictures, each into the folder of its file, or the one into the file `single`; where they are."""
+    """Write pictures, each into the folder of its file, or the only one into the file `single`; return their paths."""
     if single is not None:
         (figure,) = figures.values()
         save_picture(figure, single, look=look)
@@ -172,14 +174,14 @@ def written(
     for (label, name), figure in figures.items():
         folder = folders.get(label, next(iter(folders.values())))
         usual = re.sub(r"[/\\\s]+", "_", label.strip("/.")) or "_"
-        tried = chain([usual], (f"{usual}_{i}" for i in count(2)))  # two labels may make one name
+        tried = chain([usual], (f"{usual}_{i}" for i in count(2)))  # two labels may give the same name
         stem = next(s for s in tried if stems.setdefault((folder, s), label) == label)
         places += save_pictures({name: figure}, folder, stem, look=look)
     return places
 
 
 def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> dict[str, Figure]:
-    """The figures of a picture, in the style asked for; `look` goes to those that have a choice of their own."""
+    """The figures of a picture, in the style asked for; `look` is passed to pictures that have choices of their own."""
     with styled(look):
         figures = picture(*of, **_chosen(picture, look))
         for figure in figures.values():

@@ -1,4 +1,4 @@
-"""From estimates to effects: how far one number of two networks differs, and over what its interval is."""
+"""From estimates to effects: how far two networks differ in a number, and over what the interval is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from landscape.study.trainings import Known
 
 Scale = Literal["difference", "ratio"]
 Names = tuple[str, str]
-TAIL = 0.025  # of the intervals of estimates
+TAIL = 0.025  # the tail probability of the intervals of estimates
 
 
 def compared(names: Names, group: str, heading: str, of: Sequence[Sequence[Known]]) -> Compared:
-    """One number of two networks, as their trainings have it."""
+    """One number of two networks compared, as their trainings have it."""
     each = [known.estimate for side in of for known in side]
     scale, alone = scale_of(each), not all(len(side) > 1 for side in of)
     like = (of[0][0].estimate, of[1][0].estimate)
@@ -58,9 +58,9 @@ def contrasted(
     names: Names, group: str, heading: str, sides: Sequence[Sequence[Quantity]],
     like: tuple[Estimate, Estimate], scale: Scale, at: float = np.nan,
 ) -> Compared:  # fmt: skip
-    """The same from quantities on the scale of the comparison, that of logarithms for a ratio.
+    """The same from quantities on the scale of the comparison, which is logarithmic for a ratio.
 
-    like: an estimate of each network, for what its units are and how it is shown.
+    like: an estimate of each network, which says what its units are and how it is shown.
     """
     shares = (-1.0, 1.0) if like[0].measure == "%" and scale == "difference" else None
     found = over_trainings([sides[1], sides[0]], [1, -1], bounds=shares)
@@ -73,7 +73,7 @@ def contrasted(
 
 
 def _shown(interval: Interval, scale: Scale, like: Estimate, least: float) -> Estimate:
-    """An interval on the scale of the comparison as an estimate like another; of shares from `least` to 1."""
+    """An interval on the scale of the comparison, as an estimate like `like`; shares are kept from `least` to 1."""
     ends = np.exp(interval) if scale == "ratio" else np.array(interval)
     value, low, high = map(float, np.clip(ends, least, 1) if like.measure == "%" else ends)
     return replace(like, value=value, low=low, high=high, sem=np.nan, influence=None)
@@ -92,7 +92,7 @@ def _how(sides: Sequence[Sequence[Quantity]], like: tuple[Estimate, Estimate]) -
 
 
 def scale_of(estimates: Sequence[Estimate]) -> Scale:
-    """Ratios where all are asked to be compared so, and are safely above 0."""
+    """The scale of a comparison: ratios if all ask to be compared so and are safely above 0, else differences."""
     for e in estimates:
         least = e.low if np.isfinite(e.low) else e.value - (3 * e.sem if np.isfinite(e.sem) else 0)
         if e.compared != "ratio" or not least > 0:
@@ -103,7 +103,7 @@ def scale_of(estimates: Sequence[Estimate]) -> Scale:
 def quantity(known: Known, scale: Scale, *, alone: bool) -> Quantity:
     """An estimate on the scale of a comparison.
 
-    alone: no other trainings tell how it varies, so that without an error of its own there is no interval.
+    alone: no other trainings show how it varies, so that there is no interval without an error of its own.
     """
     e, units = known
     by = 1 / e.value if scale == "ratio" else 1.0
@@ -113,7 +113,7 @@ def quantity(known: Known, scale: Scale, *, alone: bool) -> Quantity:
         added = {units: by * np.nan_to_num(e.influence) / max(int(counted.sum()), 1)}
         over = covariance(Quantity(Interval(0, 0, 0), added), Quantity(Interval(0, 0, 0), added))
     value = float(np.log(e.value)) if scale == "ratio" else e.value
-    if e.confidence == 1:  # bounds: next to nothing beside other trainings
+    if e.confidence == 1:  # bounds, negligible beside the spread of other trainings
         low, high, beside = value, value, 0.0
     elif np.isfinite(e.low):
         low, high = map(float, np.log((e.low, e.high))) if scale == "ratio" else (e.low, e.high)

@@ -11,7 +11,7 @@ import numpy as np
 from landscape.study.comparison import Compared, effect_in_words
 from landscape.study.interactive import Figure, look, packed
 
-ROW, AROUND = 26, 130  # pixels of a network in a row, and of what is around all rows
+ROW, AROUND = 26, 130  # pixels for each network in a row, and for the space around all rows
 
 
 def effects(rows: Sequence[Compared]) -> list[Figure]:
@@ -23,7 +23,7 @@ def effects(rows: Sequence[Compared]) -> list[Figure]:
 
 
 def _figure(rows: Sequence[Compared], words: str) -> Figure:
-    """What is compared from top to bottom, the networks beside each other in its row."""
+    """The compared numbers from top to bottom, each a row with the networks beside each other."""
     ratio = rows[0].effect.compared == "ratio"
     names, networks = (list(dict.fromkeys(each)) for each in ((_name(r) for r in rows), (r.second for r in rows)))
     data = []

@@ -14,16 +14,16 @@ from landscape.study.comparison import Compared
 from landscape.study.effects import Scale, contrasted, quantity, scale_of
 from landscape.study.trainings import LOSS, Checkpoint, Network, Training
 
-USUAL = (1 / 6, 1 / 2, 5 / 6)  # of the way through the common range, on a logarithmic scale
+USUAL = (1 / 6, 1 / 2, 5 / 6)  # fractions of the common range, on a logarithmic scale
 
 
 def common_losses(
     trainings: Sequence[Training], losses: Sequence[float] | None = None
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """By group that is a series in all: the training NLLs asked for, or three in the range that all trainings cross;
-    and in words the series that have no such range.
+    """The training NLLs, by each group that is a series in all: those asked for, or three in the range common to all.
 
-    Raises UserError for a loss that a training does not reach, or where losses are asked for and there is no series.
+    Also, in words, the series that have no such range. Raises UserError for a loss that a training does not reach, or
+    if losses are asked for and there is no series.
     """
     found, remarks = {}, []
     for group in trainings[0].end:
@@ -51,9 +51,9 @@ def common_losses(
 def at_equal_losses(first: Network, second: Network, group: str, losses: Sequence[float]) -> list[Compared]:
     """The numbers of a group of two networks at the same training NLLs.
 
-    Between the two checkpoints that enclose the loss, where the training first crosses it, a number, or its logarithm
-    for a ratio, is taken as linear in the logarithm of the loss. Its interval has the errors of both checkpoints'
-    numbers and losses, and their correlations; not that of the interpolation.
+    Between the two checkpoints that enclose the loss where the training first crosses it, a number (or its logarithm,
+    for a ratio) is taken as linear in the logarithm of the loss. Its interval contains the errors of both checkpoints'
+    numbers and losses, with their correlations, but not the error of the interpolation.
     """
     sides = [[t.checkpoints(group) for t in network.trainings.values()] for network in (first, second)]
     every = [checkpoint for side in sides for one in side for checkpoint in one]

@@ -1,4 +1,4 @@
-"""Several files of one kind, each by a name of its own, in their natural order."""
+"""Several files of one kind, each with a name of its own, in their natural order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from landscape.runtime.errors import UserError
 
 
 def by_name(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names without the ending, or where these are not enough to tell them apart, by their paths.
+    """Files by their names without the ending or, if these do not tell them apart, by their paths.
 
     Raises UserError for a file that is given twice.
     """
@@ -29,7 +29,7 @@ def by_name(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def labelled(files: Sequence[str | Path]) -> dict[str, Path]:
-    """Files by the labels that they are given as FILE=LABEL, or else by their names.
+    """Files by the labels given to them as FILE=LABEL, or else by their names.
 
     Raises UserError for a label that two files have.
     """
@@ -48,15 +48,15 @@ def _label_of(file: str) -> tuple[Path, str | None]:
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
-    """By the numbers in their names."""
+    """The paths ordered by the numbers in their names."""
     return sorted(paths, key=lambda path: _natural(path.stem))
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
-    """The checkpoints of a series, by the numbers in their names; as given where a name has none.
+    """The checkpoints of a series, ordered by the numbers in their names; as given, if a name has none.
 
-    A folder stands for the checkpoints in it, unless it is one itself, of Hugging Face. Raises UserError for one
-    without any.
+    A folder stands for the checkpoints in it, unless it is a checkpoint itself, of Hugging Face. Raises UserError for a
+    folder without any.
     """
     found: list[Path] = []
     for path in paths:
@@ -72,7 +72,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by the numbers in their names; none where it is no folder."""
+    """The checkpoints in a folder, ordered by the numbers in their names; none if it is not a folder."""
     found = [path for path in folder.iterdir() if path.suffix in SUFFIXES] if folder.is_dir() else []
     return in_natural_order(found)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Files = Mapping[str, Mapping[str, xr.Dataset]]
 WRITTEN = (".csv", ".tex", ".json", ".parquet")
-BOUND = "bound"  # the dim of an estimate with its interval: a column each
+BOUND = "bound"  # the dim of an estimate with its interval: each of its values gets a column
 
 
 def to_dataframe(
@@ -39,7 +39,7 @@ def to_dataframe(
         each mini-batch, and a column for each variable along these. Or all groups of a file, as `load` gives them: a
         row for each number, with its interval, what its n counts, and how it was made.
     over
-        Of a group: the dims to have a row for, () for what is one number of all.
+        For a group: the dims whose every index has a row; () for the variables that are a single number.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def to_dataframe(
     Raises
     ------
     UserError
-        For dims that nothing is along.
+        For dims along which there is no variable.
     """
     if isinstance(result, Result):
         return values_of(result.data, over)
@@ -79,7 +79,7 @@ def values_of(group: xr.Dataset, over: Sequence[str] | None = None) -> pd.DataFr
 
 
 def _columns(group: xr.Dataset) -> dict[str, xr.Variable]:
-    """Every variable and coordinate; of an estimate with its bounds one column each."""
+    """Every variable and coordinate as a column; an estimate with its bounds has a column for each."""
     found: dict[str, xr.Variable] = {}
     for name, variable in group.variables.items():
         if BOUND in variable.dims and BOUND in group.coords and name != BOUND:
@@ -105,7 +105,7 @@ def _forms(group: xr.Dataset) -> list[str]:
 
 
 def numbers_of(files: Files, groups: Sequence[str] = ()) -> pd.DataFrame:
-    """A row for each number of results files; groups: only of these."""
+    """A row for each number of results files, or only for those of `groups`."""
     import pandas as pd
 
     rows = [{"file": file, **_plain(number)} for file, held in files.items() for number in _chosen(held, groups)]
@@ -142,8 +142,8 @@ def latex_of(files: Files, groups: Sequence[str] = ()) -> str:
 def save_frame(frame: pd.DataFrame, path: Path, *, latex: str | None = None) -> None:
     """Write a data frame whole or not at all, by the ending: .csv, .tex, .json (a list of rows) or .parquet.
 
-    latex: what a .tex has, where it is not the frame. JSON has no NaN and no infinity: they are "NaN", "Infinity" and
-    "-Infinity" there. Raises UserError where the place cannot be written.
+    latex: the content of a .tex, if it is not the frame. JSON has no NaN and no infinity: they are "NaN", "Infinity"
+    and "-Infinity" there. Raises UserError if the file cannot be written.
     """
     try:
         with replacing(path, path.suffix) as part:

@@ -1,4 +1,4 @@
-"""Groups of results files -> figures of a page, as plotly.js has them: plain dicts, numbers as float32 in base64."""
+"""The figures of a page for groups of results files, in the form of plotly.js: plain dicts, with float32 in base64."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from landscape.pictures.scales import common_scale, has_walls, values_of
 Groups = Mapping[str, xr.Dataset]
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
 MARKS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
-INTERNAL = {"fold", "ray", "bound", "statistic", "axis", "weight", "node"}  # dimensions that are not to be looked at
-MOST = 200_000  # numbers of one variable that a page shows
+INTERNAL = {"fold", "ray", "bound", "statistic", "axis", "weight", "node"}  # dimensions that are not drawn
+MOST = 200_000  # the most numbers of one variable that a page shows
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Figure:
     Attributes
     ----------
     title, alt
-        What it is, and what is seen on it, in words: for those who do not see it.
+        What it is, and what is seen in it, in words for those who cannot see it.
     data, layout
-        As plotly.js takes them.
+        What plotly.js takes.
     kind
-        relief, plane, chart or effects: how it is turned, and how high it is.
+        relief, plane, chart or effects, which decides how it is turned and how high it is.
     link
-        Figures of one link turn and zoom together.
+        Figures with the same link turn and zoom together.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Figure:
 
 
 def packed(values: Any) -> dict[str, Any]:
-    """An array as float32 in base64; what is not finite is a gap."""
+    """An array as float32 in base64; values that are not finite become gaps."""
     array = np.ascontiguousarray(np.where(np.isfinite(values), values, np.nan), "<f4")
     found: dict[str, Any] = {"dtype": "f4", "bdata": base64.b64encode(array.tobytes()).decode()}
     return found if array.ndim == 1 else {**found, "shape": ", ".join(map(str, array.shape))}
@@ -59,7 +59,7 @@ def packed(values: Any) -> dict[str, Any]:
 
 def look(i: int) -> dict[str, Any]:
     """How the i-th network is drawn."""
-    color = OKABE_ITO[i % len(OKABE_ITO)] if i % len(OKABE_ITO) != 6 else "#888888"  # black is no colour on black
+    color = OKABE_ITO[i % len(OKABE_ITO)] if i % len(OKABE_ITO) != 6 else "#888888"  # black is unseen on black
     return {
         "line": {"color": color, "dash": DASHES[i % len(DASHES)], "width": 2},
         "marker": {"color": color, "symbol": MARKS[i % len(MARKS)], "size": 7},
@@ -67,7 +67,7 @@ def look(i: int) -> dict[str, Any]:
 
 
 def surfaces(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
-    """Reliefs and contours of surfaces, all above their own lowest value on one scale; a curve for each line."""
+    """Reliefs and contours of surfaces, each above its own lowest value and all on one scale; a curve for each line."""
     groups = {label: group for label, group in groups.items() if quantity in group}
     flat = {label: group for label, group in groups.items() if "y" in group.dims}
     lines = {label: group for label, group in groups.items() if "y" not in group.dims}
@@ -164,7 +164,7 @@ def _bars(high: Any, low: Any = None) -> dict[str, Any]:
 
 
 def _eigenvalue_axis(values: np.ndarray) -> tuple[Callable[[Any], np.ndarray], dict[str, Any]]:
-    """An axis linear around 0 and logarithmic beyond: what brings eigenvalues to it, and its ticks."""
+    """An axis, linear around 0 and logarithmic beyond: the function that maps eigenvalues to it, and its ticks."""
     linear, ticks = symlog_ticks(values)
     text = [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks]
     axis = {"title": {"text": "Hessian eigenvalue"}, "tickvals": squeeze(ticks, linear).tolist(), "ticktext": text}
@@ -172,7 +172,7 @@ def _eigenvalue_axis(values: np.ndarray) -> tuple[Callable[[Any], np.ndarray], d
 
 
 def spectra(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
-    """Every eigenvalue as a mark, by network, under the share of eigenvalues up to each; per part a row a part."""
+    """Every eigenvalue as a mark, by network, below the share of eigenvalues up to each; with parts, a row for each."""
     gathered = {label: group["eigenvalue"].values.ravel() for label, group in groups.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()])
     if not finite.size:
@@ -219,12 +219,12 @@ def spectra(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
 
 
 def label_id(i: int) -> str:
-    """What belongs to the i-th network is shown and hidden together."""
+    """The name under which all that belongs to the i-th network is shown and hidden together."""
     return f"network{i}"
 
 
 def _marks(group: xr.Dataset) -> tuple[list[str], list[str]]:
-    """What is said of each eigenvalue, and the rows that they stand in."""
+    """What is said of each eigenvalue, and the row in which each stands."""
     e, residual, ok = (np.broadcast_to(group[n].values, group["eigenvalue"].shape) for n in
                        ("eigenvalue", "residual" if "residual" in group else "eigenvalue", "converged"))  # fmt: skip
     words = []
@@ -312,7 +312,7 @@ def series(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
 
 
 def generic(groups: Groups, name: str, quantity: str = "nll") -> list[Figure]:
-    """Every real variable of one or two dimensions, from its dimensions and attributes: lines with bars, or colours."""
+    """Every real variable of one or two dimensions, drawn from its dimensions and attributes: lines, or colours."""
     found = []
     keys = dict.fromkeys(key for group in groups.values() for key in map(str, group.data_vars) if _shown(group, key))
     for key in keys:
@@ -384,5 +384,5 @@ FIGURES: dict[str, Callable[[Groups, str, str], list[Figure]]] = {
 
 
 def figures_of(analysis: str, groups: Groups, name: str, quantity: str = "nll") -> Sequence[Figure]:
-    """The figures of the groups of one name in several results files."""
+    """The figures of the groups that have one name in several results files."""
     return FIGURES.get(analysis, generic)(groups, name, quantity)

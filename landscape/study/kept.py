@@ -1,4 +1,4 @@
-"""What a study's folder has results of: another study of the same names does not go on there."""
+"""A record of what a study's folder has results of: another study with the same names does not continue there."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from landscape.runtime.files import replacing
 from landscape.study.cells import Places
 from landscape.study.declared import Study
 
-ANYWHERE = ("device", "root", "eval_batch_size")  # of the subject: they do not change the numbers
+ANYWHERE = ("device", "root", "eval_batch_size")  # settings of the subject that do not change the numbers
 NAME = "declared.json"
 
 
 def refuse_another(study: Study, places: Places) -> None:
-    """Raise UserError, with the differences, where the folder has a study in which something of the same name is other.
+    """Raise UserError, with the differences, if something of the same name differs in the study that the folder has.
 
-    More networks, recipes, shares, seeds, groups and claims make no other study, nor do analyses that are new.
+    Additional networks, recipes, shares, seeds, groups, claims and analyses do not make it another study.
     """
     path = places.folder / NAME
     try:
@@ -35,7 +35,7 @@ def refuse_another(study: Study, places: Places) -> None:
 
 
 def keep(study: Study, places: Places) -> None:
-    """Write down what the folder has results of."""
+    """Record what the folder has results of."""
     asked = dict(_flat("", _numbers_of(study)))
     path = places.folder / NAME
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -49,7 +49,7 @@ def keep(study: Study, places: Places) -> None:
 
 
 def _numbers_of(study: Study) -> dict[str, Any]:
-    """What the results of its trainings depend on, by name."""
+    """What the results of the study's trainings depend on, by name."""
     subject = {f.name: getattr(study.subject, f.name) for f in fields(study.subject) if f.name not in ANYWHERE}
     analyses = {
         name: {"analysis": analysis.name} | {k: v for k, v in analysis.asdict().items() if k not in analysis.unstored}
@@ -64,7 +64,7 @@ def _numbers_of(study: Study) -> dict[str, Any]:
 
 
 def _flat(at: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Names with dots, and what they stand for, as JSON has it."""
+    """Dotted names with their values, as in JSON."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _flat(f"{at}.{name}" if at else str(name), part)

@@ -12,8 +12,9 @@ from landscape.catalogue import CATALOGUE, settings_of
 
 
 class Number(NamedTuple):
-    """An estimate in its place: the group it is of, what within the group, and its heading; whether what it is of is a
-    part of the network, or one of several checkpoints.
+    """An estimate in its place: its group, what it describes within the group, and its heading.
+
+    Also, whether what it describes is a part of the network or one of several checkpoints.
     """
 
     group: str
@@ -25,7 +26,7 @@ class Number(NamedTuple):
 
 
 def numbers(groups: Mapping[str, xr.Dataset]) -> Iterator[Number]:
-    """The estimates of a results file; a heading says which form of an analysis it is of, where it is not the usual."""
+    """The estimates of a results file; a heading names the form of the analysis if it is not the usual one."""
     order = list(CATALOGUE)
     known = {group: s for group, data in groups.items() if (s := settings_of(data, group)) is not None}
     for group, settings in sorted(known.items(), key=lambda item: order.index(item[1].name)):

@@ -1,4 +1,4 @@
-"""What a study has found so far, from the results files of its cells: one table, a verdict a claim, one page."""
+"""What a study has found so far, from the results files of its cells: one table, a verdict for each claim, one page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from landscape.study.words import table
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_COLUMNS = 6  # of trainings on the page; of more the first of each network, recipe and share
+MOST_COLUMNS = 6  # trainings on the page; with more, only the first of each network, recipe and share
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Found:
     study
         As declared.
     files
-        The groups of each results file, by the cell.
+        The groups of each results file, by cell.
     judged
         The verdicts; None where no claim can be judged yet.
     remarks
-        What there is no verdict on, and why; what is not finished, and what failed.
+        On what there is no verdict, and why; what is not finished, and what failed.
     """
 
     study: Study
@@ -57,7 +57,7 @@ class Found:
         return "\n\n".join([*blocks, *(["\n".join(self.remarks)] if self.remarks else [])])
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Every number of every training, a row each."""
+        """A row for every number of every training."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -105,8 +105,9 @@ def found(study: Study, places: Places, failed: Mapping[str, str] | None = None)
 
 
 def refuse_missing(study: Study, cell: Cell, places: Places) -> None:
-    """Raise UserError, with near matches, where a claim is about a number that the results of a finished cell do not
-    have: as soon as it is known, not after all trainings.
+    """Raise UserError, with near matches, if the results of a finished cell lack a number that a claim is about.
+
+    This is found out as early as possible, not after all trainings.
     """
     mine = {name for name, group in study.all_groups.items() if cell in study.cells_of(group)}
     end = Training(load(places.results(cell)))
@@ -128,13 +129,13 @@ def _asked(claim: Claim) -> list[tuple[str, str]]:
 
 
 def _columns_of(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """What one line a training has room for: its end, not its way."""
+    """The groups for which one line per training has room: those of its end, not of the checkpoints on the way."""
     kept = {name: s for name, group in groups.items() if (s := settings_of(group, name)) is not None}
     return {name: groups[name] for name, settings in kept.items() if not settings.several}
 
 
 def columns(files: Mapping[Cell, Mapping[str, xr.Dataset]]) -> dict[str, Mapping[str, xr.Dataset]]:
-    """The trainings that a page has columns and figures of."""
+    """The trainings that have columns and figures on the page."""
     if len(files) <= MOST_COLUMNS:
         return {cell.name: groups for cell, groups in files.items()}
     firsts: dict[tuple[str, str, float], Cell] = {}
@@ -144,11 +145,11 @@ def columns(files: Mapping[Cell, Mapping[str, xr.Dataset]]) -> dict[str, Mapping
 
 
 def write(found: Found, places: Places, name: str) -> list[Path]:
-    """The table, the verdicts and the page; of a study without a finished cell none.
+    """Write the table, the verdicts and the page; none of them for a study without a finished cell.
 
-    name: of the study, for the command that makes it again.
+    name: the name of the study, for the command that makes it again.
     """
-    from landscape.study.study_page import write_page  # which is made of what is here
+    from landscape.study.study_page import write_page  # imports this module
 
     if not found.files:
         return []

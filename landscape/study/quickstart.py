@@ -1,4 +1,4 @@
-"""The smallest study, on embedded data: a ResNet, a ViT and an AlterNet trained on digits, analysed and compared."""
+"""The smallest study, on bundled data: a ResNet, a ViT and an AlterNet trained on digits, analysed and compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME = "quickstart"
 
 @dataclass(frozen=True)
 class Beside(Places):
-    """One training a network: its files have the network's name, beside each other."""
+    """Places for one training per network, whose files lie beside each other under the network's name."""
 
     def results(self, cell: Cell) -> Path:
         """NAME.h5."""
@@ -40,11 +40,10 @@ def quickstart(
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Write, per network, NAME.safetensors, NAME.h5 and its pictures into `out`, all-spectra.png and page.html; return
-    the table.
+    """Write NAME.safetensors, NAME.h5 and pictures for each network, all-spectra.png and page.html; return the table.
 
-    effort: scales epochs, grid, mini-batches and probes, for a trial run. The same seed gives the same numbers.
-    Started again on the same folder, it continues where it stopped.
+    All goes into `out`. effort: scales epochs, grid, mini-batches and probes, for a trial run. The same seed gives the
+    same numbers. Started again on the same folder, it continues where it stopped.
     """
     study, places = scaled(read_study(NAME), seed, effort), Beside(Path(out))
     for cell in study.cells():
@@ -61,7 +60,7 @@ def quickstart(
 
 
 def scaled(study: Study, seed: int, effort: float) -> Study:
-    """The study with this seed of every draw, and with so much more or less of everything."""
+    """The study with this seed for every draw, and with everything scaled by `effort`."""
     batches = max(2, round(32 * effort))
     of: dict[str, dict[str, Any]] = {
         "surface": {"points": 2 * round(10 * effort**0.5) + 1, "seed": seed},

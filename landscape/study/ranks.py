@@ -1,4 +1,4 @@
-"""Across many checkpoints: whether those with more of a measure are those that generalise worse."""
+"""Whether, across many checkpoints, those with more of a measure generalise worse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Against = Literal["test-error", "gap"]
 WORDS: dict[Against, str] = {"test-error": "test error", "gap": "generalisation gap (test NLL - training NLL)"}
-OWN = ("test accuracy", "test NLL")  # what the error and the gap are made of
+OWN = ("test accuracy", "test NLL")  # what the error and the gap are computed from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Ranks:
     Attributes
     ----------
     against
-        With what: test-error or gap.
+        What the measures are correlated with: test-error or gap.
     measures
-        By name, the correlation with its interval over checkpoints.
+        The correlation of each measure, with its interval over checkpoints, by name.
     files
         The checkpoints, by the names of their files.
     remarks

@@ -1,4 +1,4 @@
-"""Results files as their analyses read them: each group must give its numbers, or it is named and left alone."""
+"""Results files as their analyses read them: a group that does not give its numbers is named and left out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from landscape.store.groups import Contents
 
 
 def contents(path: str | os.PathLike[str]) -> Contents:
-    """The groups of a results file; among the bad ones are those that their analysis can make no numbers of.
+    """The groups of a results file; the bad ones include those from which their analysis can make no numbers.
 
-    What an analysis needs of its result is declared by its settings, its `check_result` and its use of the result: all
-    three are asked here, once, so that whatever reads the group afterwards can rely on them.
+    What an analysis needs of its result shows in its settings, its `check_result` and its use of the result: all three
+    are tried here, once, so that whatever reads the group afterwards can rely on them.
     """
     found = read_contents(path)
     good, bad = {}, dict(found.bad)
@@ -54,16 +54,16 @@ def broken(e: Exception) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
-    """The good groups of a results file, with a word on each of the others."""
+    """The good groups of a results file; each of the others is reported."""
     found = contents(path)
     say_left_alone(path, found)
     return found.groups
 
 
 def stored(path: str | os.PathLike[str], group: str, *, damaged: bool = False) -> xr.Dataset | None:
-    """One group of a results file, to continue; None where the file does not have it, or is not there.
+    """One group of a results file, to be continued; None if the file does not have it, or does not exist.
 
-    damaged: whether a bad one may be replaced. Raises UserError where not: what is computed would go in its place.
+    damaged: whether a bad group may be replaced. If not, raises UserError, since what is computed would replace it.
     """
     found = contents(path) if Path(path).exists() else Contents()
     if group in found.bad and not damaged:

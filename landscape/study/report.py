@@ -1,4 +1,4 @@
-"""One page of several results files, which opens from disk: summary, table, figures to turn, and their provenance."""
+"""One page about several results files, which opens from disk: summary, table, figures to turn, and provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PICTURE_DPI = 120
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity of the table: what it is, and its value in each network, with how it was made."""
+    """One quantity of the table: what it is, its value in each network, and how it was computed."""
 
     name: str
     cells: list[str]
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass
 class Section:
-    """All that the page has of one group."""
+    """All that the page shows of one group."""
 
     id: str
     title: str
@@ -81,17 +81,18 @@ def report(
     quantity
         What surfaces show: nll, loss (with its penalty), accuracy, or another quantity that they have.
     preface
-        What stands before them, of a study, which compares its own networks: `landscape.study.study_page.Preface`.
+        What stands before the results of a study, which compares its own networks:
+        `landscape.study.study_page.Preface`.
     interactive
-        Whether there are figures to turn and to point at, or pictures, for a page of a tenth of the size.
+        Whether there are interactive figures, or pictures, which make the page a tenth of the size.
     asked
-        Which networks are compared, and how; by default each file is one, and the first is what others are compared
-        with.
+        Which networks are compared, and how; by default each file is a network, and the others are compared with the
+        first.
 
     Raises
     ------
     UserError
-        Where no file has a group that is known, or a package for pages is not installed.
+        If no file has a group that is known, or if a package for pages is not installed.
     """
     known = {label: {n: g for n, g in groups.items() if entry_of(g, n)} for label, groups in files.items()}
     if not any(known.values()):
@@ -122,7 +123,7 @@ def report(
 
 
 def write_report(files: Files, out: str | os.PathLike[str], **page: Any) -> Path:
-    """`report` into a file, whole or not at all. Raises UserError where it cannot be written."""
+    """Write `report` to a file, whole or not at all. Raises UserError if it cannot be written."""
     text = report(files, **page)
     path = Path(out)
     try:
@@ -154,7 +155,7 @@ def _json(value: Any, **options: Any) -> str:
 
 
 def _script() -> str:
-    """plotly.js, as its Python package has it."""
+    """The source of plotly.js, from its Python package."""
     try:
         found = (resources("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     except (ImportError, OSError) as e:
@@ -184,7 +185,7 @@ def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
 
 
 def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | None, quantity: str) -> Section:
-    """figures: where those of the section are added, after those before it; None for pictures in their place."""
+    """The section of a group. figures: the list to which its figures are added; None for pictures in their place."""
     first = next(iter(groups.values()))
     entry, settings = entry_of(first, name), settings_of(first, name)
     assert entry is not None
@@ -213,7 +214,7 @@ def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | N
 
 
 def _pictures(name: str, groups: dict[str, xr.Dataset], quantity: str) -> Iterator[tuple[str, str]]:
-    """The analysis's own pictures, and what is seen on them: together where it has such, or else one by one."""
+    """The analysis's own pictures with what is seen in them: of all files together if it has such, else one by one."""
     look = Look(quantity=quantity, dpi=PICTURE_DPI)
     together = compare({label: {name: group} for label, group in groups.items()}, look=look) if len(groups) > 1 else {}
     drawn = [(", ".join(groups), together)] if together else [
@@ -233,7 +234,7 @@ def _image(figure: Any) -> str:
 
 
 def _table(files: Files) -> Iterator[tuple[str, list[Row]]]:
-    """The estimates by group, a cell a file."""
+    """The estimates by group, with a cell for each file."""
     for name, groups in _by_group(files).items():
         held: dict[tuple[str, str], dict[str, Estimate]] = {}
         for label, group in groups.items():

@@ -1,4 +1,4 @@
-"""An analysis of a subject: in memory, or into a group of its results file."""
+"""Running an analysis of a subject, in memory or into a group of its results file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Result:
     analysis
         The settings.
     data
-        The group as a results file has it.
+        The data, in the form of the group in a results file.
     """
 
     analysis: Analysis
@@ -71,7 +71,7 @@ class Result:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """In a notebook: its numbers, each with its interval and how that was made."""
+        """Its numbers in a notebook, each with its interval and how that was computed."""
         from landscape.study.tables import as_html
         from landscape.study.words import progress_of
 
@@ -110,8 +110,8 @@ def run(
     Raises
     ------
     UserError
-        Where the file has this group with other settings, which are named before any data is read; or results of
-        another checkpoint.
+        If the file has this group with other settings, which are named before any data is read, or if it has results
+        of another checkpoint.
     """
     from landscape.runtime.caller import undisturbed
 
@@ -138,7 +138,7 @@ def run_several(
     progress: bool = False,
     overwrite: bool = False,
 ) -> Result:
-    """The same of an analysis of several checkpoints at once, by label."""
+    """The same for an analysis of several checkpoints at once, by label."""
     from landscape.runtime.caller import undisturbed
 
     with deferred(), undisturbed():
@@ -162,7 +162,7 @@ def run_prepared(
     *,
     overwrite: bool = False,
 ) -> Result:
-    """An analysis, once it is known what it is of, into its group."""
+    """Run an analysis into its group, once what it is applied to is prepared."""
     group, beside = analysis.group_for(objective), analysis.beside(objective)
 
     here = work.into(Path(out), group)
@@ -179,13 +179,13 @@ def run_prepared(
     found = into(out, group, compute, overwrite=overwrite, **beside)
     LOG.debug("%s took %.3g s", group, time.monotonic() - began)
     here.stored(found)
-    for name in beside:  # what they took to prepare is stored with them
+    for name in beside:  # what preparing them took is stored with them
         forget(Path(out), name)
     return Result(analysis, found, group, label)
 
 
 def held(path: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
-    """The groups of a results file; none where there is no file yet. The same on every process."""
+    """The groups of a results file, the same on every process; none if there is no file yet."""
     return processes.from_first(contents(path).groups if Path(path).exists() else {})
 
 
@@ -199,18 +199,18 @@ def into(
 ) -> xr.Dataset:
     """Compute a group of a results file, continuing from what the file has of it, and store it.
 
-    Where it turns out that nothing can be computed as asked, no file is left that was not there.
+    If it turns out that nothing can be computed as asked, no file is left that was not there before.
 
     compute: from (the stored group or None, a function that stores an unfinished one) to the finished one. Under
-        torchrun each process computes, and the first alone writes. Another run of the same group is waited for.
-    beside: groups that are stored together with it, once it has found that it may continue.
+        torchrun every process computes, and only the first writes. Another run of the same group is waited for.
+    beside: groups that are stored together with it, once it is known that it may continue.
     """
     path = Path(path)
     writes = processes.rank() == 0
     with deferred(), alone(path, group) if writes else nullcontext():
         stored = stored_group(path, group, damaged=overwrite) if writes else None
         made = writes and not path.exists()
-        if stored is None and writes:  # a place that cannot be written is better known before than after
+        if stored is None and writes:  # better to learn before than after that the file cannot be written
             store.save(path)
         stored = processes.from_first(stored)
         try:
@@ -230,9 +230,9 @@ def refuse_another_checkpoint(
     *provenances: Mapping[str, Any],
     besides: str = "",
 ) -> None:
-    """Raise UserError where the results file has a group of none of these weights: one file, one network or series.
+    """Raise UserError if the results file has a group of weights other than these: a file is of one network or series.
 
-    besides: the group that is replaced, whatever it is of.
+    besides: the group that is replaced, whatever weights it is of.
     """
     asked = {provenance["sha256"] for provenance in provenances}
     for name, group in there.items():
@@ -243,7 +243,7 @@ def refuse_another_checkpoint(
 
 
 def _origins(config: Any) -> Iterator[tuple[Any, Any]]:
-    """(sha256, file) of each network that a stored configuration is of: one, or those under `each`."""
+    """(sha256, file) of each network that a stored configuration describes: one, or those under `each`."""
     if not isinstance(config, Mapping):
         return
     if isinstance(origin := config.get("provenance"), Mapping) and origin:

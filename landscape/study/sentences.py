@@ -24,7 +24,7 @@ IN_WORDS = {
 
 
 def summary(groups: Mapping[str, xr.Dataset]) -> list[str]:
-    """What the groups of one results file say, a sentence an estimate."""
+    """What the groups of one results file say, in one sentence for each estimate."""
     found = []
     for name, group in groups.items():
         settings = settings_of(group, name)

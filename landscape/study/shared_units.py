@@ -1,4 +1,4 @@
-"""Which units two results have in common: the same frozen examples, mini-batches or folds, by what is stored."""
+"""Which units two results share (frozen examples, mini-batches or folds), as known from what is stored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DRAWN = ("name", "split", "fraction", "seed", "transform", *MIXING)  # not the s
 
 
 def units_of(config: Mapping[str, Any], estimate: Estimate) -> Hashable:
-    """What the units of an estimate are, equal where they are the same ones; None where the estimate has none.
+    """A name for the units of an estimate, equal for the same units; None if the estimate has none.
 
-    Examples of named data are told by how they were drawn, since a smaller set is the beginning of a larger one; those
-    of others by their content. Folds of the examples are the same where there are equally many examples.
+    Examples of named data are identified by how they were drawn, since a smaller set is the beginning of a larger one;
+    those of other data by their content. Folds of the examples are the same if there are equally many examples.
     """
     if estimate.influence is None:
         return None

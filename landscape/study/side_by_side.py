@@ -1,4 +1,4 @@
-"""Networks against one another as a page says it: in plain sentences, as tables, and as figures of the effects."""
+"""Networks against one another, for a page: in plain sentences, as tables, and as figures of the effects."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Against:
     Attributes
     ----------
     name
-        Of both: "sam against plain".
+        The name of the comparison: "sam against plain".
     told
-        A sentence for each number of which the interval tells the side.
+        A sentence for each number whose interval lies on one side of no difference.
     untold
-        One sentence on all others; "" where there is none.
+        One sentence on all other numbers; "" if there are none.
     cells
-        The table, its heading first.
+        The table, with its heading first.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Against:
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """What a page says of networks against one another.
+    """What a page says about networks against one another.
 
     Attributes
     ----------
     verdicts
         A sentence for each claim that was looked at.
     claims
-        The table of the claims, its heading first; empty without claims.
+        The table of the claims, with its heading first; empty without claims.
     against
         Each network against the first.
     figures
         The effects with their intervals.
     remarks
-        In what the files differ, what could not be compared for it, and what the intervals do not say.
+        How the files differ, what could not be compared for that reason, and what the intervals do not say.
     """
 
     verdicts: list[str] = field(default_factory=list)
@@ -73,13 +73,13 @@ class Asked:
     Parameters
     ----------
     networks
-        With their trainings; the first is the one that others are compared with.
+        The networks with their trainings; the others are compared with the first.
     losses
-        Training NLLs at which series are compared; by default three in the range that all have.
+        Training NLLs at which series are compared; by default three in the range common to all.
     claims
-        On which verdicts are given.
+        The claims on which verdicts are given.
     by_itself
-        Whether nobody asked: what cannot be compared is then said, and no error.
+        Whether the comparison is made unasked; what cannot be compared is then a remark, and not an error.
     """
 
     networks: Sequence[Network]
@@ -89,14 +89,14 @@ class Asked:
 
     @classmethod
     def of(cls, files: Mapping[str, File]) -> Asked:
-        """Each file as a network, without anybody having asked."""
+        """Each file as a network, compared unasked."""
         networks = [Network(label, {label: Training(groups)}) for label, groups in files.items()]
         return cls(networks=networks, by_itself=True)
 
     def files(self) -> dict[str, File]:
-        """What is known of each training, by its name.
+        """The groups of each training, by its name.
 
-        Raises UserError where two have one name.
+        Raises UserError if two trainings have the same name.
         """
         found: dict[str, File] = {}
         for name, training in ((n, t) for network in self.networks for n, t in network.trainings.items()):
@@ -112,7 +112,7 @@ def side_by_side(asked: Asked) -> SideBySide:
     Raises
     ------
     UserError
-        Where there is nothing to compare, and somebody asked for it.
+        If a comparison was asked for and there is nothing to compare.
     """
     if asked.by_itself and len(asked.networks) < 2:
         return SideBySide()
@@ -136,7 +136,7 @@ def side_by_side(asked: Asked) -> SideBySide:
 
 
 def sentence(row: Compared) -> str:
-    """How far one number of two networks differs: "The APE of sam is 0.37 times that of plain, between 0.3 and 0.4"."""
+    """How two networks differ in a number: "The APE of sam is 0.37 times that of plain, between 0.3 and 0.4"."""
     e = row.effect
     at = f"At a training NLL of {row.at:.3g} the" if np.isfinite(row.at) else "The"
     text = f"{at} {IN_WORDS.get(row.heading, row.heading)} of {row.second} is {_distance(e, e.value, row.first)}"
@@ -182,7 +182,7 @@ def _distance(e: Estimate, value: float, first: str) -> str:
 
 
 def _between(e: Estimate) -> str:
-    """The ends of the interval, each with its side where they have two: "0.3 and 0.4", "1.2 below and 3.4 above"."""
+    """The ends of the interval, with their sides if these differ: "0.3 and 0.4", "1.2 below and 3.4 above"."""
     if e.compared == "ratio":
         return f"{e.low:.3g} and {e.high:.3g}"
     if e.low < 0 < e.high:

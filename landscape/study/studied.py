@@ -1,4 +1,4 @@
-"""On what the groups of a results file are: data set, split, transform, normalisation and decay, in words."""
+"""What the groups of a results file were computed on, in words: data set, split, transform, normalisation, decay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Config = Mapping[str, Any]
 
 
 def studied(groups: Mapping[str, xr.Dataset]) -> list[str]:
-    """A line for each set of examples with its loss, and which groups are of it; none where no group says."""
+    """A line for each set of examples with its loss, and the groups computed on it; none if no group says."""
     found: dict[str, list[str]] = {}
     for name, group in groups.items():
         config = group.attrs.get("config", {})
@@ -38,7 +38,7 @@ def examples_in_words(config: Config) -> str:
 
 
 def loss_in_words(config: Config) -> str:
-    """The penalty, or that there is none, and the decay of the training where it is known and another."""
+    """The penalty, or that there is none; and the decay of the training, if it is known and differs."""
     objective = _mapping(config, "objective")
     if "weight_decay" not in objective:
         return ""

@@ -1,4 +1,4 @@
-"""The page of a study: its verdicts and trainings before what a report has of their results."""
+"""The page of a study: its verdicts and trainings, followed by a report of their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landscape.study.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict as the page has it, in words."""
+    """A verdict in the words of the page."""
 
     statement: str
     about: str
@@ -32,7 +32,7 @@ class Judged:
 
     @classmethod
     def of(cls, v: Verdict) -> Judged:
-        """From a verdict."""
+        """The words of a verdict."""
         at = f", at a training NLL of {v.row.at:.2g}" if np.isfinite(v.row.at) else ""
         return cls(v.claim.statement, f"{v.claim}{at}", str(v.row.of_first), str(v.row.of_second), str(v.row),
                    v.row.effect.how, f"{v.p:.2g}" if np.isfinite(v.p) else "\N{EN DASH}", v.outcome, str(v),
@@ -46,19 +46,19 @@ class Preface:
     Attributes
     ----------
     verdicts
-        A row each.
+        The verdicts, one for each row.
     trainings
-        Of each network its code, its recipes and shares.
+        For each network, its code, its recipes and its shares.
     seeds
-        Of the trainings.
+        The seeds of the trainings.
     remarks
-        What there is no verdict on, what is not finished, and why.
+        On what there is no verdict, what is not finished, and why.
     shown
         Which of the trainings have columns and figures; "" for all.
     command
-        That makes it again.
+        The command that makes the study again.
     declared
-        The text of its file.
+        The text of the study's file.
     """
 
     verdicts: list[Judged] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Preface:
 
 
 def write_page(found: Found, path: Path, name: str) -> Path:
-    """Write the page of what a study has found. name: of the study, or its file."""
+    """Write the page of what a study has found. name: the name of the study, or its file."""
     study, shown = found.study, columns(found.files)
     few = f"{len(shown)} of {len(found.files)} trainings, the first of each network, recipe and share, have figures; "
     preface = Preface(
@@ -89,5 +89,5 @@ def write_page(found: Found, path: Path, name: str) -> Path:
 def _text(name: str) -> str:
     try:
         return source_of(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, UserError):  # it was read before, and may be gone since
+    except (OSError, UnicodeDecodeError, UserError):  # it was read before, but may be gone now
         return ""

@@ -99,7 +99,7 @@ class SubjectSettings(Settings):
     device: str | None = None
 
     def check(self) -> None:
-        """A form of penalty needs its lambda."""
+        """A form of penalty needs a lambda."""
         if self.penalty != "l2" and not self.weight_decay:
             raise UserError(f"penalty={self.penalty!r} adds nothing without its lambda; give that with `weight_decay`")
         if self.data is not None and is_own(self.data):
@@ -204,7 +204,7 @@ class Subject:
 
     @cached_property
     def task(self) -> Task:
-        """How a batch becomes losses."""
+        """The task: how a batch becomes losses."""
         from landscape.objective.tasks import task_named
 
         return task_named(self.settings.task)
@@ -213,7 +213,7 @@ class Subject:
         return examples.transform or (self.settings.transform if examples.split == "train" else "eval")
 
     def _count(self, examples: Examples) -> tuple[int | None, int | None]:
-        """How many are asked for, or else how many at most."""
+        """How many examples are asked for, or else the most that can be used."""
         asked, at_most = (self.settings.samples if examples.split == "train" else None), examples.usual
         if examples.at_most is not None:
             asked, at_most = (None if asked is None else min(asked, examples.at_most)), examples.at_most
@@ -223,9 +223,9 @@ class Subject:
         return {k: v for k, v in self._data_settings.items() if transform == "train" or k not in RECIPE}
 
     def known_of(self, examples: Examples, available: int | None = None) -> dict[str, Any]:
-        """What is known of the loss on these examples before they are drawn, by the names in a stored configuration.
+        """What is known of the loss on these examples before they are drawn, under the names of a stored configuration.
 
-        available: how many the split has, where that is known.
+        available: how many examples the split has, if that is known.
         """
         asked, at_most = self._count(examples)
         transform = self._transform(examples)
@@ -313,7 +313,7 @@ class Subject:
 
     @cached_property
     def _made_again(self) -> Callable[[], nn.Module]:
-        """Makes the network anew, without its code: a copy, and where only shapes are asked for one without numbers."""
+        """Make the network anew without its code: a copy or, if only shapes are asked for, one without numbers."""
         import torch
 
         shapes = copy.deepcopy(self.model).to("meta")
@@ -326,7 +326,7 @@ class Subject:
 
 
 class LazyStates(Mapping[str, Mapping[str, "Tensor"]]):
-    """State dicts of checkpoints by label, each read when it is asked for: one is in memory at a time."""
+    """State dicts of checkpoints by label, each read when it is asked for, so that one at a time is in memory."""
 
     def __init__(self, paths: Mapping[str, Path], load: Callable[[Path], Mapping[str, Tensor]]) -> None:
         self.paths, self.load = paths, load

@@ -1,4 +1,4 @@
-"""Cells of words as a table: aligned for a terminal, or for LaTeX."""
+"""Cells of words as a table, aligned for a terminal or written for LaTeX."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Tabular(Protocol):
     """What can be written as a table."""
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A row a line."""
+        """A data frame with a row for each line."""
         ...
 
     def to_latex(self) -> str:
-        """With the rules of booktabs."""
+        """A LaTeX table with the rules of booktabs."""
         ...
 
 
 def aligned(cells: Cells) -> list[str]:
-    """One line a row, its columns two spaces apart."""
+    """One line for each row, with columns two spaces apart."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
 
@@ -50,7 +50,7 @@ def booktabs(cells: Cells, *blocks: Cells) -> str:
 
 
 def as_html(cells: Cells, *remarks: str) -> str:
-    """A table for a notebook, its remarks below; whatever is in it is text."""
+    """A table for a notebook, with the remarks below; its cells are taken as text, not as HTML."""
     heading, *rows = [[escape(cell).replace("+-", "±") for cell in row] for row in cells]
     head = "".join(f"<th>{cell}</th>" for cell in heading)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -59,9 +59,9 @@ def as_html(cells: Cells, *remarks: str) -> str:
 
 
 def save_table(table: Tabular, path: str | Path) -> None:
-    """Write a table, by its ending: .csv or .tex; or its picture, where it has one: .png, .pdf or .svg.
+    """Write a table (.csv or .tex, by the ending), or its picture (.png, .pdf or .svg) if it has one.
 
-    Raises UserError for another ending, or where there is no picture.
+    Raises UserError for another ending, or if there is no picture.
     """
     path = Path(path)
     match path.suffix:

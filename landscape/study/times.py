@@ -16,20 +16,20 @@ from landscape.study.subject import Subject
 from landscape.study.tables import aligned
 from landscape.study.training import untrained
 
-SECONDS = 1.0  # of training, at least a step
+SECONDS = 1.0  # of training that are measured, but at least a step
 MINUTE, HOUR = 60.0, 3600.0
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of one cell, in seconds.
+    """The times that one cell takes, in seconds.
 
     Attributes
     ----------
     training
-        Of all its epochs.
+        The time of all its epochs.
     analyses
-        Of each analysis, by its group.
+        The time of each analysis, by its group.
     """
 
     training: float
@@ -37,13 +37,14 @@ class Times:
 
     @property
     def total(self) -> float:
-        """Of the cell."""
+        """The time of the whole cell."""
         return self.training + sum(self.analyses.values())
 
 
 def refuse_impossible(study: Study) -> None:
-    """Raise UserError for data that are not there, or a network that cannot be made for them by its recipes: made
-    without memory where it can be.
+    """Raise UserError for data that do not exist, or a network that cannot be made for them by its recipes.
+
+    To find out, networks are made without memory where possible.
     """
     import torch
 
@@ -53,7 +54,7 @@ def refuse_impossible(study: Study) -> None:
             try:
                 with torch.device("meta"):
                     untrained(cell.model, cell.recipe, of)
-            except Exception:  # whatever a network's code raises without real memory: it is made with it
+            except Exception:  # whatever a network's code raises without real memory, the network is then made with it
                 try:
                     untrained(cell.model, cell.recipe, of)
                 except UserError as e:
@@ -61,10 +62,10 @@ def refuse_impossible(study: Study) -> None:
 
 
 def measured(study: Study, device: str, say: Callable[[str], None]) -> dict[tuple[str, str, float], Times]:
-    """What a cell of each network, recipe and share takes on this machine.
+    """The times that a cell of each network, recipe and share takes on this machine.
 
-    The network is one that is not trained, but for the first steps: of a trained one a spectrum takes longer, up to
-    several times. Raises UserError for an analysis that the network does not allow.
+    The network is not trained beyond the first steps; the spectrum of a trained one takes longer, up to several times.
+    Raises UserError for an analysis that the network does not allow.
     """
     found: dict[tuple[str, str, float], Times] = {}
     analyses: dict[str, dict[str, float]] = {}
@@ -80,7 +81,7 @@ def measured(study: Study, device: str, say: Callable[[str], None]) -> dict[tupl
 
 
 def listed(study: Study, places: Places, times: Mapping[tuple[str, str, float], Times]) -> str:
-    """A line a cell, with what it takes, and whether it is finished already; and how much is left of all."""
+    """A line for each cell, with the time it takes and whether it is finished; and how much is left of all."""
     rows, left = [["cell", "model", "training", *study.analyses, "all", ""]], 0.0
     for cell in study.cells():
         took = times[cell.network, cell.recipe_name, cell.share]
@@ -96,7 +97,7 @@ def listed(study: Study, places: Places, times: Mapping[tuple[str, str, float], 
 
 
 def in_words(seconds: float) -> str:
-    """So much time, to two digits."""
+    """A time in words, to two digits."""
     if seconds < MINUTE:
         return f"{seconds:.2g} s"
     return f"{seconds / MINUTE:.2g} min" if seconds < HOUR else f"{seconds / HOUR:.2g} h"
@@ -156,12 +157,12 @@ def _of_analysis(study: Study, analysis: Analysis, subject: Subject, cell: Cell)
 
 
 def _looks(study: Study, cell: Cell) -> int:
-    """At how many checkpoints it is looked."""
+    """How many checkpoints are looked at."""
     if study.moments is None:
         return cell.recipe.epochs + 1
     return len(set(study.moments.epochs)) or 2 * len(study.moments.losses) + 1
 
 
 def running(device: str | None, budget: float | None, progress: bool) -> Running:
-    """How cells are carried out, from now on."""
+    """How cells are carried out, with a deadline counted from now."""
     return Running(device, None if budget is None else time.monotonic() + budget, progress)

@@ -89,13 +89,13 @@ def carry_out(
     Parameters
     ----------
     asked
-        The training; its recipe is a name, for the metadata.
+        The training; its recipe is only a name, for the metadata.
     recipe
         The recipe, with everything that overrides it.
     epochs
         The epochs of the trajectory to keep; None for all.
     budget
-        Seconds after which it is stopped, to be continued.
+        Seconds after which the training is stopped, to be continued later.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def carry_out(
 
 
 def epoch_checkpoint(folder: Path, epoch: int, epochs: int) -> Path:
-    """Where a trajectory has the checkpoint of an epoch: of one width, for whatever sorts them by name."""
+    """The path of an epoch's checkpoint in a trajectory; all names have one width, so that they sort by epoch."""
     return folder / f"epoch{epoch:0{len(str(epochs))}d}.safetensors"
 
 
@@ -166,9 +166,9 @@ def _keep(asked: Training, recipe: Recipe, epoch: int, now: nn.Module, named: Ma
 
 
 def untrained(model: str, recipe: Recipe, of: Mapping[str, int]) -> tuple[nn.Module, str]:
-    """The network as its recipe draws it, and its name.
+    """The network with the weights that its recipe draws, and its name.
 
-    of: num_classes, image_size and in_channels. Raises UserError for a network that cannot be made so.
+    of: num_classes, image_size and in_channels. Raises UserError if the network cannot be made with these.
     """
     from landscape.checkpoints.build import builder
     from landscape.runtime.random import seeded
@@ -194,7 +194,7 @@ def finished(out: Path, named: Mapping[str, Any], epochs: int) -> bool:
         return False
     metadata = read_checkpoint(out).metadata
     losses = metadata.get("training_loss")
-    asked = json.loads(json.dumps(named))  # in the form in which it was written
+    asked = json.loads(json.dumps(named))  # in the form in which the file has it
     differing = [f"{k}: {metadata.get(k)} there, {v} asked" for k, v in asked.items() if metadata.get(k) != v]
     if not differing and isinstance(losses, list) and len(losses) == epochs:
         return True

@@ -25,7 +25,7 @@ Pathlike = str | os.PathLike[str]
 
 
 class Known(NamedTuple):
-    """An estimate, and what its units are."""
+    """An estimate, and the name of its units."""
 
     estimate: Estimate
     units: Hashable
@@ -41,16 +41,16 @@ class Training:
     Parameters
     ----------
     end
-        Of its last checkpoint.
+        The results of its last checkpoint.
     way
-        Of its checkpoints in order, where each has a results file of its own.
+        The results of its checkpoints in order, if each has a results file of its own.
     """
 
     end: File
     way: Sequence[File] = ()
 
     def numbers(self, groups: Sequence[str]) -> dict[tuple[str, str], Known]:
-        """Those at the end, by group and heading; not those of checkpoints within a group."""
+        """The numbers at the end, by group and heading, without those of checkpoints within a group."""
         held = {name: group for name, group in self.end.items() if name in groups}
         return {
             (n.group, f"{n.label}: {n.heading}" if n.label else n.heading): Known(
@@ -61,7 +61,7 @@ class Training:
         }
 
     def checkpoints(self, group: str) -> list[Checkpoint]:
-        """The numbers of a group on the way, with the training NLL of each; none where it has no series of them."""
+        """The numbers of a group at each checkpoint, with its training NLL; none if the group has no series of them."""
         if self.way:
             tables = [Training(file).numbers(list(file)) for file in self.way if group in file]
             each = [{h: known for (g, h), known in table.items() if g == group or h == LOSS} for table in tables]
@@ -76,7 +76,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Network:
-    """The trainings of one network, by names that tell them from those of all others."""
+    """The trainings of one network, by names that distinguish them from those of all other networks."""
 
     name: str
     trainings: Mapping[str, Training]
@@ -86,7 +86,7 @@ def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) 
     """A network for each file, FILE=LABEL for a name other than its own, and one for each group.
 
     A folder stands for one training: the results files in it are of its checkpoints, in the natural order of their
-    names. Raises UserError for fewer than two networks, or where files or weights are given twice.
+    names. Raises UserError for fewer than two networks, or if files or weights are given twice.
     """
     networks = read(files, groups)
     refuse_the_same(networks)
@@ -94,9 +94,9 @@ def opened(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) 
 
 
 def read(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) -> list[Network]:
-    """`opened`, of however few networks and whatever weights."""
+    """The same as `opened`, but for any number of networks and with weights that may repeat."""
     named, inside = labelled(list(map(str, files))), [Path(path) for some in groups.values() for path in some]
-    by_name([*named.values(), *inside])  # refuses a file that is given twice
+    by_name([*named.values(), *inside])  # raises for a file that is given twice
     networks = [Network(label, {label: _training(path)}) for label, path in named.items()]
     names = {path: name for name, path in by_name(inside).items()}
     for name, some in groups.items():
@@ -107,7 +107,7 @@ def read(files: Sequence[Pathlike], groups: Mapping[str, Sequence[Pathlike]]) ->
 
 
 def refuse_the_same(networks: Sequence[Network]) -> None:
-    """The same weights twice are no two trainings, and no two networks; nor is one network two."""
+    """Raise UserError if the same weights stand for two trainings or two networks, or one network for two."""
     if len(networks) < 2:
         raise UserError("a comparison needs two networks: two results files, or two groups of them")
     trainings = [(name, t) for network in networks for name, t in network.trainings.items()]
@@ -128,11 +128,11 @@ def _training(path: Path) -> Training:
 
 
 def _heading(e: Estimate) -> str:
-    """Of a series; its NLL is that of the training data."""
+    """The heading of a number in a series, whose NLL is that of the training data."""
     return LOSS if e.name == "NLL" else e.name
 
 
 def _weights(group: xr.Dataset) -> str | None:
-    """The fingerprint of the weights that a group is of."""
+    """The fingerprint of the weights that a group was computed from."""
     found: str | None = group.attrs.get("config", {}).get("objective", {}).get("weights_sha256")
     return found

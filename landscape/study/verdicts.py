@@ -36,13 +36,14 @@ class Verdict:
     row
         The comparison that it rests on.
     outcome
-        holds where the corrected p is below 0.05 and the effect is on the claimed side; does not hold where it is on
-        the other; undecided otherwise, and always where a group has a single training.
+        holds if the corrected p is below 0.05 and the effect is on the claimed side; does not hold if it is on the
+        other side; undecided otherwise, and always if a group has a single training.
     p
-        Two-sided, corrected for all claims that were looked at (Holm).
+        The two-sided p-value, corrected for all claims that were looked at (Holm).
     needed
-        Trainings of each group that would decide with a probability of 0.8, were the effect and the spread of the
-        trainings what they appear to be; NaN where it is decided or the spread is not known, infinite where none would.
+        The number of trainings of each group that would decide the claim with a probability of 0.8, if the effect and
+        the spread of the trainings are what they appear to be; NaN if it is decided or the spread is not known,
+        infinite if no number would.
     """
 
     claim: Claim
@@ -87,7 +88,7 @@ class Verdicts:
         return booktabs(self.cells())
 
     def cells(self) -> list[list[str]]:
-        """The table, its heading first."""
+        """The table, with its heading first."""
         heading = ["claim", "", "first", "second", "effect", "p (Holm)", "verdict", "reference"]
         return [heading, *(self._row(v) for v in self.verdicts)]
 
@@ -115,11 +116,11 @@ def verdicts(
     Parameters
     ----------
     claims
-        As `read_claims` gives them. Those of groups that are not given are not looked at, and are named.
+        The claims, as `read_claims` gives them. Those about groups that are not given are not looked at, and are named.
     groups
         The results files of each group's trainings, by the names that the claims use.
     strict
-        Whether a claim that cannot be judged, since a number is not in the files, is an error, or is named.
+        Whether a claim that cannot be judged because a number is not in the files raises an error; if not, it is named.
 
     Returns
     -------
@@ -129,14 +130,14 @@ def verdicts(
     Raises
     ------
     UserError
-        Where no claim is about these groups, or, if `strict`, a number that a claim is about is not in the files.
+        If no claim is about these groups or, with `strict`, if a number that a claim is about is not in the files.
     """
     used = {name for claim in _looked_at(claims, groups) for name in claim.groups}
     return verdicts_on(claims, read([], {name: files for name, files in groups.items() if name in used}), strict=strict)
 
 
 def verdicts_on(claims: Sequence[Claim], networks: Sequence[Network], *, strict: bool = True) -> Verdicts:
-    """`verdicts` by networks whose results files are open."""
+    """`verdicts` on networks whose results files are open."""
     evidence = Evidence(networks)
     looked_at = _looked_at(claims, evidence.networks)
     rows, remarks = dict[str, Compared](), list[str]()
@@ -160,14 +161,14 @@ class Evidence:
     Parameters
     ----------
     networks
-        With the results files of their trainings.
+        The networks, with the results files of their trainings.
 
     Attributes
     ----------
     networks
-        By name.
+        The networks, by name.
     remarks
-        In what the files differ that were compared so far.
+        How the files that were compared so far differ.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -176,7 +177,7 @@ class Evidence:
         self._numbers: dict[str, list[dict[tuple[str, str], Known]]] = {}
 
     def row(self, claim: Claim) -> Compared:
-        """What a claim rests on. Raises UserError where the files have no such number, or are not to be compared."""
+        """The comparison that a claim rests on. Raises UserError if the files lack its number or cannot be compared."""
         if claim.than is not None:
             (group, heading), of = self._own(claim, claim.second, claim.estimate)
             return against(claim.second, group, heading, of, claim.than)
@@ -193,7 +194,7 @@ class Evidence:
         return _row_of(claim, self._compared[key])
 
     def _own(self, claim: Claim, name: str, heading: str) -> tuple[tuple[str, str], list[Known]]:
-        """A number of every training of a network, and where it is."""
+        """A number for every training of a network, and the group that it is in."""
         if name not in self._numbers:
             self._numbers[name] = [t.numbers(list(t.end)) for t in self.networks[name].trainings.values()]
         tables = self._numbers[name]
@@ -206,7 +207,7 @@ class Evidence:
 
 
 def _looked_at(claims: Sequence[Claim], groups: Collection[str]) -> list[Claim]:
-    """The claims about these groups; raises UserError where there is none."""
+    """The claims about these groups; raises UserError if there is none."""
     found = [claim for claim in claims if set(claim.groups) <= set(groups)]
     if not found:
         known = sorted({name for claim in claims for name in claim.groups})
@@ -232,7 +233,7 @@ def _verdict(claim: Claim, row: Compared, p: float, level: float) -> Verdict:
 
 
 def _row_of(claim: Claim, found: Comparison) -> Compared:
-    """The row that a claim is about; of several losses the middle one."""
+    """The row that a claim is about; with several losses, the row at the middle one."""
     at_losses, rows = claim.at == "losses", found.rows
     about = [row for row in rows if row.heading == claim.estimate and np.isfinite(row.at) == at_losses]
     if not about:

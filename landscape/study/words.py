@@ -1,4 +1,4 @@
-"""Results in words: one line on a group, one row of a table on a file."""
+"""Results in words: a line for a group, a row of a table for a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from landscape.study.reading import load
 from landscape.study.studied import studied
 from landscape.study.tables import aligned
 
-MOST_ROWS = 8  # that one line on a group has room for
+MOST_ROWS = 8  # for which a line on a group has room
 MOST_NUMBERS = 24  # of one group, where several files are compared
 
 
 def provenance(group: xr.Dataset) -> dict[str, Any]:
-    """Where the network of a group came from; empty where the group does not say."""
+    """Where the network of a group came from; empty if the group does not say."""
     found: dict[str, Any] = group.attrs.get("config", {}).get("objective", {}).get("provenance", {})
     return found
 
@@ -72,10 +72,11 @@ def describe_file(path: Path) -> str:
 
 
 def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
-    """One row a results file, or a checkpoint of a series; one column an estimate that any of them has.
+    """A table with a row for each results file or checkpoint of a series, and a column for each estimate of any.
 
-    Brackets are intervals, +- is one standard error; "-" where a file does not have it. A star marks what has a
-    reservation, which lines below state; where there are too few units for an error, they say so.
+    Brackets are intervals, and +- is one standard error; "-" stands where a file does not have the estimate. A star
+    marks a number with a reservation, which lines below state; they also say where there are too few units for an
+    error.
     """
     rows = [row for name, groups in files.items() for row in _rows(name, groups)]
     columns = list(dict.fromkeys(heading for _, _, cells in sorted(rows, key=_place) for heading in cells))
@@ -87,8 +88,8 @@ def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
 
 
 def every_group(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
-    """Each group of several results files: how much of it is done in each, and those of its numbers that have no column
-    in `table`, a file beside the other.
+    """Each group of several results files: how much of it is done in each, and its numbers that have no column in
+    `table`, with the files beside each other.
     """
     order = dict.fromkeys(name for groups in files.values() for name in groups if not name.startswith("plane"))
     held = {label: list(numbers(groups)) for label, groups in files.items()}
@@ -134,7 +135,7 @@ Row = tuple[str, str, dict[str, Estimate]]
 
 
 def _place(row: Row) -> int:
-    return -len(row[2])  # the fullest row says in which order the columns stand
+    return -len(row[2])  # the fullest row gives the order of the columns
 
 
 def _rows(name: str, groups: Mapping[str, xr.Dataset]) -> Iterable[Row]:
