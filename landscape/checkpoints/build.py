@@ -1,4 +1,4 @@
-"""The name of a network -> a function that makes it: ours, timm's, or one of the user's own code."""
+"""From the name of a network to a function that makes it: one of ours, of timm's, or of the user's own code."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ def builder(model: str | Build, settings: Mapping[str, Any] | None = None) -> tu
         A name of `list_models`, "timm:NAME", or "path/to/file.py:function", each with optional settings such as
         "vit_ti(local=3)"; or a function.
     settings
-        Further settings, for a name.
+        Further settings, for a name of `list_models` or timm.
+
+    Returns
+    -------
+    tuple of callable and str
+        The function, whose arguments may also be None, and the name.
 
     Raises
     ------
     UserError
-        For anything else.
+        For an unknown name, or a file or function that cannot be used.
     """
     if not isinstance(model, str):
         return _from_function(model), getattr(model, "__qualname__", type(model).__qualname__)
@@ -74,7 +79,7 @@ def _from_timm(name: str, own: Mapping[str, Any]) -> Build:
         if size is not None and "img_size" not in settings:
             try:
                 return timm.create_model(name, img_size=size, **settings)
-            except TypeError:  # a network for every image size takes none
+            except TypeError:  # a network for all image sizes does not take this argument
                 pass
         try:
             return timm.create_model(name, **settings)
@@ -98,7 +103,10 @@ def _from_function(function: Build | OwnFunction) -> Build:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out what would fill tensors without memory with numbers: by far the most of the time to make them."""
+    """Skips operations that would fill tensors without memory with numbers.
+
+    They take by far the most of the time in which a network without memory is made.
+    """
 
     FILLS = frozenset(("uniform_", "normal_", "erfinv_", "clamp_", "mul_", "add_", "div_", "fill_", "zero_"))
 
@@ -109,13 +117,16 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def shapes_of(build: Build, arguments: Mapping[str, Any]) -> Shapes | None:
-    """The shape of every entry of the network's state dict, made without memory; None where it refuses `arguments`."""
-    known: dict[str, Shapes | None] = getattr(build, "shapes", {})  # other people's functions are not called in vain
+    """The shape of every entry of the network's state dict; the network is made without memory.
+
+    None if it cannot be made from `arguments`.
+    """
+    known: dict[str, Shapes | None] = getattr(build, "shapes", {})  # a user's function is not called twice for nothing
     key = repr(sorted(build.taken(arguments).items())) if hasattr(build, "taken") else ""
     if key not in known:
         try:
             with torch.device("meta"), _Uninitialised():
                 known[key] = {k: tuple(t.shape) for k, t in build(**arguments).state_dict().items()}
-        except Exception:  # whatever a network's code raises without real memory or for a size that it does not take
+        except Exception:  # without real memory, or for a wrong size, a network's code may raise anything
             known[key] = None
     return known[key]

@@ -11,7 +11,7 @@ from landscape.checkpoints.recognise import ARGUMENTS, Fit, best_reading, closes
 from landscape.checkpoints.stated import stated, stated_network
 from landscape.runtime.errors import UserError, a_few
 
-LONGEST = 1000  # characters that are shown of what a file says of one thing
+LONGEST = 1000  # the most characters shown of one entry of a file's metadata
 
 
 def describe_checkpoint(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""The names that other projects give to the parameters of the same networks: tables, and how a state dict is renamed.
+"""The names that other projects give to the parameters of the same networks, and how a state dict is renamed.
 
 Every table leads to the names of `landscape.models`, which are those of Park & Kim's code for ResNet and AlterNet and
-those of the installed timm for ViT, PiT and Swin. That code's own checkpoints of the latter three were made with timm
-0.5, whose Swin and PiT kept the pooling at the end of a stage; since 0.9 it is at the start of the next.
+those of the installed timm for ViT, PiT and Swin. Park & Kim's own checkpoints of the latter three were made with timm
+0.5, whose Swin and PiT had the pooling at the end of a stage; since timm 0.9 it is at the start of the next stage.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ Rule = tuple[str, str]
 
 @dataclass(frozen=True)
 class Dialect:
-    """marks: regular expressions, each found in some key of a state dict in this dialect.
+    """The names in which a project's code stores the parameters of a network.
 
-    rules: (regular expression, replacement), applied to every key one after another. dropped: keys of what the network
-    works out itself. joined: the last but one parts of keys whose tensors are stacked, in this order, into "qkv".
+    marks: regular expressions; a state dict in this dialect has a key that matches each of them.
+
+    rules: pairs (regular expression, replacement), applied to every key one after another.
+
+    dropped: a regular expression for keys of buffers that the network computes itself.
+
+    joined: modules, such as query, key and value, whose tensors are concatenated in this order into "qkv".
     """
 
     name: str
@@ -56,7 +61,7 @@ DIALECTS = (
         tuple((rf"^pools\.{i}\.", f"transformers.{i + 1}.pool.") for i in (1, 0)),
     ),
     Dialect(
-        "ResNet of torchvision and timm",  # and, with linear and shortcut, of Li et al. and pytorch-cifar
+        "ResNet of torchvision and timm",  # and, with the names linear and shortcut, of Li et al. and pytorch-cifar
         (r"^conv1\.weight$", r"^bn1\.weight$", r"^layer4\.0\.bn1\.weight$", r"^(fc|linear)\.weight$"),
         (
             (r"^conv1\.", "layer0.0."),
@@ -153,9 +158,9 @@ DIALECTS = (
 
 
 def readings(state: Mapping[str, Tensor]) -> Iterator[tuple[str | None, dict[str, Tensor]]]:
-    """`state` as it is, and then in the names of `landscape.models` from every dialect whose marks it bears.
+    """Yield `state` as it is, and then in the names of `landscape.models`, from every dialect whose marks it has.
 
-    Yields (None, state), then (the dialect's name, the renamed state).
+    The first is (None, state), the others (name of the dialect, renamed state).
     """
     yield None, dict(state)
     for dialect in DIALECTS:
@@ -164,7 +169,7 @@ def readings(state: Mapping[str, Tensor]) -> Iterator[tuple[str | None, dict[str
 
 
 def renamed(state: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]:
-    """`state` in the names of `landscape.models`, its tensors the same ones but for those joined."""
+    """`state` in the names of `landscape.models`; the tensors are the same ones, except for those that are joined."""
     out: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if dialect.dropped and re.search(dialect.dropped, key):

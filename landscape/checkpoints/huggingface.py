@@ -1,4 +1,4 @@
-"""A folder as Hugging Face keeps a model: which files have the weights, and what config.json says of the network."""
+"""A Hugging Face folder: which files hold the weights, and what config.json says of the network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import timm
 from landscape.models.vit import SIZES
 from landscape.runtime.errors import UserError, a_few
 
-LONGEST = 16 << 20  # bytes of a description: an index names each tensor of the largest of networks
+LONGEST = 16 << 20  # the most bytes of a JSON file; an index of the largest networks names every tensor
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The file of the weights, or the several that an index names. Raises UserError where one of them is not there."""
+    """The file with the weights, or the files that an index names. Raises UserError if one of them is missing."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return [folder / name]
@@ -43,10 +43,10 @@ def _shards(index: Path) -> list[Path]:
 
 
 def stated_by(folder: Path) -> dict[str, Any]:
-    """model, settings, num_classes, image_size, in_channels, mean and std, as far as the folder's files tell.
+    """model, settings, num_classes, image_size, in_channels, mean and std, as far as the folder's files give them.
 
-    Of a timm model (`architecture`, `pretrained_cfg`) and of a ViT or any image model of transformers (`model_type`).
-    Empty without a readable config.json.
+    They are read for a timm model (`architecture`, `pretrained_cfg`) and for a ViT or any other image model of
+    transformers (`model_type`). Without a readable config.json the result is empty.
     """
     config = _json(folder / "config.json")
     try:
@@ -54,7 +54,7 @@ def stated_by(folder: Path) -> dict[str, Any]:
             return _timm(config)
         if "model_type" in config:
             return {**_transformers(config), **_preprocessing(_json(folder / "preprocessor_config.json"))}
-    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError):  # not as either writes it
+    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError):  # written by neither of the two
         pass
     return {}
 
@@ -76,14 +76,14 @@ def _timm(config: dict[str, Any]) -> dict[str, Any]:
         found["num_classes"] = config["num_classes"]
     if timm.is_model(config["architecture"]):
         found["model"] = f"timm:{config['architecture']}"
-        own = ("num_classes", "in_chans", "img_size")  # said above
+        own = ("num_classes", "in_chans", "img_size")  # set above
         found["settings"] = {k: v for k, v in config.get("model_args", {}).items() if k not in own}
     return found
 
 
 def _transformers(config: dict[str, Any]) -> dict[str, Any]:
     found = {"num_classes": len(config["id2label"])} if "id2label" in config else {}
-    if config["model_type"] != "vit":  # what is not a ViT is recognised by its keys
+    if config["model_type"] != "vit":  # other networks are recognised by their keys
         return found
     width, depth = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
     sizes = [name for name, size in SIZES.items() if (size["embed_dim"], size["depth"]) == (width, depth)]

@@ -1,4 +1,4 @@
-"""A checkpoint -> a model and its provenance."""
+"""A checkpoint loaded as a network, with its provenance."""
 
 from __future__ import annotations
 
@@ -77,20 +77,18 @@ def load_checkpoint(
     given = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     asked = {k: v if v is not None else stated(metadata, k, path) for k, v in given.items()}
     fit = best_reading(build, name, checkpoint.spellings, asked)
-    if fit is not None and fit.differing:  # before memory is taken for a network of whatever size
+    if fit is not None and fit.differing:  # before memory is allocated for a network of any size
         raise _misfit(fit, checkpoint, path)
     arguments = fit.arguments if fit else asked
     network = build(**arguments)
     wanted = network.state_dict()
-    if fit is None:  # it has told its names only now
+    if fit is None:  # its names are known only now
         prefix, state = min(reversed(checkpoint.spellings), key=lambda spelling: len(spelling[1].keys() ^ wanted))
         fit = Fit(name, None, state, arguments, {}, prefix)
     fit = replace(fit, wanted=shapes_in(wanted))
     if fit.differing:
         raise _misfit(fit, checkpoint, path)
-    state = {
-        k: fit.state.get(k, t) for k, t in wanted.items()
-    }  # BatchNorm's counters alone may be missing or left over
+    state = {k: fit.state.get(k, t) for k, t in wanted.items()}  # only BatchNorm's counters may be missing or left over
     try:
         network.load_state_dict(state)
     except RuntimeError as e:
@@ -119,7 +117,7 @@ def _misfit(fit: Fit, checkpoint: Checkpoint, path: object) -> UserError:
 
 
 def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
-    """The one network of ours that the weights fit. Raises UserError where there is none, or more than one."""
+    """The one network of ours that the weights fit. Raises UserError if there is none, or more than one."""
     fits = fitting(checkpoint.state)
     if len(fits) != 1:
         raise UserError(f"{path} does not name its network; give it with `model` ({hint(checkpoint.state)})")
@@ -127,8 +125,8 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
 
 
 def _input_of(network: nn.Module) -> dict[str, Any]:
-    """Normalisation that a timm network was published with."""
+    """The normalisation with which a timm network was published."""
     published = getattr(network, "pretrained_cfg", None) or {}
-    if not timm.is_model(published.get("architecture", "")):  # our ViTs are built on timm's, and publish nothing
+    if not timm.is_model(published.get("architecture", "")):  # our ViTs are built on timm's, but were not published
         return {}
     return {k: list(published[k]) for k in ("mean", "std") if k in published}

@@ -1,4 +1,4 @@
-"""What differs between the weights that a file holds and those that a network wants, in the terms of the network."""
+"""The differences between the weights in a file and those that a network needs, in terms of the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 
-# What the shape of a parameter of this name tells: (name, of so many dimensions, what it is, its value).
+# What the shape of a parameter tells: (pattern of its name, its number of dimensions, what it tells, the value).
 _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
     (r"^(head|head\.fc|head_dist|fc|linear|classifier|classifier\.0\.dense)\.weight$", 2, "classes", lambda s: s[0]),
     (r"\.pos_embedding$", 2, "window", lambda s: (s[0] + 1) // 2),
@@ -31,7 +31,7 @@ _TELLS: tuple[tuple[str, int, str, Callable[[Shape], object]], ...] = (
 )
 
 
-# What the presence of a parameter tells.
+# What the presence of a parameter tells: (pattern of its name, what the network has).
 _SHOWS = (
     (r"\.attn\.qkv\.bias$", "a query-key-value bias"),
     (r"^cls_token$", "a class token"),
@@ -45,8 +45,8 @@ _SHOWS = (
 
 
 def in_words(wanted: Shapes, held: Shapes) -> list[str]:
-    """Each difference that a parameter's name gives a meaning: classes, window, depth, ..., as "window 7, not 4"."""
-    words: dict[str, None] = {}  # in order, each once
+    """The differences that have a meaning by the names of parameters (classes, window, ...), as "window 7, not 4"."""
+    words: dict[str, None] = {}  # a dict, to keep the order and each phrase once
     for kind, a in _depths(held).items():
         b = _depths(wanted).get(kind)
         if b is not None and a != b:
@@ -63,7 +63,7 @@ def in_words(wanted: Shapes, held: Shapes) -> list[str]:
 
 
 def in_full(wanted: Shapes, held: Shapes) -> str:
-    """The keys that are missing, left over or of another shape, the first few by name; "" where none is."""
+    """The keys that are missing, left over or of another shape, the first few by name; "" if there are none."""
     missing = [k for k in wanted if k not in held]
     left_over = [k for k in held if k not in wanted]
     reshaped = [
@@ -81,7 +81,7 @@ def count(wanted: Shapes, held: Shapes) -> int:
 
 
 def _depths(shapes: Shapes) -> dict[str, int]:
-    """The numbered modules, by where they are: blocks in layer1, blocks in transformers.0.blocks, ..."""
+    """The number of numbered modules in each stage, such as blocks in layer1 or in transformers.0.blocks."""
     numbers: dict[str, set[int]] = {}
     for key in shapes:
         parts = key.split(".")

@@ -1,4 +1,7 @@
-"""A file or folder -> the weights in it and what it says of itself. Read as weights only: no code in them ever runs."""
+"""A file or folder read as weights, together with what it says of itself.
+
+Only weights and plain values are read: no code in a file ever runs.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +44,19 @@ SETTINGS = re.compile(
 )
 
 
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch's own pickles begin, before its zips
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch's pickles began, before it wrote zip files
 
 
-STAND_INS = 64  # kinds of such objects in one file: each takes another pass
+STAND_INS = 64  # the most kinds of such objects in one file; each takes another pass
 
 
-# What a file's parts may unpack to: torch and safetensors pack none, so that more than the file is a bomb, or damage.
+# The bytes that a file's parts may unpack to: torch and safetensors do not compress, so that more than the size of the
+# file is a bomb, or damage.
 UNPACKED = 64 << 20
 
 
-# What the toolkit reads from a file beside the weights: one of another type is another project's, and means another
-# thing. Of a torch file no mean and std are taken.
+# The entries that the toolkit reads from a file beside the weights, with their types. An entry of another type is from
+# another project and means something else. From a torch file mean and std are not taken.
 MEANT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("num_classes", "image_size", "in_channels", "seed"), int),
     **dict.fromkeys(("weight_decay", "mixup", "cutmix", "smoothing", "fraction"), (int, float)),
@@ -71,9 +75,16 @@ class Checkpoint:
     Parameters
     ----------
     spellings
-        Pairs of a prefix and the weights under it, without the prefix, from "" with all weights to the longest prefix.
+        Pairs of a prefix and the weights whose keys start with it, without the prefix: from "" with all weights to the
+        longest prefix.
+    sha256
+        The digest of the file, or of the files of a folder one after another.
+    container
+        The key in the file under which the weights are; None if they are the whole file.
+    metadata
+        What the file says of the network and its training.
     beside
-        The places of other state dicts in the file, such as a moving average, which are not read.
+        The keys of other state dicts in the file, such as a moving average, which are not read.
     """
 
     spellings: tuple[tuple[str, State], ...]
@@ -88,22 +99,22 @@ class Checkpoint:
 
     @property
     def state(self) -> State:
-        """The weights, prefixes removed."""
+        """The weights, without the longest prefix."""
         return self.spellings[-1][1]
 
     def left_out(self, prefix: str) -> list[str]:
-        """The keys without the prefix, which are not read with it."""
+        """The keys that do not start with the prefix, and are therefore not read."""
         return [key for key in self.spellings[0][1] if not key.startswith(prefix)]
 
 
 class Inert(dict[str, Any]):
-    """Stands in for an object that is not weights: takes whatever it is given, and does nothing."""
+    """Stands in for an object that is not weights: it accepts whatever it is given, and does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
     def __setstate__(self, _: Any) -> None:
-        """Nothing is kept."""
+        """Keep nothing."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -133,9 +144,22 @@ def save_checkpoint(path: str | os.PathLike[str], model: nn.Module, metadata: Ma
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The weights in a file or a Hugging Face folder, with no model in mind.
+    """The weights in a file or a Hugging Face folder, whatever network they are of.
 
-    Raises UserError for a missing file, one that is no checkpoint, is damaged, or asks to run code.
+    Parameters
+    ----------
+    path
+        The file or folder.
+
+    Returns
+    -------
+    Checkpoint
+        The weights, and what the file says of them.
+
+    Raises
+    ------
+    UserError
+        For a missing file, or one that is not a checkpoint, is damaged, or asks to run code.
     """
     path = Path(path)
     if not path.exists():
@@ -170,7 +194,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             and isinstance(v, plain)
             and isinstance(v, MEANT.get(k, plain))
         }
-    # beside another file, a config.json is of something else
+    # beside any other file, a config.json describes something else
     if not metadata and (path.is_dir() or path.name in huggingface.WEIGHTS):
         metadata = huggingface.stated_by(files[0].parent)
     beside = [str(k) for k, v in held.items() if container is not None and k != container and _is_state(v)]
@@ -178,7 +202,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _spellings(state: State) -> tuple[tuple[str, State], ...]:
-    """A prefix goes where at least half of the keys have it: beside a network a trainer may keep its loss's weights."""
+    """The weights with and without prefixes, as `Checkpoint` has them.
+
+    A prefix is removed if at least half of the keys have it. Keys without it are left out then: beside a network a
+    trainer may store the weights of its loss.
+    """
     found = [("", state)]
     while prefix := next((p for p in PREFIXES if 2 * sum(k.startswith(p) for k in state) >= len(state)), None):
         state = {k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)}
@@ -196,7 +224,7 @@ def _read_torch(path: Path) -> Any:
         while True:
             try:
                 with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-                    warnings.simplefilter("ignore")  # torch's doubts about old pickles end below, as an error or not
+                    warnings.simplefilter("ignore")  # torch warns of old pickles; they are read or refused below
                     return torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as e:
                 asked = re.search(r"GLOBAL (\S+)", str(e))
@@ -220,14 +248,14 @@ def _read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} {wish}, which weights never need, and was not loaded; save model.state_dict() alone"
         ) from e
-    except Exception as e:  # torch reads a damaged file until something gives way: struct, an assertion, an index, ...
+    except Exception as e:  # torch may raise anything on a damaged file: a struct error, an assertion, an index, ...
         raise UserError(damaged) from e
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Raises UserError for a file whose parts are packed, and unpack to far more than there is of it."""
+    """Raise UserError for a file whose parts are compressed and unpack to far more than the file's size."""
     total = 0
-    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # then torch says what it is
+    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # torch then says what the file is
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 total = sum(part.file_size for part in archive.infolist())

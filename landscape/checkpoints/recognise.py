@@ -1,4 +1,4 @@
-"""Weights and networks: which network they are of, in whose names, with which arguments; or else what differs."""
+"""Which network the weights in a file are of, in whose names and with which arguments; or else what differs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landscape.runtime.errors import a_few
 IMAGE_SIZES = (32, 224, 8, 16, 28, 64, 96, 128, 160, 192, 240, 256, 288, 299, 320, 384, 448, 512)
 
 
-SIZES_TOLD_APART = (32, 224)  # a network may have other parts for small images than for large ones
+SIZES_TOLD_APART = (32, 224)  # for small images a network may have other parts than for large ones
 
 
 ARGUMENTS = ("num_classes", "image_size", "in_channels")
@@ -26,10 +26,11 @@ ARGUMENTS = ("num_classes", "image_size", "in_channels")
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights against one network: the names that they came in, the arguments read off them, what is wanted and held.
+    """Weights beside one network: whose names they came in, the arguments inferred from them, what is wanted and held.
 
-    dialect: None where the names are the network's own. prefix: what was removed from them. differing: keys missing,
-    left over or of another shape.
+    dialect: whose names they came in; None for the network's own. prefix: what was removed from the names. differing:
+    the
+        number of keys that are missing, left over or of another shape.
     """
 
     model: str
@@ -56,23 +57,24 @@ class Fit:
         return f"{self.model} ({', '.join(said)})" if said else self.model
 
     def differences(self) -> str:
-        """In words where the names have a meaning, and by key; "" where the weights fit."""
+        """What differs, in words where the names have a meaning, and by key; "" if the weights fit."""
         words = mismatch.in_words(self.wanted, self.held)
         return "; ".join(p for p in (", ".join(words), mismatch.in_full(self.wanted, self.held)) if p)
 
 
 def shapes_in(state: Mapping[str, Tensor]) -> Shapes:
-    """The shapes that must agree: those of all tensors but BatchNorm's counters of batches."""
+    """The shapes that must agree: those of all tensors except BatchNorm's counters of batches."""
     return _without_counters({k: tuple(t.shape) for k, t in state.items()})
 
 
 def best_reading(
     build: Build, name: str, spellings: Sequence[tuple[str, Mapping[str, Tensor]]], asked: Mapping[str, int | None]
 ) -> Fit | None:
-    """The weights against one network, in the names that most of its keys share; None where it cannot be made.
+    """The weights beside one network, in the names that differ least from its own; None if the network cannot be made.
 
     spellings: the weights with and without prefixes, as `Checkpoint` has them.
-    asked: num_classes, image_size and in_channels, None for those to be read off the weights.
+
+    asked: num_classes, image_size and in_channels; None for those that are to be inferred from the weights.
     """
     given = {k: v for k, v in asked.items() if v is not None}
     usual = ({"num_classes": 10, "image_size": size, "in_channels": 3, **given} for size in SIZES_TOLD_APART)
@@ -87,7 +89,7 @@ def best_reading(
     prefix, dialect, read = min(readable, key=lambda reading: strangers(reading[2]))
     arguments = infer_arguments(build, read, asked)
     tried = [arguments]
-    if arguments["image_size"] is None:  # where the weights fit at no size, they are compared at the nearer one
+    if arguments["image_size"] is None:  # weights that fit at no size are compared at the nearer of two
         tried += [{**arguments, "image_size": size} for size in SIZES_TOLD_APART]
     made = ((told, shapes_of(build, told)) for told in tried)
     fits = [Fit(name, dialect, read, told, _without_counters(wanted), prefix) for told, wanted in made if wanted]
@@ -95,13 +97,13 @@ def best_reading(
 
 
 def fitting(state: Mapping[str, Tensor]) -> list[Fit]:
-    """The networks of `list_models` whose keys and shapes are those of the weights, in whichever names these came."""
+    """The networks of `list_models` whose keys and shapes are those of the weights, in the names of any dialect."""
     fits = [_fit(name, state) for name in list_models() if _in_common(name, state) == 1]
     return [fit for fit in fits if fit is not None and not fit.differing]
 
 
 def closest(state: Mapping[str, Tensor]) -> Fit | None:
-    """The network of `list_models` from which the weights differ least; None where it does not share half the keys."""
+    """The network of `list_models` from which the weights differ least; None if none shares over half of the keys."""
     shared = {name: _in_common(name, state) for name in list_models()}
     likely = sorted((name for name in shared if shared[name] > 0.5), key=lambda name: -shared[name])[:6]
     fits = [fit for name in likely if (fit := _fit(name, state)) is not None]
@@ -113,7 +115,7 @@ def _fit(name: str, state: Mapping[str, Tensor]) -> Fit | None:
 
 
 def _in_common(name: str, state: Mapping[str, Tensor]) -> float:
-    """The share of keys, of the network's and the weights' together, that both have: 1 where they are the same."""
+    """The share of the keys of network and weights together that both have: 1 if the keys are the same."""
     best = 0.0
     for _, read in readings(state):
         held = {k for k in read if not _counter(k)}
@@ -123,7 +125,7 @@ def _in_common(name: str, state: Mapping[str, Tensor]) -> float:
 
 
 def hint(state: Mapping[str, Tensor], but: str | None = None) -> str:
-    """Which of our networks the weights fit; or which is the closest, and what differs: empty where that is `but`."""
+    """Which of our networks the weights fit, or else the closest one and what differs; "" if that is `but`."""
     fits = fitting(state)
     if fits:
         return f"the weights fit {a_few(fit.model for fit in fits) if len(fits) > 1 else fits[0]}"
@@ -157,11 +159,11 @@ def _without_counters(shapes: Shapes) -> Shapes:
 def infer_arguments(
     build: Build, state: Mapping[str, Tensor], asked: Mapping[str, int | None]
 ) -> dict[str, int | None]:
-    """num_classes, image_size and in_channels, each as asked or else read off the shapes of `state`.
+    """num_classes, image_size and in_channels, each as asked or else inferred from the shapes of `state`.
 
-    A weight whose shape follows an argument shows that argument: the network is made twice, without memory, with
-    two values of it, and where the shapes differ the checkpoint tells which value it had. What no weight shows stays
-    None.
+    If the shape of a weight depends on an argument, it shows the argument's value. To find such a weight, the network
+    is made twice, without memory, with two values of the argument; where the two shapes differ, the shape in the
+    checkpoint is the value that it was made with. An argument that no weight shows stays None.
     """
     arguments = dict(asked)
     for name, (a, b) in {"num_classes": (10, 11), "in_channels": (3, 1)}.items():
@@ -187,7 +189,7 @@ def _read_off(
 
 
 def _image_size(build: Build, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> int | None:
-    """The first of the usual sizes for which the weights have the network's shapes; None where they are for any."""
+    """The first of the usual sizes at which the weights have the network's shapes; None if all or none of them fit."""
 
     def fits(size: int) -> bool:
         shapes = shapes_of(build, {**arguments, "image_size": size}) or {}

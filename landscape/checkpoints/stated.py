@@ -1,6 +1,6 @@
-"""What a checkpoint states of itself, taken only where it is plain and in range: a stranger may have written it.
+"""What a checkpoint states of itself, used only if it is plain and in range, since a stranger may have written it.
 
-No word in a file has code run, a request made or another file read: a network that it names is one of
+Nothing that a file says makes code run, sends a request or opens another file: a network that it names is one of
 `landscape.models` or of timm, and its settings are of the kinds below.
 """
 
@@ -22,7 +22,7 @@ from landscape.runtime.own import split_settings
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be, and that in words."""
+    """What a value may be: a test, and the same in words."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -117,13 +117,13 @@ SETTINGS: dict[str, Rule] = {
 }  # fmt: skip
 
 
-LAYERS = ("depth", "depths", "blocks", "layers", "stages")  # what they count has a tensor each, or more
+LAYERS = ("depth", "depths", "blocks", "layers", "stages")  # what these count has at least one tensor each
 
 
 def stated(metadata: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:
-    """What the metadata of the checkpoint at `path` has under `name`, None where it has nothing.
+    """What the metadata of the checkpoint at `path` has under `name`; None if it has nothing.
 
-    Raises UserError for what is not of the type and range that the option of that name has.
+    Raises UserError for a value that is not of the type and in the range of the option with that name.
     """
     value = metadata.get(name)
     if value is None or RULES[name].holds(value):
@@ -135,11 +135,12 @@ def stated(metadata: Mapping[str, Any], name: str, path: str | os.PathLike[str])
 def stated_network(
     metadata: Mapping[str, Any], path: str | os.PathLike[str], tensors: int
 ) -> tuple[str, dict[str, Any]] | None:
-    """The network that the metadata names, and more settings of it; None where it names none.
+    """The network that the metadata names, and further settings for it; None if it names none.
 
-    tensors: how many the file has: a network of more layers is not made to be compared with them.
+    tensors: how many tensors the file has. A network of more layers is refused, before it is made.
 
-    Raises UserError for one that is not of `landscape.models` or timm, and for settings that SETTINGS does not have.
+    Raises UserError for a network that is not of `landscape.models` or timm, and for settings that SETTINGS does not
+    have.
     """
     model = metadata.get("model")
     if model is None:
@@ -177,7 +178,7 @@ def _layers(value: Any) -> int:
 
 
 def _without_pretrained(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k != "pretrained" or not isinstance(v, bool)}  # the file has weights
+    return {k: v for k, v in settings.items() if k != "pretrained" or not isinstance(v, bool)}  # the file has them
 
 
 def _short(value: Any) -> str:

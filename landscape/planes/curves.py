@@ -74,10 +74,33 @@ def trained_bend(
     the steps and then falls to a hundredth of it by nine tenths of them (their appendix A.3). Step k draws t and its
     mini-batch by (seed, k), so that training may stop and continue at any step.
 
-    objective: its private copy of the network is moved during the training, and then put back. examples: the numbers of
-    the examples to train on. batch_statistics: whether BatchNorm normalises by the statistics of the mini-batch, as in
-    training, or by the stored
-        ones.
+    Parameters
+    ----------
+    objective
+        The loss. Its private copy of the network is moved during the training, and then put back.
+    ends
+        The line between the ends of the curve.
+    bend
+        The bend to start from.
+    examples
+        The numbers of the examples to train on.
+    until
+        The number of the step to stop after.
+    steps
+        The number of steps of the whole training.
+    lr
+        The learning rate.
+    batch_size
+        The number of examples in a mini-batch.
+    seed
+        The seed of the draws.
+    batch_statistics
+        Whether BatchNorm normalises by the statistics of the mini-batch, as in training, or by the stored ones.
+
+    Returns
+    -------
+    Bend
+        The trained bend.
     """
     parameters = trainable(objective.model)
     tensors = list(parameters.values())

@@ -148,8 +148,7 @@ class _Reader:
         return [(group, np.arange(self.state[f"{name}.weight"].shape[0]))]
 
     def chain(self, names: Sequence[tuple[str, str]], inputs: Channels, last: Channels, group: str) -> None:
-        """Put layers (layer, norm) that follow one another: the last gives `last`, the others a group of their own
-        each.
+        """Put layers (layer, norm) that follow one another: the last gives `last`, and each other a group of its own.
 
         The name "" means no norm. A norm whose name starts with "<" comes before its layer and acts on the layer's
         inputs.

@@ -26,9 +26,10 @@ Config = Mapping[str, Any]
 class Difference:
     """A setting that some results do not share.
 
-    values: in words, by the name of the result; "" if it is not stated. decisive: whether numbers under different
-    values
-        are different quantities; otherwise only their errors or their resolution differ.
+    values: in words, by the name of the result; "" if it is not stated.
+
+    decisive: whether numbers under different values are different quantities; otherwise only their errors, or their
+    resolution, differ.
     """
 
     setting: str

@@ -195,17 +195,33 @@ def each_not_done(
 ) -> None:
     """Call `compute` with the indices of those entries of result["done"] that are False, and mark them as done.
 
-    Indices that `compute` returns are not marked: the budget was spent within those units. Once the budget is spent,
-    the remaining entries stay as they are. Under torchrun the entries are shared out among the processes, each process
-    ends with the whole result, and only the first shows progress and saves.
+    Once the budget is spent, the remaining entries stay as they are. Under torchrun the entries are shared out among
+    the processes, each process ends with the whole result, and only the first shows progress and saves.
 
-    only: the entries that are wanted now, as a mask of the shape of done; None for all. order: ranks of the same shape:
-    entries with lower ranks come first, so that a result cut short is already useful. None
+    Parameters
+    ----------
+    result
+        The result to fill.
+    compute
+        A function that computes the entries with these indices. It returns those within which the budget was spent,
+        which are not marked as done; None for none.
+    work
+        When to store, when to stop, and what to show.
+    only
+        The entries that are wanted now, as a mask of the shape of done; None for all.
+    order
+        Ranks of the same shape. Entries with lower ranks come first, so that a result cut short is already useful; None
         for the order in memory.
-    together: how many neighbours along the last axis are handed to one call. workers: how many calls of `compute` run
-    side by side, each for entries of its own. by_all: whether under torchrun all processes compute each entry together,
-    instead of each its share of the entries. unit: what an entry is called beside the progress bar. products: the most
-    Hessian products that an entry takes, if progress counts those; 0 if it counts entries.
+    together
+        How many neighbours along the last axis are handed to one call.
+    workers
+        How many calls of `compute` run side by side, each for entries of its own.
+    by_all
+        Whether under torchrun all processes compute each entry together, instead of each a share of the entries.
+    unit
+        What an entry is called beside the progress bar.
+    products
+        The most Hessian products that an entry takes, if progress counts those; 0 if it counts entries.
     """
     done = result["done"].values
     first = processes.rank() == 0

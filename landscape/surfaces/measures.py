@@ -95,8 +95,8 @@ def measure(surface: xr.Dataset, *, radius: float = 0.5, quantity: str = "nll") 
     The standard errors are by delete-one-fold jackknife over nll_fold (Efron & Stein 1981), with the folds taken as
     equally large and the penalty as exact; that of a width from rays is from width_ray_fold. A standard error is NaN
     with fewer than 8 folds, if a replicate is not finite, for a barrier of 0, and if all replicates are equal. The
-    replicates of a share are equal if no point changes its sign without a fold, and then other examples may still
-    change it. If points tie for the largest loss, the standard error of the sharpness tends to be too large.
+    replicates of a share are equal if leaving out a fold changes the sign at no point; other examples may still
+    do so. If points tie for the largest loss, the standard error of the sharpness tends to be too large.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
 
-MOST_POINTS = 1_000_000  # the minima of larger grids are not looked for where none are stored: it takes a minute
+MOST_POINTS = 1_000_000  # larger grids are not searched for minima, which would take a minute
 CONFIDENCE = 0.95  # that no minimum beyond the error is due to the choice of examples
 VARIABLES = (
     "minimum_at", "minimum_nll", "minimum_saddle_at", "minimum_saddle", "minimum_parent", "minimum_persistence",
