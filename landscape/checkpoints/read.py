@@ -204,8 +204,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _spellings(state: State) -> tuple[tuple[str, State], ...]:
     """The weights with and without prefixes, as `Checkpoint` has them.
 
-    A prefix is removed if at least half of the keys have it. Keys without it are left out then: beside a network a
-    trainer may store the weights of its loss.
+    A prefix is removed if at least half of the keys have it. The keys without it are left out of that reading:
+    beside a network a trainer may store the weights of its loss.
     """
     found = [("", state)]
     while prefix := next((p for p in PREFIXES if 2 * sum(k.startswith(p) for k in state) >= len(state)), None):

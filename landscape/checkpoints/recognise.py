@@ -28,9 +28,11 @@ ARGUMENTS = ("num_classes", "image_size", "in_channels")
 class Fit:
     """Weights beside one network: whose names they came in, the arguments inferred from them, what is wanted and held.
 
-    dialect: whose names they came in; None for the network's own. prefix: what was removed from the names. differing:
-    the
-        number of keys that are missing, left over or of another shape.
+    dialect: whose names they came in; None for the network's own.
+
+    prefix: what was removed from the names.
+
+    differing: the number of keys that are missing, left over or of another shape.
     """
 
     model: str

@@ -37,7 +37,8 @@ class Filters:
     def norms(self, t: Tensor) -> Tensor:
         """||t_f|| for the filter f that each entry belongs to, broadcast to the shape of t.
 
-        If every filter has a single number, the whole tensor counts as one filter: d / |d| * |theta| would be +-theta.
+        If every filter has a single number, the whole tensor counts as one filter: normalised by itself, a single
+        number d would become d / |d| * |theta| = +-theta.
         """
         if not self.vector:
             grouped = t.movedim(self.output, 0) if self.groups == 1 else self._grouped(t)

@@ -124,7 +124,7 @@ class Plane:
 
     @classmethod
     def from_dataset(cls, stored: xr.Dataset, model: nn.Module) -> Plane:
-        """A stored plane, for moving `model` in it.
+        """A plane read from a results file, in which `model` is to be moved.
 
         Parameters
         ----------
