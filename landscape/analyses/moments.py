@@ -76,7 +76,7 @@ def _named(name: str, total: float, over_probes: float, over_examples: float) ->
 
 def _influence(result: xr.Dataset, name: str) -> np.ndarray | None:
     """What each fold of the examples adds (fold,), by the jackknife's pseudo-values; None if no folds are stored."""
-    if f"{name}_without_fold" not in result:
+    if f"{name}_without_fold" not in result or not result["done"].any():
         return None
     without = result[f"{name}_without_fold"].values[result["done"].values].mean(axis=0)
     return np.asarray((len(without) - 1) * (without.mean() - without))

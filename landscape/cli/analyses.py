@@ -48,7 +48,7 @@ def command(name: str) -> Callable[..., None]:
         carry_out(checkpoints, own, run, subject)
 
     made: Any = of_several if cls.several else of_one
-    made.__name__, made.__doc__ = name, (cls.__doc__ or "").split("\n    Parameters\n")[0]
+    made.__name__, made.__doc__ = name, _in_paragraphs((cls.__doc__ or "").split("\n    Parameters\n")[0])
     made.__annotations__ = {
         **({"checkpoints": CHECKPOINTS} if cls.several else {"checkpoint": CHECKPOINT}),
         "own": options_of(cls, without=("seed",)),
@@ -58,6 +58,11 @@ def command(name: str) -> Callable[..., None]:
     }
     made.__kwdefaults__ = {option: default_of(made, option) for option in ("own", "subject")}
     return made
+
+
+def _in_paragraphs(docstring: str) -> str:
+    """A docstring without breaks within a paragraph: a terminal makes its own."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
 def _left(name: str, group: xr.Dataset, seconds: float) -> str:

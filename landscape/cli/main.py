@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -99,6 +100,9 @@ def _status(arguments: list[str], asked: str, verbose: bool) -> int:
         _say_where(e, verbose)
         say(f"landscape: {_in_words(str(e))}", error=True)
         return 2
+    except BrokenPipeError:  # `landscape show vit.h5 | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        return 0
     except OSError as e:
         _say_where(e, verbose)
         named = " ".join(map(str, filter(None, (e.filename, e.filename2)))) or "a file"
