@@ -44,7 +44,7 @@ def _plot_change(change: xr.DataArray, ax: Axes) -> None:
 
 
 def _name_blocks(lesion: xr.Dataset, ax: Axes) -> None:
-    names = [str(name).removesuffix(".attn").removesuffix(".mlp") for name in lesion["block"].values]
+    names = [str(name) for name in lesion["block"].values]
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize="small" if len(names) <= 16 else "xx-small")
     ax.set_xlabel("block that is removed")
 
