@@ -262,7 +262,8 @@ def said_of(outcome: Outcome) -> str:
     left = [name for name in outcome.unfinished if name not in outcome.failed]
     said = []
     if left:
-        said.append(f"{len(left)} cells are not finished ({a_few(left)}); the same command continues")
+        are = "cell is" if len(left) == 1 else "cells are"
+        said.append(f"{len(left)} {are} not finished ({a_few(left)}); the same command continues")
     if outcome.failed:
         each = [f"{name}: {why}" for name, why in outcome.failed.items()]
         said.append(each[0] if len(each) == 1 else f"{len(each)} cells failed: {a_few(each, 10)}")

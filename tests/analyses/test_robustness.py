@@ -88,7 +88,7 @@ def test_what_it_cannot_do_is_said(mlp, points, network, digits):
         network_robustness(ls.Objective(mlp, points))
     with pytest.raises(UserError, match="do not state the mean and std"):
         network_robustness(ls.Objective(network, [(digits.x, digits.y)]))
-    with pytest.raises(UserError, match="definition=park-kim is of rings"):
+    with pytest.raises(UserError, match="definition=park-kim is for rings"):
         Robustness(perturbation="octaves", definition="park-kim")
     with pytest.raises(UserError, match=r"levels=0\.2,0\.1 must rise"):
         Robustness(levels=(0.2, 0.1))

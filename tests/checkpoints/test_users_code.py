@@ -123,7 +123,7 @@ def test_settings_after_its_name(own):
     assert origin["model"] == f"{folder}/mine.py:net(depth=20)"
     assert origin["parameters"] == 19 * (64 * 64 + 64) + 650
     refused(asked("net(deep=20)", command="test"), "net takes no deep; did you mean depth?")
-    refused(asked("net(20)", command="test"), "is no network with settings")
+    refused(asked("net(20)", command="test"), "is no model with settings")
 
 
 def test_principal_components_of_checkpoints_call_it_a_few_times(own):

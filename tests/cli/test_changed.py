@@ -18,7 +18,7 @@ FEW = ("--samples", 16, "--batches", 1, "--batch-size", 16, "--top", 1)
     [
         (("spectrum", "--which", "XX"), "--which XX is not one of LM, LA, SA, BE"),
         (("top", "--tol", -1), "tol=-1"),
-        (("trace", "--products", 3), "products=3 leave 1 probes"),
+        (("trace", "--products", 3), "products=3 leaves 1 probes"),
         (("density", "--batch-size", 4, "--batches", 9, "--probes", 2), "probes=2 cannot visit 9 mini-batches"),
         (("surface", "--points", 0), "points=0"),
         (("analyze", "--budget", "soon"), "--budget"),

@@ -192,7 +192,7 @@ def test_hugging_face_folder():
         ("digits", {"transform": "trian"}, "train, eval"),
         ("digits", {"transform": "eval", "mixup": 1.0}, "belong to transform='train'"),
         ("digits", {"mean": [1, 2, 3]}, "3 numbers for images with 1"),
-        ("digits", {"std": [0.0]}, "above 0"),
+        ("digits", {"std": [0.0]}, "1e-06 or more"),
         ("digits", {"smoothing": 0.1, "num_classes": 3}, "out of range for num_classes=3"),
     ],
 )

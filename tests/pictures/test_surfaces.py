@@ -213,7 +213,7 @@ def test_side_by_side_is_one_scale_above_each_lowest():
     assert relief.axes[0].get_zlim()[0] == 0
     many = side_by_side({str(i): low for i in range(5)})
     assert len(many.axes) == 6
-    with pytest.raises(ls.UserError, match="two dimensions; line"):
+    with pytest.raises(ls.UserError, match="only surfaces of two dimensions are drawn side by side; line"):
         side_by_side({"low": low, "line": surface(line, X)})
 
 

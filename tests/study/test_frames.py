@@ -70,9 +70,9 @@ def test_other_dims_and_bounds(results):
     assert np.array_equal(summary["summary_low"], found.sel(bound="low").values, equal_nan=True)
     scalars = ls.to_dataframe(groups["trace"], over=())
     assert scalars["trace"].item() == groups["trace"]["trace"].item()
-    with pytest.raises(ls.UserError, match="no dim nonsense; it has batch"):
+    with pytest.raises(ls.UserError, match="no dimension nonsense; there are batch"):
         ls.to_dataframe(groups["spectrum"], over=["nonsense"])
-    with pytest.raises(ls.UserError, match="of a whole file there is a row a number"):
+    with pytest.raises(ls.UserError, match="a whole file has one row per number"):
         ls.to_dataframe(groups, over=["batch"])
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_exported_is_one_line(results, tmp_path):
     refused(invoke("export", folder / "a.h5", folder / "b_c.h5", "--out", tmp_path / "x.csv"), "--numbers")
     refused(invoke("export", "--out", tmp_path / "x.csv"), "needs a results file")
     command = ("export", folder / "a.h5", "--group", "spectrum", "--over", "batch,none", "--out", tmp_path / "x.csv")
-    refused(invoke(*command), "no dim none")
+    refused(invoke(*command), "no dimension none")
     assert not list(tmp_path.iterdir())
 
 

@@ -132,7 +132,7 @@ def test_what_is_not_held_is_said():
     assert "interpolated to the larger of 0.01 and nll_sem" in describe("surface", group)
     for command in ("surface", "analyze"):
         text = " ".join(invoke(command, "--help").stdout.replace("│", " ").split())
-        assert "misses by more than this NLL, or than its standard error over examples where that is larger" in text
+        assert "wrong by more than this NLL, or by more than its standard error over examples if that is larger" in text
 
 
 def test_what_is_computed_is_what_the_full_grid_has(mlp, points):
