@@ -78,7 +78,9 @@ def study(declared: DECLARED, *, how: Any, spreading: Any) -> None:
     refuse_another(declared_study, places)
     if first and not asked.cell:
         keep(declared_study, places)
-    clock = running(asked.device, None if asked.budget is None else asked.budget.total_seconds(), first and not asked.quiet)
+    clock = running(
+        asked.device, None if asked.budget is None else asked.budget.total_seconds(), first and not asked.quiet
+    )
 
     def check(cell: Cell) -> None:
         refuse_missing(declared_study, cell, places)
