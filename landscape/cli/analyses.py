@@ -66,7 +66,7 @@ def _in_paragraphs(docstring: str) -> str:
 
 
 def _left(name: str, group: xr.Dataset, seconds: float) -> str:
-    """How much of a group is left to compute, and how long that takes at the pace so far, which a first run shows."""
+    """How much of a group is left to compute, and how long that takes at the pace so far."""
     entry = entry_of(group, name)
     done, left = int(group["done"].sum()), int((~group["done"]).sum())
     unit = entry.settings.unit if entry is not None else "unit"

@@ -13,16 +13,16 @@ from landscape.runtime.visible import visible
 
 
 class _Steps(logging.Handler):
-    """A line a record to standard error, beside the progress bars, with the time and the room it is of."""
+    """Writes a line for each record to standard error, beside the progress bars, with the time and the logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it."""
+        """Write a record."""
         tqdm.write(visible(self.format(record)), file=sys.stderr)
 
 
 @contextmanager
 def logged(verbose: bool) -> Iterator[None]:
-    """Within the block, where `verbose`, every step that the library logs is shown."""
+    """Within the block, if `verbose`, every step that the library logs is shown."""
     library = logging.getLogger("landscape")
     if not verbose:
         yield

@@ -28,7 +28,7 @@ BEFORE = {
     "analyze": "landscape.cli.studies:analyze",
     "inspect": "landscape.cli.inspect:inspect",
 }
-AFTER = {  # and between the two one for each analysis
+AFTER = {  # between the two there is one for each analysis
     "train": "landscape.cli.training:train",
     "study": "landscape.cli.study:study",
     "compare": "landscape.cli.compare:compare",
@@ -39,7 +39,7 @@ AFTER = {  # and between the two one for each analysis
     "export": "landscape.cli.files:export",
 }
 
-VERBOSE = ("-v", "--verbose")  # of every command
+VERBOSE = ("-v", "--verbose")  # options of every command
 OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
 STORING = (
     "quickstart",
@@ -124,13 +124,13 @@ def _status(arguments: list[str], asked: str, verbose: bool) -> int:
 
 
 def _say_where(e: BaseException, verbose: bool) -> None:
-    """With -v the whole way of an error, the user's own code among it."""
+    """With -v, show the whole traceback of an error, including the user's own code."""
     if verbose:
         say("".join(traceback.format_exception(e)).rstrip(), error=True)
 
 
 def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without each --config FILE.toml, and these files. Raises UserError for one that is not TOML."""
+    """The arguments without every --config FILE.toml, and these files. Raises UserError for one that is not TOML."""
     given, files = [], []
     while arguments:
         first = arguments.pop(0)

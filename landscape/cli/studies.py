@@ -1,4 +1,4 @@
-"""Commands of several steps: all main analyses of a checkpoint, and the quickstart on embedded data."""
+"""Commands of several steps: all main analyses of a checkpoint, and the quickstart on bundled data."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _told(shown: bool) -> Callable[[str], None]:
 
 
 def _of_cell(declared: Path, asked: Conducting, cell: Cell) -> list[str]:
-    """What carries out one cell in a process of its own."""
+    """The command that carries out one cell in a process of its own."""
     place = [str(declared.resolve())] if declared.suffix else [str(declared)]
     data = ["--data", asked.data] if asked.data else []
     device = ["--device", asked.device] if asked.device else []

@@ -1,4 +1,4 @@
 """Results as pictures: from a group of a results file to matplotlib axes.
 
-No torch: nothing here computes what is studied.
+It needs no torch, since nothing here computes what is studied.
 """

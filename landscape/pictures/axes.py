@@ -27,7 +27,9 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
 
 
 def symlog_ticks(values: np.ndarray, most: int = 9) -> tuple[float, np.ndarray]:
-    """Where the axis of finite values is linear around 0, and its ticks: 0 and powers of ten, about `most` at most."""
+    """The range around 0 in which the axis of finite values is linear, and its ticks: 0 and powers of ten, about `most`
+    at most.
+    """
     linear = _linear_until(values)
     return linear, _symlog_ticks(values, linear, most)
 
@@ -66,8 +68,9 @@ def name_ticks(ax: Axes, names: Sequence[str]) -> None:
 
 
 def symlog(ax: Axes, values: np.ndarray, axis: str) -> float | None:
-    """The axis linear around 0 and logarithmic beyond, ticks and limits to fit; None, said on the picture, if none is
-    finite.
+    """Make the axis linear around 0 and logarithmic beyond, with ticks and limits that fit.
+
+    None, with a note on the picture, if no value is finite.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -83,7 +86,7 @@ def symlog(ax: Axes, values: np.ndarray, axis: str) -> float | None:
 
 
 def _fitting(ax: Axes, axis: str) -> int:
-    """About how many ticks of eigenvalues have room on an axis."""
+    """About how many ticks with eigenvalues fit on an axis."""
     assert ax.figure is not None
     inches = (ax.bbox.width if axis == "x" else ax.bbox.height) / ax.figure.dpi
     size = points_of(rcParams["xtick.labelsize" if axis == "x" else "ytick.labelsize"])

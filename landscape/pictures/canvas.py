@@ -1,4 +1,4 @@
-"""What all pictures share: colours told apart by every eye and in print, notes beside the axes, and figures."""
+"""What all pictures share: colours that every eye can tell apart, in print too; notes beside the axes; and figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from landscape.store.comparable import KINDS
 
 
 class _Colors(Sequence[str]):
-    """Okabe & Ito's colours, told apart by every eye; or those of the user's own matplotlib style."""
+    """Okabe & Ito's colours, which every eye can tell apart; or those of the user's own matplotlib style."""
 
     def _held(self) -> Sequence[str]:
         own = rcParams["axes.prop_cycle"]
@@ -42,22 +42,22 @@ NOTE: dict[str, Any] = {"fontsize": "x-small", "color": "0.35", "gid": "note"}
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour and line of the i-th curve: of the first 7 told apart by either alone, of the first 49 by both."""
+    """Colour and line of the i-th curve: either alone distinguishes the first 7, and both together the first 49."""
     return {"color": COLORS[i % len(COLORS)], "linestyle": LINES[(i + i // len(COLORS)) % len(LINES)]}
 
 
 def own_title(title: str | None, own: str) -> str:
-    """The title that was given, "" too, or else a picture's own."""
+    """The title that was given, which may be "", or else the picture's own."""
     return own if title is None else title
 
 
 def points_of(size: str | float) -> float:
-    """A size of text in points, in the style that holds."""
+    """A size of text in points, in the current style."""
     return float(FontProperties(size=size).get_size_in_points())
 
 
 def room(ax: Axes, size: str | float = "x-small") -> int:
-    """About how many characters of a size of text go across the axes, whatever figure they are in."""
+    """About how many characters of a size of text fit across the axes, whatever figure they are in."""
     assert ax.figure is not None
     return max(16, int(72 * ax.bbox.width / ax.figure.dpi / (0.54 * points_of(size))))
 
@@ -68,7 +68,7 @@ def line_height() -> float:
 
 
 def head(ax: Axes, title: str, lines: Iterable[str] = (), caution: str = "") -> None:
-    """The title, under it small lines, and over these what must not be overlooked; all broken to fit the axes."""
+    """The title, under it what must not be overlooked, and then small lines; all broken to fit the axes."""
     across = room(ax)
     notes = [part for line in lines if line for part in wrap(line.replace("+-", "±"), across)]
     warned = wrap(caution, int(0.9 * across))
@@ -81,18 +81,18 @@ def head(ax: Axes, title: str, lines: Iterable[str] = (), caution: str = "") -> 
 
 
 def fill_lines(text: str, width: int) -> str:
-    """Each line of a text in lines of at most `width`."""
+    """Each line of a text, broken into lines of at most `width`."""
     return "\n".join(fill(line, width) for line in text.split("\n"))
 
 
 def captioned(ax: Axes, title: str, lines: Iterable[str], whole: str) -> None:
-    """A title over small lines, and the whole of what they say for the file's description."""
+    """A title over small lines; `whole`, all that they say, goes into the file's description."""
     head(ax, title, lines)
     ax.annotate(whole.replace("+-", "±"), (0, 0), xycoords="axes fraction", visible=False, in_layout=False, gid="whole")
 
 
 def legend_below(ax: Axes, points: float = 0.0, **look: Any) -> None:
-    """The legend under the label of the x axis, or so many points further down: never on data."""
+    """The legend under the label of the x axis, or `points` further down, so that it is never on data."""
     assert ax.figure is not None
     down = points + 3.8 * points_of("medium")
     under = ax.transAxes + ScaledTranslation(0, -down / 72, ax.figure.dpi_scale_trans)
@@ -111,7 +111,7 @@ def notes_above(ax: Axes, title: str, lines: Iterable[str], caution: str = "") -
 
 
 def note_below(ax: Axes, lines: Iterable[str], down: float | None = None) -> None:
-    """Small lines under the label of the x axis, or so many points under the axes."""
+    """Small lines under the label of the x axis, or `down` points under the axes."""
     text = "\n".join(lines).replace("+-", "±")
     if text:
         down = 3.6 * points_of("medium") if down is None else down
@@ -120,8 +120,8 @@ def note_below(ax: Axes, lines: Iterable[str], down: float | None = None) -> Non
 
 
 def fitted(width: float, height: float) -> tuple[float, float]:
-    """The size of a figure of its own: as given for a screen, or as wide as the style says, where it says another width
-    than matplotlib does; text shrinks less than the figure, so that the height does too.
+    """The size of a new figure: as given, for a screen, or as wide as the style says, if it does not say matplotlib's
+    own width. Text shrinks less than the figure, and therefore so does the height.
     """
     wished = float(rcParams["figure.figsize"][0])
     if wished == rcParamsDefault["figure.figsize"][0]:
@@ -136,7 +136,7 @@ def new_figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
 
 
 def new_row(width: float, height: float, columns: int, *, least: float = 2.0) -> tuple[Figure, list[Axes]]:
-    """The same with so many axes in a row, or in several rows where they would be narrower than `least` inches."""
+    """The same with `columns` axes in a row, or in several rows if they would be narrower than `least` inches."""
     fits = max(1, min(columns, int(fitted(width, height)[0] / least)))
     rows = -(-columns // fits)
     figure = Figure(figsize=fitted(width * fits / columns, height * rows), layout="constrained")
@@ -159,7 +159,7 @@ def hide_notes(ax: Axes) -> None:
 
 
 def notes_of(figure: Figure) -> str:
-    """The small lines of a figure, those left out too."""
+    """The small lines of a figure, including those left out."""
     said = []
     for ax in figure.axes:
         kinds = ("caution", "whole" if any(t.get_gid() == "whole" for t in ax.texts) else "note")
@@ -168,7 +168,7 @@ def notes_of(figure: Figure) -> str:
 
 
 def relabel(ax: Axes, look: Look, *, alone: bool = False) -> None:
-    """Put the user's title and labels in the place of the picture's own; of a whole figure its own title too."""
+    """Replace the picture's own title and labels by the user's; with `alone` also the title of the figure."""
     if look.title is not None:
         over = ax.figure.get_suptitle() if alone and isinstance(ax.figure, Figure) else ""
         if over and isinstance(ax.figure, Figure):
@@ -181,22 +181,22 @@ def relabel(ax: Axes, look: Look, *, alone: bool = False) -> None:
 
 
 def caution_over(figure: Figure, text: str) -> None:
-    """Over all axes, what must not be overlooked."""
+    """Write what must not be overlooked over all axes."""
     if text:
         lines = fill(text, int(72 * figure.get_figwidth() / (0.62 * points_of("medium"))))
         figure.suptitle(lines, color=COLORS[1], weight="bold", fontsize="medium")
 
 
 def filled_lines(phrases: Sequence[str], width: int) -> str:
-    """Phrases in lines of at most `width`, which break between them."""
+    """Phrases in lines of at most `width`, broken between phrases."""
     return fill(", ".join(phrase.replace(" ", "\u00a0") for phrase in phrases), width)
 
 
 def with_sources(group: xr.Dataset, name: str) -> str:
-    """A number of a `trace` or `density` group with its standard error, and what of it stems from what, in words.
+    """A number of a `trace` or `density` group with its standard error and where this comes from, in words.
 
-    Where that over examples is not known, as in files of before it was computed, that over probes is given as such; one
-    of 0 is left out, since none is that well known.
+    If the error over examples is not known, as in files older than its computation, that over probes is given by its
+    name. An error of 0 is left out, since no number is known that well.
     """
 
     def known(variable: str) -> float:
@@ -229,5 +229,5 @@ def examples_note(ax: Axes, group: xr.Dataset) -> None:
 
 
 def variant_of(group: xr.Dataset) -> str:
-    """The form of the curvature that a group is of, in words."""
+    """The form of the curvature in a group, in words."""
     return KINDS.get(group.attrs.get("config", {}).get("kind", ""), "Hessian")

@@ -1,4 +1,4 @@
-"""What is written on the pictures of a surface: its axes, what is drawn, and how it was made."""
+"""What is written on the pictures of a surface: its axes, what is drawn, and how the surface was computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINES = 2  # of a caption
 
 
 def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
-    """What an axis of a surface is, as its plane says; `short` for where there is little room."""
+    """What an axis of a surface is, according to its plane; `short` if there is little room."""
     plane = surface.attrs.get("config", {}).get("plane", {})
     directions = plane.get("directions")
     letter = "ab"[axis]
@@ -43,14 +43,14 @@ def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
 
 
 def _end(values: Sequence[float], axis: int) -> str:
-    """Of which end of the spectrum an eigenvalue of a plane is, by its place among those of the plane."""
+    """The end of the spectrum that an eigenvalue of a plane is from, by its place among those of the plane."""
     return "largest" if values[axis] == max(values) else "smallest" if values[axis] == min(values) else "next"
 
 
 def quantity_label(surface: xr.Dataset, quantity: str) -> str:
-    """What is drawn, by its name: the NLL, or the loss that the task has in its place, with its penalty if it has one.
+    """The name of what is drawn: the NLL, or the task's loss in its place, with the penalty if there is one.
 
-    Of accuracy and others, what the group says.
+    For accuracy and other quantities it is the name that the group gives.
     """
     loss = surface.attrs.get("config", {}).get("objective", {}).get("loss", "cross_entropy")
     own = "NLL" if loss == "cross_entropy" else f"loss ({loss})"
@@ -71,7 +71,7 @@ def _nothing(surface: xr.Dataset) -> bool:
 
 
 def error_at_lowest(surface: xr.Dataset, quantity: str) -> float:
-    """The standard error of the quantity where it is lowest, 0 where it is not known; the penalty has none."""
+    """The standard error of the quantity at its lowest point, 0 if it is not known; the penalty has none."""
     name = "nll_sem" if quantity in ("nll", "loss") else f"{quantity}_sem"
     z = surface[quantity].values
     if name not in surface or not np.isfinite(z).any():
@@ -85,7 +85,7 @@ def error_at_lowest(surface: xr.Dataset, quantity: str) -> float:
 
 
 def penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above: float = 0.0) -> list[str]:
-    """Of the loss, how much of the heights that are shown is its penalty."""
+    """For the loss, how much of the heights that are shown is the penalty."""
     if quantity != "loss" or scale is None:
         return []
     note = in_heights(surface, scale.ceiling + above if scale.cut else np.inf)
@@ -94,7 +94,7 @@ def penalty_note(surface: xr.Dataset, quantity: str, scale: Scale | None, above:
 
 
 def of_the_loss(surface: xr.Dataset) -> str:
-    """A quantity of the loss, its penalty included where it has one."""
+    """A quantity of the loss, with the penalty included if there is one."""
     penalty = formula(surface.attrs.get("config", {}))
     return f", with the penalty {penalty}" if penalty else ""
 
@@ -126,7 +126,7 @@ def caption(phrases: Sequence[str], width: int) -> tuple[list[str], str]:
 
 
 def packed(phrases: Sequence[str], width: int) -> list[str]:
-    """Phrases into lines of at most `width`, as many to a line as fit; of a longer one the rest is indented."""
+    """Phrases in lines of at most `width`, as many to a line as fit; the rest of a longer phrase is indented."""
     lines: list[str] = []
     for phrase in filter(None, phrases):
         if lines and len(lines[-1]) + len(phrase) + 2 <= width:

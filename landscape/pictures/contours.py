@@ -40,11 +40,11 @@ def plot_surface(
     above: float = 0.0,
     alone: bool = True,
 ) -> Axes:
-    """Labelled contours of a `surface` group, the unperturbed network marked; diverged points are hatched.
+    """Labelled contours of a `surface` group, with the unperturbed network marked; diverged points are hatched.
 
-    Values above the end of the scale share the last colour, and the colour bar says so. The trajectory, where
-    there is one, goes from a circle to a star; where points were filled in, dots mark those computed.
-    scale: of other surfaces too, from `common_scale`. above: drawn is the quantity less this.
+    Values above the end of the scale share the last colour, and the colour bar says so. The trajectory, if there is
+    one, goes from a circle to a star; if points were filled in, dots mark those that were computed.
+    scale: one shared with other surfaces, from `common_scale`. above: subtracted from the quantity that is drawn.
     alone: with a colour bar of its own, and wide notes.
     """
     quantity = look.quantity

@@ -1,4 +1,4 @@
-"""A surface of one dimension: what the loss is along a line."""
+"""A surface of one dimension: the loss along a line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plot_curve(
     surface: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = LOOK, name: str | None = None, i: int = 0
 ) -> Axes:
     """A `surface` group of one dimension: the quantity along the line with a band of one standard error over examples,
-    the accuracy (right) where it is known, and diverged points on the upper edge.
+    the accuracy (right) if it is known, and diverged points on the upper edge.
     """
     quantity = look.quantity
     if quantity not in surface:

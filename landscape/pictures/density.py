@@ -24,12 +24,12 @@ UNKNOWN = 1000  # parameters, where a file does not say
 
 
 def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """The spectral density on a log scale, the mean over probes, with a band of one standard error across them, or of
-    mini-batches over these, where there are enough; and every node as a dot (right), with its weight in eigenvalues:
-    what a Lanczos run resolves, each probe sees at the same place.
+    """The spectral density on a log scale, averaged over probes, with a band of one standard error across probes (or
+    across mini-batches) if there are enough; and every node as a dot (right), with its weight in eigenvalues.
 
-    Steps, not a smooth curve: each node's weight is spread over its cell, as `quadrature_cells`
-    has it, so that the density ends at the extreme Ritz values, and its integral is 1.
+    What a Lanczos run resolves, each probe sees at the same place. The density is drawn in steps, not as a smooth
+    curve: each node's weight is spread over its cell, as in `quadrature_cells`, so that the density ends at the extreme
+    Ritz values and its integral is 1.
     """
     ax.set(xlabel="Hessian eigenvalue", ylabel="spectral density")
     ax.set_title(own_title(title, "Spectral density of the Hessian"))
@@ -61,8 +61,8 @@ def plot_density(density: xr.Dataset, ax: Axes, *, title: str | None = None) -> 
 
 @dataclass(frozen=True)
 class Steps:
-    """A spectral density in steps: edges (m + 1,), its mean over probes and its standard error (m,), of the probes that
-    are done, and their nodes and weights (probes, nodes).
+    """A spectral density in steps: edges (m + 1,), its mean and standard error (m,) over the probes that are done, and
+    their nodes and weights (probes, nodes).
     """
 
     edges: np.ndarray
@@ -82,7 +82,7 @@ def _finished(density: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def density_steps(density: xr.Dataset) -> Steps | None:
-    """The steps of a `density` group, each node's weight spread over its cell; None where no node is finite."""
+    """The steps of a `density` group, with each node's weight spread over its cell; None if no node is finite."""
     node, done = _finished(density)
     weight = density["weight"].values[done]
     if not np.isfinite(node).any():

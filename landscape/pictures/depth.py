@@ -1,4 +1,4 @@
-"""What is known of each block of a network, over its depth: an axis of blocks, their types and stages."""
+"""Axes and marks for values of each block of a network over its depth: the blocks, their types and stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TYPES = {"convolution": 0, "attention": 1, "mlp": 2, "pool": 3, "module": 4, "st
 
 
 def block_axis(ax: Axes, group: xr.Dataset, *, label: bool = True) -> None:
-    """Blocks by their number from 0 along x, stages apart by thin lines, with their numbers on top."""
+    """Blocks by their number from 0 along x; stages are separated by thin lines, and their numbers stand on top."""
     stage = group["stage"].values
     ax.set_xlim(-0.7, len(stage) - 0.3)
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -35,9 +35,9 @@ def border_stages(ax: Axes, group: xr.Dataset, *, horizontal: bool, color: str =
 
 
 def by_type(ax: Axes, group: xr.Dataset, values: np.ndarray, *, labels: bool = True, line: bool = True) -> None:
-    """Estimates with their intervals, values (block, bound), a marker and a colour for each type of block.
+    """Estimates with their intervals, values (block, bound), with a marker and a colour for each type of block.
 
-    Where one is NaN there is no marker; where only its interval is, no bar.
+    An estimate that is NaN has no marker; one whose interval alone is NaN has no bar.
     """
     blocks = np.arange(len(values))
     if line:
@@ -58,5 +58,5 @@ def legend_below(figure: Figure, ax: Axes) -> None:
 
 
 def images_of(group: xr.Dataset) -> str:
-    """Of how many images a group is."""
+    """The number of images that a group was computed from."""
     return f"{int(group['fold_images'].values[group['done'].values].sum())} images"

@@ -1,4 +1,4 @@
-"""What an analysis of features says over a training: against the epochs, and against the losses."""
+"""What an analysis of features says over a training, against the epochs and against the losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAMILIES = (
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """Of a `dynamics` group: a row for each kind of number, against the number of the checkpoint and its NLL."""
+    """The picture of a `dynamics` group: a row for each kind of number, against the checkpoint's number and its NLL."""
     group = group.isel(checkpoint=np.flatnonzero(group["done"].values))
     if not group.sizes["checkpoint"] or not group.sizes["quantity"]:
         return {}
@@ -71,5 +71,5 @@ def _name_lines(figure: Figure, axes: np.ndarray) -> None:
 
 
 def _family(quantity: str) -> str:
-    """What numbers of one axis begin with; the whole of a number that has an axis of its own."""
+    """What the names of numbers on one axis begin with; the whole name of a number that has an axis of its own."""
     return next((family for family in FAMILIES if quantity.startswith(family)), quantity)

@@ -16,9 +16,9 @@ Named = tuple[str, str, Estimate]  # what is compared, the network, and the effe
 
 
 def plot_effects(effects: Sequence[Named], ax: Axes) -> None:
-    """Effects of one kind, ratios or differences of shares, from top to bottom; a network has a colour and a marker.
+    """Effects of one kind (ratios or differences of shares) from top to bottom, with a colour and marker per network.
 
-    What is compared stands at the left, and the networks lie beside each other in its row.
+    What is compared stands at the left, with the networks beside each other in its row.
     """
     rows, networks = list(dict.fromkeys(e[0] for e in effects)), list(dict.fromkeys(e[1] for e in effects))
     ratio = effects[0][2].compared == "ratio"
@@ -38,8 +38,8 @@ def plot_effects(effects: Sequence[Named], ax: Axes) -> None:
 
 
 def draw_effects(effects: Sequence[Named], first: str) -> Figure | None:
-    """The picture of a comparison with a network, `first`: ratios at the left and shares at the right; None without
-    any interval.
+    """The picture of a comparison with the network `first`: ratios at the left, shares at the right; None without any
+    interval.
     """
     known = [effect for effect in effects if np.isfinite(effect[2].low) and np.isfinite(effect[2].high)]
     ratios = [effect for effect in known if effect[2].compared == "ratio"]

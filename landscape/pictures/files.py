@@ -22,9 +22,9 @@ DESCRIPTION = {"png": "Description", "pdf": "Subject", "svg": "Description"}
 def save_pictures(
     figures: Mapping[str, Figure], folder: str | os.PathLike[str], stem: str, *, look: Look = LOOK
 ) -> list[Path]:
-    """Write each figure as FOLDER/STEM-NAME.png, or .pdf or .svg, and say where.
+    """Write each figure as FOLDER/STEM-NAME.png, or .pdf or .svg, and return the paths.
 
-    Raises UserError where that cannot be written.
+    Raises UserError if a file cannot be written.
     """
     places = {Path(folder) / f"{stem}-{name}.{look.format}": figure for name, figure in figures.items()}
     for path, figure in places.items():
@@ -33,13 +33,13 @@ def save_pictures(
 
 
 def save_picture(figure: Figure, path: Path, *, look: Look = LOOK) -> None:
-    """Write a figure: of the width asked for exactly, or else cut to what is on it; notes are its description."""
+    """Write a figure with exactly the width asked for, or else cut to what is on it; notes become its description."""
     exact: dict[str, Any] = {} if look.width is not None else {"bbox_inches": "tight", "pad_inches": 0.08}
     described = {**UNDATED[look.format], DESCRIPTION[look.format]: notes_of(figure) or None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with styled(look), replacing(path, f".{look.format}") as part, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # as of an emoji: drawn as a box
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # such as an emoji, which is drawn as a box
             figure.savefig(part, format=look.format, metadata=described, **exact)
     except OSError as e:
         raise UserError(f"cannot write pictures into {path.parent}: {e.strerror or e}; choose another place") from e

@@ -24,7 +24,7 @@ DEPTH = ListedColormap(matplotlib.colormaps["cividis"](np.linspace(0, 0.85, 256)
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """Of a `fourier` group: tilt, power and transfer, and what attention passes; or the study's relative amplitudes."""
+    """The pictures of a `fourier` group: tilt, power, transfer, what attention passes; or the study's amplitudes."""
     if "tilt" not in group or not group["done"].any():
         return {}
     if group.attrs.get("config", {}).get("definition") == "park-kim":
@@ -38,7 +38,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
 
 
 def tilts(group: xr.Dataset, prefix: str) -> Figure:
-    """The tilt of each block, with its skip connection and of its branch."""
+    """The tilt of each block, with its skip connection and for its branch alone."""
     figure, ax = new_figure(6.4, 4.6)
     ax.remove()
     shown = [path for path in PATHS if np.isfinite(group["tilt"].sel(path=path)).any()] or ["skip"]
@@ -55,7 +55,7 @@ def tilts(group: xr.Dataset, prefix: str) -> Figure:
 
 
 def powers(group: xr.Dataset, prefix: str) -> Figure:
-    """The power of the stream after each block by frequency, as a share of that at the lowest."""
+    """The power of the stream after each block by frequency, relative to that at the lowest."""
     figure, ax = new_figure(6.4, 4.0)
     done = group["done"].values
     count = group["fold_images"].values[done].astype(float)
@@ -70,7 +70,7 @@ def powers(group: xr.Dataset, prefix: str) -> Figure:
 
 
 def transfers(group: xr.Dataset, prefix: str) -> Figure:
-    """The transfer of each block by frequency: a row for its skip connection or its branch, a column for each type."""
+    """The transfer of each block by frequency: a row with skip connection, one for the branch, a column per type."""
     known = np.isfinite(group["transfer"].transpose("block", ...).values).any(axis=(1, 2, 3))
     types = [t for t in TYPES if (known & (group["block_type"].values == t)).any()]
     paths = [p for p in PATHS if np.isfinite(group["transfer"].sel(path=p)).any()]
@@ -87,7 +87,7 @@ def transfers(group: xr.Dataset, prefix: str) -> Figure:
                 ax.set_title(which, fontsize="medium")
             if path == paths[-1]:
                 ax.set_xlabel("frequency (pi)")
-        _ratio_axis(row[0])  # which the row shares
+        _ratio_axis(row[0])  # the row shares this axis
         row[0].set_ylabel(f"transfer, {WORDS[path]}", fontsize="medium")
     _depth_bar(figure, list(axes.ravel()), len(group["block"]))
     figure.suptitle(f"{prefix}power out over power in, {images_of(group)}", fontsize="medium")
@@ -95,7 +95,7 @@ def transfers(group: xr.Dataset, prefix: str) -> Figure:
 
 
 def attention(group: xr.Dataset, prefix: str) -> Figure:
-    """What the attention of each block passes elsewhere than at zero, over what it passes there."""
+    """What the attention of each block passes at frequencies other than zero, over what it passes at zero."""
     figure, ax = new_figure(6.4, 4.0)
     gain = group["gain"].values
     for i, seen in enumerate(SEEN):
@@ -148,7 +148,7 @@ def _by_depth(figure: Figure, ax: Axes, x: np.ndarray, y: np.ndarray, *, bar: bo
 
 
 def _ratio_axis(ax: Axes) -> None:
-    """Logarithmic, where ratios range widely."""
+    """Make the axis logarithmic if ratios range widely."""
     low, high = ax.dataLim.intervaly
     if 0 < 4 * low < high:
         log_axis(ax, "y")

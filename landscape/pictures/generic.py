@@ -12,7 +12,7 @@ from landscape.pictures.scales import surface_colors
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """Every real variable over the units: a line with a marker a unit where there is one dimension, colours for two.
+    """Every real variable over the units: for one dimension a line with a marker for each unit, for two colours.
 
     A variable NAME_sem beside NAME is its standard error, drawn as bars. Units that are not done are left out.
     """
@@ -45,7 +45,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
 
 
 def _along(group: xr.Dataset, dim: str) -> tuple[np.ndarray, list[str]]:
-    """Where the units stand, and their names where they are words."""
+    """The positions of the units, and their names if these are words."""
     coordinate = group[dim].values
     if coordinate.dtype.kind in "iuf":
         return coordinate, []

@@ -18,8 +18,8 @@ from landscape.store.comparable import caution, differences
 
 
 def plot_lesion(lesion: xr.Dataset, accuracy: Axes, nll: Axes) -> None:
-    """The change of accuracy in points, and of the NLL, with intervals over images, by block in order; dotted between
-    stages. The types of blocks are told by colour and marker.
+    """The change of accuracy in points and of the NLL, with intervals over images, for the blocks in order; dotted
+    between stages. Colour and marker tell the type of a block.
     """
     _plot_change(100 * lesion["accuracy_change"], accuracy)
     _plot_change(lesion["nll_change"], nll)
@@ -29,7 +29,7 @@ def plot_lesion(lesion: xr.Dataset, accuracy: Axes, nll: Axes) -> None:
 
 
 def _plot_change(change: xr.DataArray, ax: Axes) -> None:
-    """A change (block, bound)."""
+    """Draw a change (block, bound)."""
     types, at = change["block_type"].values, np.arange(change.sizes["block"])
     estimate, low, high = change.values.T
     bars = np.maximum([estimate - low, high - estimate], 0)
@@ -50,9 +50,9 @@ def _name_blocks(lesion: xr.Dataset, ax: Axes) -> None:
 
 
 def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """The change of the accuracy, or where the task has none of the NLL, on axes.
+    """The change of the accuracy on axes, or of the NLL if the task has no accuracy.
 
-    Raises UserError for a group of which nothing is done.
+    Raises UserError for a group in which nothing is done.
     """
     if "nll_change" not in group:
         raise UserError("no block of this lesion is done; continue it, and draw it then")

@@ -82,7 +82,7 @@ LOOK = Look()
 
 
 def format_of(path: Path, look: Look = LOOK) -> Literal["png", "pdf", "svg"]:
-    """The format that a file's ending names. Raises UserError for none, and for another than was asked for."""
+    """The format that a file's ending names. Raises UserError if it names none, or another than was asked for."""
     for known in FORMATS:
         if path.suffix == f".{known}":
             if look.format not in (known, LOOK.format):
@@ -93,9 +93,9 @@ def format_of(path: Path, look: Look = LOOK) -> Literal["png", "pdf", "svg"]:
 
 @contextmanager
 def styled(look: Look = LOOK) -> Iterator[None]:
-    """The matplotlib settings under which pictures are drawn and saved: the user's, then ours where they say nothing.
+    """The matplotlib settings under which pictures are drawn and saved: the user's, and ours where these say nothing.
 
-    Raises UserError for a style that is none.
+    Raises UserError for a style that does not exist or is not valid.
     """
     import matplotlib
 
@@ -110,7 +110,7 @@ def _context(name: str | None) -> Iterator[None]:
     context = style.context(name or [])
     try:
         context.__enter__()
-    except (OSError, ValueError) as e:  # the latter of a file that is no text
+    except (OSError, ValueError) as e:  # the latter for a file that is not text
         known = f"; {near_matches(str(name), style.available)}" if name not in style.available else ""
         raise UserError(f"style={name!r} is no matplotlib style{known}") from e
     try:

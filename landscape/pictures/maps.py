@@ -18,7 +18,7 @@ from landscape.pictures.scales import surface_colors
 
 
 def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: str = "plain") -> Axes:
-    """z (y, x) as colours, one cell a point. kind: plain; signed, with 0 in white;
+    """z (y, x) as colours, with one cell for each point. kind: plain; signed, with 0 in white;
     share, from 0 to 1."""
     z = np.where(np.isfinite(z), z, np.nan)
     x, y = surface["x"].values, surface["y"].values
@@ -55,8 +55,9 @@ def _beyond(z: np.ndarray, low: float, high: float) -> str:
 
 
 def eigenvalue_map(surface: xr.Dataset, title: str) -> Figure:
-    """The extreme Hessian eigenvalues over a surface, and |low / high| as Li et al. (2018), fig. 7; grey: unknown,
-    hatched (on a line, rings): not converged, or not surely the extreme one.
+    """The extreme Hessian eigenvalues over a surface, and |low / high| as in Li et al. (2018), fig. 7.
+
+    Grey cells are unknown; hatched cells (on a line, rings) have not converged, or are not surely the extreme ones.
     """
     high, low = surface["eigenvalue_high"], surface["eigenvalue_low"]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -23,7 +23,7 @@ MANY_LABELS = 8
 
 
 def mark_centre(surface: xr.Dataset, ax: Axes) -> None:
-    """A cross on the unperturbed network, where it is within the range."""
+    """A cross on the unperturbed network, if it is within the range."""
     x, y = surface["x"].values, surface["y"].values
     if x[0] <= 0 <= x[-1] and y[0] <= 0 <= y[-1]:
         ax.plot(0, 0, "+", color="white", markersize=11, markeredgewidth=3.5, zorder=3.4)
@@ -38,8 +38,8 @@ def mark_grid(surface: xr.Dataset, ax: Axes) -> None:
 
 
 def mark_minima(surface: xr.Dataset, ax: Axes) -> list[str]:
-    """A triangle on each minimum inside the grid, filled where it is beyond the error, where there are several; a note
-    on them.
+    """If there are several minima inside the grid, a triangle on each, filled if the minimum is beyond the error; and a
+    note on them.
     """
     found = with_minima(surface)
     if len(found.get("minimum_nll", ())) < 2:
@@ -55,7 +55,7 @@ def mark_minima(surface: xr.Dataset, ax: Axes) -> list[str]:
 
 
 def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
-    """Hatch the cells of points that are done and not finite; a note on them."""
+    """Hatch the cells of points that are done and not finite; return a note on them."""
     bad = (surface["done"] & ~np.isfinite(surface[quantity])).transpose("y", "x").values
     if not bad.any():
         return []
@@ -66,8 +66,8 @@ def mark_diverged(surface: xr.Dataset, quantity: str, ax: Axes) -> list[str]:
 
 
 def unsettled(surface: xr.Dataset, *ends: str) -> xr.DataArray:
-    """Where an extreme eigenvalue that was computed (`ends`: high, low) has not converged, or might not be the extreme
-    one; nowhere for a map that does not say.
+    """The points where an extreme eigenvalue that was computed (`ends`: high, low) has not converged, or might not be
+    the extreme one; none for a map that does not say.
     """
     bad = xr.zeros_like(surface["done"], bool)
     for name in (*(f"converged_{end}" for end in ends), "complete"):
@@ -80,7 +80,7 @@ def unsettled(surface: xr.Dataset, *ends: str) -> xr.DataArray:
 
 
 def mark_unsettled(surface: xr.Dataset, bad: xr.DataArray, ax: Axes) -> None:
-    """Hatch these cells of a map, its colours still to be seen."""
+    """Hatch these cells of a map so that its colours can still be seen."""
     cells = bad.transpose("y", "x").values
     if cells.any():
         ax.pcolor(surface["x"], surface["y"], np.where(cells, 1.0, np.nan), cmap=ListedColormap(["none"]), hatch="////",
@@ -88,7 +88,7 @@ def mark_unsettled(surface: xr.Dataset, bad: xr.DataArray, ax: Axes) -> None:
 
 
 def mark_interpolated(surface: xr.Dataset, ax: Axes) -> list[str]:
-    """A dot on each point that was computed, where others were filled in; a note on them."""
+    """If points were filled in, a dot on each point that was computed; and a note on them."""
     if "interpolated" not in surface or not surface["interpolated"].any():
         return []
     computed = (surface["done"] & ~surface["interpolated"].astype(bool)).transpose("y", "x").values
@@ -107,7 +107,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top, as shares o
 
 
 def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]]:
-    """Draw it, or in a plane through checkpoints these; what it and its labels cover, and notes."""
+    """Draw the trajectory, or the checkpoints that the plane goes through; return what is covered by it, and notes."""
     if "trajectory" not in surface or surface.sizes["checkpoint"] == 0:
         return [], []
     path = surface["trajectory"].transpose("checkpoint", "axis").values[:, :2]
@@ -133,7 +133,7 @@ def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]
 
 
 def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box]:
-    """A label beside each point of a path, in shares of the axes, where neither the path nor another label is."""
+    """A label beside each point of a path, in fractions of the axes, where neither the path nor another label is."""
     steps = np.linspace(0, 1, 25)[:, None]
     walked = np.concatenate([path[:1], *(a + (b - a) * steps for a, b in pairwise(path))])
     taken: list[Box] = [(float(x), float(y), float(x), float(y)) for x, y in walked]
@@ -158,14 +158,14 @@ def _meet(a: Box, b: Box) -> bool:
 
 
 def thin_out(ax: Axes, heights: Sequence[Text], taken: Sequence[Box]) -> None:
-    """Heights on the contours, but for those cut by the frame or under other text."""
+    """Keep the heights on the contours, except those that the frame cuts or that other text covers."""
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     kept = [(-0.1, -0.1, 0.0, 1.1), (1.0, -0.1, 1.1, 1.1), (0.0, -0.1, 1.0, 0.0), (0.0, 1.0, 1.0, 1.1), *taken]
     if (low <= 0).all() and (high >= 0).all():
         kept.append((*(-low / (high - low) - 0.03), *(-low / (high - low) + 0.03)))
     for text in heights:
         x, y = (np.array(text.get_position()) - low) / (high - low)
-        reach = 0.008 * len(text.get_text()) + 0.012  # they turn with their line
+        reach = 0.008 * len(text.get_text()) + 0.012  # they are rotated along their line
         box = (x - reach, y - reach, x + reach, y + reach)
         if any(_meet(box, b) for b in kept):
             text.remove()

@@ -9,7 +9,7 @@ import xarray as xr
 
 from landscape.runtime.visible import visible
 
-WIDTH = 60  # characters after which a name goes on in a new line
+WIDTH = 60  # characters after which a name continues on a new line
 
 
 def plain(name: str) -> str:
@@ -21,7 +21,7 @@ def plain(name: str) -> str:
 
 
 def drawable(group: xr.Dataset) -> xr.Dataset:
-    """A group with plain names, those of its checkpoints and layers and those in its settings, to be drawn from."""
+    """A group, for drawing, with plain names for its checkpoints and layers and in its settings."""
     names = {k: c for k, c in group.coords.items() if c.dtype.kind in "OUS" and c.ndim == 1 and c.dims == (k,)}
     renamed = group.assign_coords({k: (k, [plain(str(n)) for n in c.values], c.attrs) for k, c in names.items()})
     return renamed.assign_attrs(_escaped(group.attrs))

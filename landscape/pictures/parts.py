@@ -14,8 +14,8 @@ from landscape.pictures.look import LOOK, Look
 
 
 def plot_parts(spectrum: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """Every eigenvalue of a group computed per layer or stage, one row a part, first layer on top; a bar, where there
-    are mini-batches, from the median smallest to the median largest.
+    """Every eigenvalue of a group computed per layer or stage, one row for each part, first layer on top; with
+    mini-batches, also a bar from the median smallest to the median largest.
     """
     names = [str(name) for name in spectrum["part"].values]
     e = spectrum["eigenvalue"].values.reshape(len(names), -1)

@@ -1,4 +1,4 @@
-"""In which order attention may replace convolutions, by each kind of evidence."""
+"""The order in which attention may replace convolutions, by each kind of evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from landscape.runtime.errors import UserError
 
 
 def plot_placement(placement: xr.Dataset, ax: Axes) -> None:
-    """The place of each block in every order, with intervals over images; the blocks in the order of all evidence."""
+    """The place of each block in every order, with intervals over images; blocks are in the order of all evidence."""
     names = in_order(placement, "together")
     shown = placement.sel(block=names)
     orders, count = [str(o) for o in placement["order"].values], len(names)
@@ -48,7 +48,7 @@ def _notes(placement: xr.Dataset) -> list[str]:
 
 
 def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """The picture of a `placement` group on axes. Raises UserError for one of which nothing is done."""
+    """The picture of a `placement` group on axes. Raises UserError if nothing of it is done."""
     if "rank" not in group:
         raise UserError("no evidence of this placement is done; continue it, and draw it then")
     plot_placement(group, ax)

@@ -1,4 +1,4 @@
-"""The reliability diagram of a `test` group: how often a network is right, by how sure it is."""
+"""The reliability diagram of a `test` group: how often a network is right, against how sure it is."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from landscape.store.comparable import caution, differences
 
 
 def plot_reliability(tests: Mapping[str, xr.Dataset], diagram: Axes, histogram: Axes | None = None) -> None:
-    """Accuracy by confidence over bins of about equal mass, with intervals of the accuracies; the diagonal is perfect
-    calibration. Beneath, the share of examples by confidence.
+    """Accuracy against confidence over bins of about equal mass, with intervals of the accuracies; the diagonal is
+    perfect calibration. Below it, the share of examples by confidence.
     """
     diagram.plot([0, 100], [0, 100], color="0.5", lw=0.8)
     edges = np.linspace(0, 100, 21)
@@ -43,7 +43,7 @@ def plot_reliability(tests: Mapping[str, xr.Dataset], diagram: Axes, histogram: 
 def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
     """The reliability diagram alone, on axes.
 
-    Raises UserError for a group of no classification, or of before there was one.
+    Raises UserError for a group that is not of a classification, or that is older than the diagram.
     """
     if "bin_accuracy" not in group:
         raise UserError(
@@ -66,7 +66,7 @@ def _figure() -> tuple[Figure, Axes, Axes]:
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
-    """The reliability diagram; none of a group that is no classification, or was made before there was one."""
+    """The reliability diagram; none for a group that is not of a classification, or that is older than the diagram."""
     if "bin_accuracy" not in group:
         return {}
     figure, diagram, histogram = _figure()

@@ -29,9 +29,9 @@ def plot_surface_3d(
     above: float = 0.0,
     fine: int = 120,
 ) -> Axes3D:
-    """The same surface in relief, as in Park & Kim (2022), fig. 1a; cut at the scale's end, and open where diverged.
+    """A surface in relief, as in Park & Kim (2022), fig. 1a; cut at the scale's end, and open where it diverged.
 
-    Between grid points the relief is bilinear, on about `fine` points an axis.
+    Between grid points the relief is bilinear, on about `fine` points per axis.
     """
     quantity = look.quantity
     z, label = values_of(surface, quantity) - above, quantity_label(surface, quantity)
@@ -61,14 +61,14 @@ def plot_surface_3d(
     ax.view_init(elev=26, azim=-62)
     ax.set_proj_type("persp", focal_length=0.7)
     assert ax.figure is not None
-    small = ax.bbox.width / ax.figure.dpi < 3.5  # labels take more of the room, and are not part of any layout
+    small = ax.bbox.width / ax.figure.dpi < 3.5  # labels take up more of the room, and no layout accounts for them
     ax.set_box_aspect((1, 1, 0.72), zoom=0.82 if small else 1.0)
     captioned(ax, own_title(title, "Loss surface"), *caption(said, room(ax)))
     return ax
 
 
 def _draw(ax: Axes3D, x: np.ndarray, y: np.ndarray, z: np.ndarray, scale: Scale) -> None:
-    """The relief as facets, those that reach above the scale's end cut off at it."""
+    """Draw the relief as facets; those that reach above the scale's end are cut off there."""
     height = scale.height(z)
     shades = _shaded(colormaps[surface_colors()](scale.norm(_middle(z))), height, x, y)
     corners = np.stack(np.broadcast_arrays(x[None, :], y[:, None], height), axis=-1)
@@ -85,7 +85,7 @@ def _draw(ax: Axes3D, x: np.ndarray, y: np.ndarray, z: np.ndarray, scale: Scale)
 
 
 def _below(facet: np.ndarray, top: float) -> np.ndarray:
-    """What of a polygon (corner, 3) is not above `top` (Sutherland & Hodgman 1974)."""
+    """The part of a polygon (corner, 3) that is not above `top` (Sutherland & Hodgman 1974)."""
     kept: list[np.ndarray] = []
     for a, b in zip(facet, np.roll(facet, -1, axis=0), strict=True):
         if a[2] <= top:
@@ -100,13 +100,13 @@ def _middle(z: np.ndarray) -> np.ndarray:
 
 
 def _put_on_top(surface: xr.Dataset, ax: Axes3D, z: np.ndarray, scale: Scale, look: Look) -> list[str]:
-    """The trajectory, where there is one, the network, and the points of the grid on request; what these are."""
+    """Put the trajectory, if there is one, the network and, on request, the grid's points on top; say what they are."""
     x, y = surface["x"].values, surface["y"].values
     top, lift = float(scale.height(scale.ceiling)), 0.01 * float(np.ptp(scale.height(scale.levels[[0, -1]])))
     ax.computed_zorder = False
 
     def at(points: np.ndarray) -> np.ndarray:
-        """Where points (point, 2) are on the relief; what is off it is NaN."""
+        """The places of points (point, 2) on the relief; NaN for those off it."""
         heights = np.array([_bilinear(z, x, y, p[:1], p[1:])[0, 0] for p in points])
         heights = np.asarray(scale.height(heights), float) + lift
         inside = ((points >= [x[0], y[0]]) & (points <= [x[-1], y[-1]])).all(axis=1) & (heights <= top + lift)
@@ -130,7 +130,7 @@ def _put_on_top(surface: xr.Dataset, ax: Axes3D, z: np.ndarray, scale: Scale, lo
 
 
 def _finer(axis: np.ndarray, about: int) -> np.ndarray:
-    """`axis` with each interval split evenly, its own points kept."""
+    """`axis` with each interval split evenly, keeping its own points."""
     k = max(1, round(about / max(len(axis) - 1, 1)))
     return np.append((axis[:-1, None] + np.diff(axis)[:, None] * np.arange(k) / k).ravel(), axis[-1])
 
@@ -146,7 +146,7 @@ def _slopes(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> Sequence[np.ndarray]
 
 
 def _shaded(colors: np.ndarray, z: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`colors` of facets lit from the side, so that ripples show in print too."""
+    """The `colors` of facets as lit from the side, so that ripples show in print too."""
     height = max(float(np.nanmax(z) - np.nanmin(z)) if np.isfinite(z).any() else 0.0, 1e-12)
     dy, dx = (_middle(slope) for slope in _slopes(z / height, y / np.ptp(y), x / np.ptp(x)))
     light = (1 + 0.45 * dx - 0.25 * dy) / np.sqrt(1 + dx**2 + dy**2) / np.hypot(1, np.hypot(0.45, 0.25))

@@ -41,7 +41,7 @@ def _plot_ring_changes(changes: Mapping[str, xr.DataArray], ax: Axes, first: int
 
 
 def plot_octaves(groups: Groups, ax: Axes) -> None:
-    """The threshold of each octave, with intervals over images; an open triangle where no level sufficed."""
+    """The threshold of each octave, with intervals over images; an open triangle if no level sufficed."""
     highest = max(float(group["level"].max()) for group in groups.values())
     for i, (network, group) in enumerate(groups.items()):
         f = group["frequency"].values * 2 ** (0.08 * (i - (len(groups) - 1) / 2))
@@ -60,7 +60,7 @@ def plot_octaves(groups: Groups, ax: Axes) -> None:
 
 
 def plot_corruptions(groups: Groups, ax: Axes) -> None:
-    """The change of accuracy in points, mean over severities, of each corruption."""
+    """The change of accuracy in points under each corruption, averaged over severities."""
     names = list(next(iter(groups.values()))["corruption"].values)
     for i, (network, group) in enumerate(groups.items()):
         y = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * 0.8 / len(groups)
@@ -90,7 +90,7 @@ def _kind(group: xr.Dataset) -> str:
 
 
 def _words(groups: Groups) -> tuple[str, list[str]]:
-    """What all of them are of, as title and small lines."""
+    """What holds for all of the groups, as a title and small lines."""
     group = next(iter(groups.values()))
     config = group.attrs.get("config", {})
     kind, of = _kind(group), f"{images(group)} images"
@@ -128,9 +128,9 @@ def _drawn(groups: Groups, prefix: str) -> Figure:
 
 
 def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """The picture of a `robustness` group on axes: of rings the change of the accuracy.
+    """The picture of a `robustness` group on axes; for rings, the change of the accuracy.
 
-    Raises UserError for a group of which nothing is done.
+    Raises UserError for a group in which nothing is done.
     """
     if "nll_change" not in group:
         raise UserError("no perturbation of this robustness is done; continue it, and draw it then")

@@ -1,4 +1,4 @@
-"""The heights that surfaces share: where a scale ends, and where it is logarithmic."""
+"""The scale of heights that surfaces share: where it ends, and where it is logarithmic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEAREST = 25  # points of a grid: those within two steps of the lowest
 class Scale:
     """The values that share one colour scale: contour levels, and whether values above the last share its colour.
 
-    linear: where above 0, the scale is asinh((value - floor) / linear): linear up to it, and logarithmic beyond.
+    linear: if above 0, the scale is asinh((value - floor) / linear): linear up to about this, and logarithmic beyond.
     """
 
     levels: np.ndarray
@@ -34,15 +34,15 @@ class Scale:
         return self.linear > 0
 
     def height(self, values: Any) -> Any:
-        """Where values are drawn."""
+        """The heights at which values are drawn."""
         return np.arcsinh((np.asarray(values) - self.floor) / self.linear) if self.log else values
 
     def value(self, heights: Any) -> Any:
-        """What is drawn there."""
+        """The values that are drawn at these heights."""
         return self.floor + self.linear * np.sinh(np.asarray(heights)) if self.log else heights
 
     def label(self, quantity: str) -> str:
-        """What is drawn, and on which scale."""
+        """The label: what is drawn, and on which scale."""
         return f"{quantity} (log above {self.floor + self.linear:.2g})" if self.log else quantity
 
     @property
@@ -60,7 +60,7 @@ class Scale:
 
     @property
     def ticks(self) -> np.ndarray:
-        """Some levels, the last among them."""
+        """Some of the levels, including the last."""
         every = max(1, (len(self.levels) - 1) // 6) if self.log else 2
         return self.levels[::-every][::-1]
 
@@ -71,7 +71,7 @@ def surface_colors() -> str:
 
 
 def has_walls(quantity: str) -> bool:
-    return "accuracy" not in quantity  # bounded: nothing to cut
+    return "accuracy" not in quantity  # bounded, so that there is nothing to cut
 
 
 def common_scale(
@@ -83,16 +83,17 @@ def common_scale(
     limits: tuple[float, float] | None = None,
     log: bool = False,
 ) -> Scale | None:
-    """One scale for all arrays, None where nothing is finite.
+    """One scale for all arrays; None if nothing is finite.
 
-    Walls would hide the floor, so that a linear one ends where the minima of all can be seen: at the lowest of the
-    arrays' own ends, floor + min(4 (median - floor), 4 / f (near - floor)), near being what a share f of the points
-    lies below, NEAREST or one in twelve of a small grid (a paraboloid spans 1 / f, half as much more at its
-    corners); but no lower than takes 8 times the near part of the steepest. Without walls it ends at the highest value.
+    Walls would hide the floor, so a linear scale ends where the minima of all can be seen: at the lowest of the arrays'
+    own ends, floor + min(4 (median - floor), 4 / f (near - floor)), where near is the value below which a share f of
+    the points lies, NEAREST of them or one in twelve of a small grid (a paraboloid spans 1 / f, and half as much more
+    at its corners); but no lower than 8 times the near part of the steepest needs. Without walls it ends at the highest
+    value.
 
     log: asinh above the floor, in steps of 1, 2, 5, up to the highest floor + 4 (median - floor). It is linear up to
-    near, or to twice `error`, the standard error at the lowest, if that is more: a logarithm would make a needle of the
-    few points that a grid has near a minimum, as deep as chance has put one.
+    near, or up to twice `error`, the standard error at the lowest, if that is more: a logarithm would turn the few
+    points that a grid has near a minimum into a needle, whose depth is a matter of chance.
 
     limits: the user's own range.
     """
@@ -121,7 +122,7 @@ def common_scale(
 
 
 def _round_levels(low: float, high: float, levels: int) -> np.ndarray:
-    """Levels from below `low` to above `high`, every other of them a round number, as the first and the last."""
+    """Levels from below `low` to above `high`; every other one, and so the first and the last, is a round number."""
     round_ones = MaxNLocator(levels // 2, steps=[1, 2, 5, 10]).tick_values(low, high)
     return np.linspace(round_ones[0], round_ones[-1], 2 * len(round_ones) - 1)
 

@@ -33,10 +33,10 @@ from landscape.store.comparable import caution, differences, distinctions
 
 
 def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """Median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; NEP beside.
+    """The median largest and smallest eigenvalue of each checkpoint of a `series` group, with intervals; and the NEP.
 
-    Where the names of the checkpoints differ in one number (epoch1, epoch10), it is the axis, and the order. A point is
-    hollow where some of the checkpoint's eigenvalues have not converged.
+    If the names of the checkpoints differ in one number (epoch1, epoch10), it gives the axis and the order. A point is
+    hollow if some of the checkpoint's eigenvalues have not converged.
     """
     series, what = by_number(series)
     names = [str(name) for name in series["checkpoint"].values]
@@ -76,8 +76,8 @@ def plot_series(series: xr.Dataset, ax: Axes, *, title: str | None = None) -> Ax
 
 def plot_statistic(series: Mapping[str, xr.Dataset], statistic: str, ax: Axes, *, title: str | None = None) -> Axes:
     """One statistic of the summaries of several `series` groups, with its intervals, against the NLL of their
-    mini-batches: networks are compared at equal losses. A line follows the order of the checkpoints; a point is hollow
-    where some of its eigenvalues have not converged.
+    mini-batches, so that networks are compared at equal losses. A line follows the order of the checkpoints; a point is
+    hollow if some of its eigenvalues have not converged.
 
     statistic: nep, drawn in per cent; or ape, on a logarithmic axis.
     """
@@ -121,8 +121,9 @@ def _hollow_note(hollow: np.ndarray) -> str:
 
 
 def by_number(series: xr.Dataset) -> tuple[xr.Dataset, str | None]:
-    """A series in the order of the one number in which its checkpoints' names differ, as the coordinate `number`, and
-    what stands before it; as it is, and None, where they do not differ in one number alone.
+    """A series in the order of the one number in which its checkpoints' names differ, and what stands before this.
+
+    The number becomes the coordinate `number`. The series as it is, and None, if the names differ in more than that.
     """
     names = [re.split(r"(\d+)", str(name)) for name in series["checkpoint"].values]
     if len(names) < 2 or len({(len(parts), *parts[::2]) for parts in names}) != 1:
@@ -148,7 +149,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
 
 
 def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -> dict[str, Figure]:
-    """NEP and APE of several series against their losses; nothing for one, or for one that is not finished."""
+    """NEP and APE of several series against their losses; nothing for a single series, or if one is not finished."""
     series = {label: group for label, group in groups.items() if "summary" in group}
     if len(series) < 2:
         return {}

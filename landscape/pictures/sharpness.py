@@ -20,7 +20,7 @@ from landscape.store.comparable import caution, differences
 WORDS = {"typical": "typical", "worst": "worst", "hessian": "Hessian"}
 SHORT = {"average": "average-direction", "worst": "worst-case", "critical": "critical", "eigenvalue": "eigenvalue",
          "trace": "trace"}  # fmt: skip
-CUT = 1e4  # times the network's own loss: what is drawn; beyond, nothing of the network is left
+CUT = 1e4  # times the network's own loss, up to which it is drawn; beyond, nothing of the network is left
 SCALE_WORDS = {"elementwise": "elementwise scale", "common": "common scale"}
 
 
@@ -71,7 +71,7 @@ def _axes(ax: Axes, groups: list[xr.Dataset], scale: str) -> None:
 
 
 def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
-    """By what factor a rescaling that leaves the outputs the same changes each measure; 1 for one that survives."""
+    """The factor by which a rescaling that leaves the outputs the same changes each measure; 1 if it survives."""
     found = changes(sharpness, MEASURES)
     for i, (scale, words) in enumerate(SCALE_WORDS.items()):
         factors = [found[measure, scale][0] for measure in MEASURES]

@@ -13,7 +13,7 @@ from landscape.pictures.look import LOOK, Look
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """Of a `similarity` group."""
+    """The picture of a `similarity` group."""
     if "cka" not in group or not group["done"].any():
         return {}
     figure, ax = new_figure(5.6, 4.9)

@@ -20,8 +20,10 @@ def kernel_width(values: np.ndarray) -> float:
 
 
 def reflected_density(values: np.ndarray, at: np.ndarray, width: float) -> np.ndarray:
-    """The Gaussian kernel density of `values` on `at`, which lies from the smallest to the largest of them: what would
-    spill over an end is reflected into the range, so that the integral over it is 1 (Silverman 1986, sec. 2.10).
+    """The Gaussian kernel density of `values` on `at`, which lies between the smallest and the largest of them.
+
+    What would spill over an end is reflected into the range, so that the integral over it is 1 (Silverman 1986, sec.
+    2.10).
     """
     low, high = values.min(), values.max()
     mirrored = np.concatenate([values, 2 * low - values, 2 * high - values])
@@ -31,13 +33,15 @@ def reflected_density(values: np.ndarray, at: np.ndarray, width: float) -> np.nd
 def quadrature_cells(
     node: np.ndarray, weight: np.ndarray, *, parameters: int, widest: float, narrowest: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of each node spread evenly over a cell: from half-way to the node before until half-way to the node
-    after, where a Gauss quadrature has the mass (Chebyshev-Markov-Stieltjes), and no further than `widest`; of a node
-    that stands for at most MANY of the `parameters` eigenvalues, which are there and not around it, than `narrowest`.
+    """The weight of each node spread evenly over a cell.
+
+    A cell reaches half-way to the node before and half-way to the node after, where a Gauss quadrature has the mass
+    (Chebyshev-Markov-Stieltjes), but no further than `widest`. For a node that stands for at most MANY of the
+    `parameters` eigenvalues, which lie at the node and not around it, it reaches no further than `narrowest`.
 
     node, weight: (nodes,), finite; the first cell starts at the lowest node, and the last ends at the highest.
 
-    Returns edges (cells, 2) in the order of the nodes, no cell reaching into another, and weights (cells,).
+    Returns edges (cells, 2) in the order of the nodes, where no cell reaches into another, and weights (cells,).
     """
     order = np.argsort(node)
     node, weight = node[order], weight[order]

@@ -36,11 +36,11 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group, as in Park & Kim (2022), fig. 1c.
 
     The axis is linear around 0 and logarithmic beyond (symlog), and densities are per unit of that axis, so that areas
-    are shares. Negative eigenvalues and the others have a kernel density each, which ends at the smallest and the
-    largest of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A
-    side no wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every
-    eigenvalue; a cross, that its pair has not converged. Labels say in what the groups' settings differ, and a line on
-    top, where their eigenvalues cannot be compared for it.
+    are shares. Negative eigenvalues and the others each have a kernel density that ends at the smallest and the largest
+    of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A side no
+    wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every eigenvalue; a
+    cross marks a pair that has not converged. Labels name the settings in which the groups differ, and a line at the
+    top says where their eigenvalues cannot be compared for that reason.
     """
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
@@ -86,7 +86,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
 
 
 def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: Mapping[str, Any]) -> list[float]:
-    """The density of e, of the negative and of the other ones apart; the widths of the kernels, 0 for a line."""
+    """Draw the density of e, for negative and other values separately; return the kernels' widths, 0 for a line."""
     widths = []
     for side in (e[e < 0], e[e >= 0]):
         s = squeeze(side, linear)
@@ -109,7 +109,7 @@ def _plot_sides(ax: Axes, e: np.ndarray, linear: float, narrowest: float, look: 
 
 
 def _residual_note(spectra: Mapping[str, xr.Dataset]) -> str:
-    """How far eigenvalues are from true ones, which cannot be seen: the largest residual of those that converged."""
+    """How far eigenvalues may be from true ones, which is too little to be seen: the largest converged residual."""
     shares = []
     for s in spectra.values():
         if "residual" in s:
@@ -132,7 +132,7 @@ def _plot_rug(ax: Axes, e: np.ndarray, converged: np.ndarray, row: int) -> None:
 
 
 def _below(ax: Axes, points: float) -> Transform:
-    """Along the axis as it is; down from the frame in points."""
+    """A transform in data coordinates along the axis, and in points downwards from the frame."""
     assert ax.figure is not None
     return ax.get_xaxis_transform() + ScaledTranslation(0, -points / 72, ax.figure.dpi_scale_trans)
 
@@ -148,7 +148,7 @@ def _spectrum_label(name: str, spectrum: xr.Dataset) -> str:
 
 
 def spectrum_title(spectra: Sequence[xr.Dataset], prefix: str = "") -> str:
-    """What all of some `spectrum` groups are."""
+    """The title that holds for all of some `spectrum` groups."""
     configs = [spectrum.attrs.get("config", {}) for spectrum in spectra]
 
     def shared(key: str) -> Any:
@@ -181,7 +181,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
 
 
 def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -> dict[str, Figure]:
-    """The spectra of several results files in one picture; in what their settings differ is said beside each name."""
+    """The spectra of several results files in one picture; settings in which they differ stand beside each name."""
     whole = {label: group for label, group in groups.items() if "part" not in group.dims}
     if not whole:
         return {}

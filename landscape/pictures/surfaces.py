@@ -1,4 +1,4 @@
-"""The pictures of a `surface` group, alone and side by side. Nothing here knows a model."""
+"""The pictures of a `surface` group, alone and side by side. Nothing here knows of a model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def side_by_side(
 ) -> Figure:
     """Several surfaces on one colour scale, as contours or in relief.
 
-    Drawn is each quantity above its own lowest value, which the note gives: networks differ in their floor, shape is
-    what is compared. Accuracy is drawn as it is. In what their settings differ is said over each, and on top, where
-    they cannot be compared for it. Raises UserError where a surface has not two dimensions, or not the quantity.
+    Each quantity is drawn above its own lowest value, which the note gives: networks differ in their floor, and the
+    shape is what is compared. Accuracy is drawn as it is. Settings in which they differ stand over each surface, and a
+    line at the top says where they cannot be compared for that reason. Raises UserError if a surface does not have two
+    dimensions, or lacks the quantity.
     """
     quantity = look.quantity
     flat = [name for name, surface in surfaces.items() if "y" not in surface.dims]
@@ -85,7 +86,7 @@ def side_by_side(
 
 
 def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """The pictures of a `surface` group by name: contours and relief, or a curve; maps of what else it has."""
+    """The pictures of a `surface` group by name: contours and relief, or a curve; and maps of what else it has."""
     figures: dict[str, Figure] = {}
     quantity = look.quantity
     what = quantity_label(surface, quantity).partition(" + ")[0] if quantity in surface else quantity
@@ -134,7 +135,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
 
 
 def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -> dict[str, Figure]:
-    """Several surfaces of two dimensions on one colour scale, as contours and in relief; nothing for one."""
+    """Several surfaces of two dimensions on one colour scale, as contours and in relief; nothing for a single one."""
     flat = {label: group for label, group in groups.items() if "y" in group}
     if len(flat) < 2:
         return {}

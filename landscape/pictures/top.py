@@ -27,8 +27,8 @@ from landscape.pictures.look import LOOK, Look
 
 
 def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
-    """Eigenvalues of a `top` group by rank, each end in a colour and a mark of its own, with residuals as error bars,
-    and the largest of them in words, since few can be seen; hollow where not converged.
+    """Eigenvalues of a `top` group by rank, with a colour and a mark for each end of the spectrum, and residuals as
+    error bars. The largest residual is given in words, since few can be seen; marks are hollow if not converged.
     """
     e, r = top["eigenvalue"].values, top["residual"].values
     rank = np.arange(1, len(e) + 1)
@@ -55,7 +55,7 @@ def plot_top(top: xr.Dataset, ax: Axes, *, title: str | None = None) -> Axes:
 
 
 def _ends(top: xr.Dataset) -> dict[str, np.ndarray]:
-    """Which eigenvalues are of which end of the spectrum, where both were searched: half of them, as eigsh has it."""
+    """The end of the spectrum that each eigenvalue is from; if both were searched, half are from each, as in eigsh."""
     e = top["eigenvalue"].values
     if top.attrs.get("config", {}).get("which") != "BE":
         return {"": np.ones(len(e), bool)}

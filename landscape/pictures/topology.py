@@ -14,9 +14,9 @@ MOST = 24  # minima drawn: the most persistent
 
 
 def plot_merge_tree(surface: xr.Dataset, ax: Axes, *, title: str | None = None) -> None:
-    """Each minimum of a `surface` group as a vertical line from its NLL to that of the saddle where it is merged into
-    a deeper one's, with the 95 % of its persistence above the saddle; thick where that is beyond the error. At most
-    MOST of them, the most persistent.
+    """Each minimum of a `surface` group as a vertical line from its NLL to that of the saddle where its region merges
+    into a deeper one's, with the 95 % interval of its persistence at the saddle; thick if that is beyond the error. At
+    most MOST of them are drawn, the most persistent.
     """
     found = with_minima(surface)
     rise, parent = found["minimum_persistence"].values, found["minimum_parent"].values
@@ -44,7 +44,7 @@ def plot_merge_tree(surface: xr.Dataset, ax: Axes, *, title: str | None = None) 
 
 
 def _side_by_side(kept: np.ndarray, parent: np.ndarray, saddle: np.ndarray) -> dict[int, int]:
-    """Columns of the minima: each one's children beside it, those that are merged first the nearest."""
+    """The columns of the minima: each has its children beside it, the first to be merged nearest."""
     children: dict[int, list[int]] = {}
     for m in kept:
         children.setdefault(int(parent[m]), []).append(int(m))

@@ -59,7 +59,7 @@ def plot_polar(trajectory: xr.Dataset, ax: Any, *, title: str | None = None, col
 
 
 def plot_along(trajectory: xr.Dataset, ax: Axes, variable: str, *, i: int = 0, label: str = "") -> None:
-    """One variable of a `trajectory` group over its checkpoints, with its standard error where it has one."""
+    """One variable of a `trajectory` group over its checkpoints, with its standard error if it has one."""
     ordered, what = by_number(trajectory)
     at = ordered["number"].values if what is not None else np.arange(ordered.sizes["checkpoint"])
     z = ordered[variable].values
@@ -101,7 +101,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, quantity: str = "nll
 
 
 def _three_places() -> tuple[Figure, list[SubplotSpec]]:
-    """In a row; of a page's width the second and the third one above the other; of a column's all three."""
+    """Three axes in a row; at a page's width the second is above the third, and at a column's width all are stacked."""
     width, height = fitted(13.2, 4.2)
     if width >= 10:
         figure = Figure(figsize=(width, height), layout="constrained")

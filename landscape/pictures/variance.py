@@ -12,7 +12,7 @@ from landscape.pictures.look import LOOK, Look
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
-    """Of a `variance` group: the level after each block, and what each block adds to it."""
+    """The picture of a `variance` group: the level after each block, and what each block adds to it."""
     if "level" not in group or not group["done"].any():
         return {}
     figure, ax = new_figure(6.4, 4.8)
