@@ -100,7 +100,7 @@ def forked(call: Callable[[], object]) -> Ended:
             ended, how, used = os.wait4(child, os.WNOHANG)
             if not ended:
                 time.sleep(pause)
-                pause = min(1.5 * pause, 0.05)
+                pause = min(1.5 * pause, 0.01)
                 if time.monotonic() - began > PATIENCE:
                     os.kill(child, signal.SIGKILL)
         out.seek(0)

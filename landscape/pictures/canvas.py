@@ -16,6 +16,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from landscape.objective.penalised import in_curvature
 from landscape.pictures.look import Look
+from landscape.pictures.names import typeset
 from landscape.store.comparable import KINDS
 
 
@@ -174,7 +175,8 @@ def relabel(ax: Axes, look: Look, *, alone: bool = False) -> None:
         if over and isinstance(ax.figure, Figure):
             ax.figure.suptitle(look.title)
         else:
-            ax.title.set_text(fill_lines(look.title, room(ax, rcParams["axes.titlesize"])))  # where its pad has it
+            lines = fill_lines(look.title, room(ax, rcParams["axes.titlesize"]))
+            ax.title.set_text(typeset(lines))  # where its pad has it
     for label, change in ((look.xlabel, ax.set_xlabel), (look.ylabel, ax.set_ylabel)):
         if label is not None:
             change(label)

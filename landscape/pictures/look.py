@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import FiniteFloat
+from pydantic import AfterValidator, FiniteFloat
 
+from landscape.pictures.names import typeset
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.settings import Settings
 
 WIDTHS = {"single": 3.31, "double": 6.85}  # inches: 84 and 174 mm, which the columns of most journals take
+Words = Annotated[str, AfterValidator(typeset)]
 FORMATS: tuple[Literal["png", "pdf", "svg"], ...] = ("png", "pdf", "svg")
 
 
@@ -54,9 +56,9 @@ class Look(Settings):
     dpi: Annotated[int, Ge(10), Le(2400)] | None = None
     width: Literal["single", "double"] | Annotated[FiniteFloat, Ge(0.5), Le(100)] | None = None
     style: str | None = None
-    title: str | None = None
-    xlabel: str | None = None
-    ylabel: str | None = None
+    title: Words | None = None
+    xlabel: Words | None = None
+    ylabel: Words | None = None
     limits: tuple[FiniteFloat, FiniteFloat] | None = None
     scale: Literal["linear", "log"] = "linear"
     mark_points: bool = False

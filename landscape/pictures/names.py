@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,21 @@ def plain(name: str) -> str:
     lines = [text[i : i + WIDTH] for i in range(0, len(text), WIDTH)] or [""]
     escaped = "\n".join(lines).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def typeset(text: str) -> str:
+    """A user's own title or label, which may have formulas between $; as it is typed where matplotlib reads none."""
+    if "$" not in text:
+        return text
+    from matplotlib.mathtext import MathTextParser
+
+    parser = MathTextParser("path")
+    try:
+        for line in text.split("\n"):
+            parser.parse(line)
+    except ValueError:
+        return re.sub(r"\\?\$", r"\\$", text)
+    return text
 
 
 def drawable(group: xr.Dataset) -> xr.Dataset:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from landscape.runtime import processes
 from landscape.runtime.errors import UserError, a_few, near_matches
@@ -43,7 +43,7 @@ class Spreading(Settings):
     """
 
     jobs: Annotated[int, Ge(1)] = 1
-    processes: Annotated[int, Ge(1)] = 1
+    processes: Annotated[int, Ge(1), Le(1024)] = 1
     cluster: str | None = None
     cluster_options: tuple[str, ...] = ()
 

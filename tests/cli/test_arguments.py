@@ -5,6 +5,7 @@ A few values of options, the same each time; `python benchmarks/arguments.py` as
 
 import os
 import random
+import shutil
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -18,12 +19,17 @@ import landscape as ls
 from landscape.analyses.spectrum import Spectrum
 from landscape.analyses.top import Top
 from landscape.catalogue import CATALOGUE
+from landscape.cli.compare import Comparing
+from landscape.cli.inspect import Features
 from landscape.cli.options import RunSettings, option
-from landscape.cli.studies import Quickstart
+from landscape.cli.report import Reporting
+from landscape.cli.studies import Quickstart, Whole
+from landscape.cli.study import Conducting
 from landscape.cli.training import Training
 from landscape.pictures.look import Look
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import free_memory, in_words, refuse_beyond_memory
+from landscape.study.conduct import Spreading
 from landscape.study.subject import SubjectSettings
 from landscape.training.recipe import Recipe
 
@@ -42,7 +48,31 @@ FEW = {
     "dynamics": ("--images", 16, "--what", "variance"),
     "connectivity": ("--points", 3, "--steps", 2, "--samples", 32),
     **{name: ("--images", 32) for name in ("fourier", "variance", "similarity", "lesion", "robustness", "placement")},
-}
+    "inspect": ("--images", 32, "--samples", 32),
+    "analyze": ("--points", 3, "--rays", 0, "--samples", 32, "--batches", 2, "--top", 1, "--probes", 2, "--steps", 3,
+                "--density-samples", 32),
+}  # fmt: skip
+OF_FILES = {  # commands on what is there already, and those of several analyses, with their settings
+    "compare": ("r.h5", "s.h5", "--out", "c.csv"), "report": ("r.h5", "--quiet", "--out", "p.html"),
+    "export": ("r.h5", "--quiet", "--numbers", "--out", "n.csv"), "show": ("r.h5",),
+    "study": ("tiny.toml", "--budget", "0s", "--quiet", "--out", "study"),
+}  # fmt: skip
+SETTINGS = {
+    "compare": (Comparing,), "report": (Reporting,), "study": (Conducting, Spreading),
+    "inspect": (Features, SubjectSettings, RunSettings), "analyze": (Whole, SubjectSettings, RunSettings),
+}  # fmt: skip
+OWN = {
+    "plot": ("--out", "--picture"), "import": ("--out",), "report": ("--out",), "show": ("--config",),
+    "export": ("--out", "--group", "--over", "--quantity"),
+}  # fmt: skip
+TINY = """title = "Tiny"
+data = "digits"
+networks.one = {model = "resnet8(widths=(4, 4, 4))"}
+recipes.plain = {epochs = 1, warmup_epochs = 0, batch_size = 256}
+shares = [0.1]
+subject.samples = 32
+analyses.test = {}
+"""
 
 
 def asked_for(cls, skipped=()):
@@ -70,6 +100,11 @@ def cases():
     for name in ("show", "plot", "export", "import", "analyze", "train", "nonsense", *CATALOGUE):
         for word in WORDS:
             yield name, (word,)
+    for name, classes in SETTINGS.items():
+        yield from ((name, asked) for cls in classes for asked in asked_for(cls))
+        yield from ((name, (word,)) for word in WORDS)
+    for name, options in OWN.items():
+        yield from ((name, (asked, word)) for asked in options for word in WORDS + NUMBERS[:3])
 
 
 ALL = list(dict.fromkeys(cases()))
@@ -79,6 +114,10 @@ FOUND = [  # once, by asking for all
     ("surface", ("--directions", "")),
     ("plot", ("--style", "*")),
     ("plot", ("--style", "ü" * 200)),
+    ("surface", ("--towards", "")),
+    ("plot", ("--notes", "")),
+    ("plot", ("--xlabel", "$$")),
+    ("plot", ("--title", "$$")),
 ]
 CHOSEN = FOUND + random.Random(0).sample(ALL, 25)
 
@@ -90,6 +129,8 @@ def prepared(folder):
     for place in ("w.safetensors", "v.safetensors"):
         ls.save_checkpoint(place, ls.create_model("resnet8", 10, 8, 1, widths=(4, 4, 4)), named)
     assert invoke("test", "w.safetensors", "--out", "r.h5", "--quiet").returncode == 0
+    shutil.copyfile("r.h5", "s.h5")
+    Path("tiny.toml").write_text(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +143,9 @@ def place(tmp_path_factory):
 
 def command(name, asked):
     """The command with what is asked for, small where that does not say otherwise."""
-    if name in CATALOGUE and asked[0].startswith("--"):
-        checkpoints = ["w.safetensors", "v.safetensors"][: 2 if CATALOGUE[name].settings.several else 1]
+    if (name in CATALOGUE or name in ("analyze", "inspect")) and asked[0].startswith("--"):
+        several = name in CATALOGUE and CATALOGUE[name].settings.several
+        checkpoints = ["w.safetensors", "v.safetensors"][: 2 if several else 1]
         small = FEW.get(name, ())
         small = [x for i in range(0, len(small), 2) if small[i] != asked[0] for x in small[i : i + 2]]
         out = [] if asked[0] == "--out" else ["--out", "x.h5"]
@@ -117,9 +159,11 @@ def command(name, asked):
         return [name, "--device", "nowhere", "--out", "q", *asked] if asked[0] != "--device" else [name, *asked]
     if name == "plot" and asked[0].startswith("--"):
         return [name, "r.h5", "--quiet", *asked]
+    if name in OF_FILES and asked[0].startswith("--"):
+        return [name, *(OF_FILES[name][:-2] if asked[0] == "--out" else OF_FILES[name]), *asked]
     if name == "import" and asked[0].startswith("--"):
         Path("s.csv").write_text("x,y,nll\n0,0,1\n1,0,2\n0,1,2\n1,1,3\n")
-        return [name, "s.csv", "--out", "i.h5", "--quiet", *asked]
+        return [name, "s.csv", *([] if asked[0] == "--out" else ["--out", "i.h5"]), "--quiet", *asked]
     return [name, *asked]
 
 

@@ -1,12 +1,15 @@
 """Names that matplotlib, a terminal or a file system would take for something else."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import invoke
 from matplotlib.figure import Figure
 
 import landscape as ls
-from landscape.pictures.names import drawable, plain
+from landscape.pictures.look import Look
+from landscape.pictures.names import drawable, plain, typeset
 from landscape.runtime.visible import visible
 from landscape.study.drawing import compare, draw
 
@@ -111,3 +114,15 @@ def test_a_picture_takes_the_place_of_another_whole(groups, tmp_path, monkeypatc
         save_pictures(figures, tmp_path, "a")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_title_has_formulas_and_what_is_none_is_drawn_as_it_is():
+    assert typeset("a $x^2$ b") == "a $x^2$ b"
+    for text in ("$$", "$", r"$\none$", "$x$ and $}$", r"\$$"):
+        drawn = typeset(text)
+        assert re.sub(r"\\\$", "$", drawn) == re.sub(r"\\\$", "$", text)
+        assert typeset(drawn) == drawn, "once and for all"
+        figure = Figure()
+        figure.text(0, 0, drawn)
+        figure.draw_without_rendering()
+    assert Look(xlabel="$$").xlabel == r"\$\$"
