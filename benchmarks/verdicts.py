@@ -9,6 +9,7 @@ holds, and in which any does not hold, in per cent; each is to be 2.5 at most, a
 
 With an effect, of two networks, the number of trainings is found that decides in 80 % of the samples, by simulation;
 beside it stand the number that the true effect and spread give, and the quartiles of what samples of few trainings say.
+A number at the largest that is simulated, 64, may be any number above it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from landscape.analyses.decisions import trainings_needed
 from landscape.study.claims import Claim
 from landscape.study.verdicts import judged
 
+MOST = 64  # trainings of each network that are simulated
 CLAIMS = [Claim(name=e, statement=e, estimate=e, second="b", first="a", side="below") for e in ("APE", "NEP")]
 
 
@@ -48,7 +50,10 @@ def deciding(pair: tuple[str, str], spread: float, n: int, trainings: int, repet
         return float(np.mean([sampled(pair, "APE", n, Design((count, count), spread), rng).p < 0.05
                               for _ in range(repetitions)]))  # fmt: skip
 
-    simulated = next((count for count in range(2, 60) if decided(count) >= 0.8), 60)
+    low, simulated = 1, MOST  # the number lies above the first and is at most the second
+    while simulated - low > 1:
+        middle = (low + simulated) // 2
+        low, simulated = (low, middle) if decided(middle) >= 0.8 else (middle, simulated)
     said = []
     for _ in range(repetitions):
         c = sampled(pair, "APE", n, Design((trainings, trainings), spread), rng).contrast

@@ -28,19 +28,19 @@ class Conducting(Settings):
     Parameters
     ----------
     out
-        Folder of the study: results, weights, table, verdicts and page; what is there is kept and continued.
+        The folder for results, weights, table, verdicts and page; what it already has is kept and continued.
     data
-        In the place of the study's own.
+        The data set to use in the place of the study's own.
     cell
-        Only these trainings, by name, without table and page; --dry-run lists the names.
+        Carry out only these trainings, by name, and write no table and no page; --dry-run lists the names.
     dry_run
-        List the trainings with estimated times, measured on the first steps; nothing is stored.
+        List the trainings with estimated times, measured on their first steps, and store nothing.
     budget
-        Time after which no further unit is begun, such as 10m or 2h; the same command continues.
+        The time after which no further unit is started, such as 10m or 2h; the same command continues.
     device
-        cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        cpu, cuda, cuda:1, ...; by default a GPU if there is one.
     quiet
-        No progress bars and no report.
+        Show no progress bars and print no report.
     """
 
     out: Path

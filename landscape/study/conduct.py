@@ -33,13 +33,13 @@ class Spreading(Settings):
     Parameters
     ----------
     jobs
-        How many side by side, in processes of their own; 1 for one after another in this one.
+        The number of trainings that run side by side, each in a process of its own; 1 runs one after another.
     processes
-        Of each job, started by torchrun: the processes of a cell share its batches and units.
+        The number of processes of each training, started by torchrun; they share its batches and its units.
     cluster
-        submitit's name of a cluster, slurm or local: each cell is a job there, at most `jobs` of them at a time.
+        The cluster as submitit names it, slurm or local; each training is a job there, at most `jobs` at a time.
     cluster_options
-        For submitit, as NAME=VALUE: slurm_partition=gpu, timeout_min=240, gpus_per_node=1.
+        Settings of submitit for the cluster, each as NAME=VALUE, such as slurm_partition=gpu or timeout_min=240.
     """
 
     jobs: Annotated[int, Ge(1)] = 1

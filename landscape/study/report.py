@@ -108,7 +108,7 @@ def report(
         title=title or ", ".join(files),
         study=preface,
         labels=list(files),
-        summaries=[(label, sentences.summary(_in_order(groups))) for label, groups in known.items()],
+        summaries=[_summary(label, _in_order(groups)) for label, groups in known.items()],
         folded=asked is not None and any(len(network.trainings) > 1 for network in asked.networks),
         compared=compared,
         table=list(_table(known)),
@@ -182,6 +182,11 @@ def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
     return {
         name: {label: groups[name] for label, groups in files.items() if name in groups} for name in _in_order(first)
     }
+
+
+def _summary(label: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, list[str], list[str]]:
+    """A file with a sentence for each number of a table, and for each other number."""
+    return label, sentences.summary(groups), sentences.summary(groups, column=False)
 
 
 def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | None, quantity: str) -> Section:

@@ -23,8 +23,11 @@ IN_WORDS = {
 }
 
 
-def summary(groups: Mapping[str, xr.Dataset]) -> list[str]:
-    """What the groups of one results file say, in one sentence for each estimate."""
+def summary(groups: Mapping[str, xr.Dataset], *, column: bool = True) -> list[str]:
+    """What the groups of one results file say, in one sentence for each estimate.
+
+    column: whether of the estimates that have a column in tables over several files, or of all others.
+    """
     found = []
     for name, group in groups.items():
         settings = settings_of(group, name)
@@ -34,7 +37,7 @@ def summary(groups: Mapping[str, xr.Dataset]) -> list[str]:
         for label, estimates in settings.rows(group).items():
             of = ", ".join(filter(None, [variant, label]))
             for estimate in estimates:
-                if math.isfinite(estimate.value):
+                if math.isfinite(estimate.value) and estimate.column == column:
                     text = _negative(estimate, group) if estimate.symbol == "NEP" and not label else sentence(estimate)
                     found.append(f"{of}: {text}" if of else text)
     return found

@@ -14,6 +14,7 @@ from landscape.study.compare import compare_networks
 from landscape.study.comparison import Compared, Comparison
 from landscape.study.effects_chart import effects
 from landscape.study.interactive import Figure
+from landscape.study.judged import Judged
 from landscape.study.sentences import IN_WORDS
 from landscape.study.trainings import File, Network, Training, refuse_the_same
 from landscape.study.verdicts import Verdicts, verdicts_on
@@ -50,7 +51,7 @@ class SideBySide:
     verdicts
         A sentence for each claim that was looked at.
     claims
-        The table of the claims, with its heading first; empty without claims.
+        The claims with their verdicts, a row of a table each.
     against
         Each network against the first.
     figures
@@ -60,7 +61,7 @@ class SideBySide:
     """
 
     verdicts: list[str] = field(default_factory=list)
-    claims: list[list[str]] = field(default_factory=list)
+    claims: list[Judged] = field(default_factory=list)
     against: list[Against] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -128,7 +129,7 @@ def side_by_side(asked: Asked) -> SideBySide:
     remarks = dict.fromkeys([*found.differing, *judged.remarks, *found.remarks])
     return SideBySide(
         verdicts=[_verdict(judged, i) for i in range(len(judged.verdicts))],
-        claims=_typed(judged.cells()) if judged.verdicts else [],
+        claims=[Judged.of(v) for v in judged.verdicts],
         against=of,
         figures=effects(found.rows),
         remarks=[_as_sentence(line) for line in remarks],

@@ -5,38 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from landscape.runtime.errors import UserError
 from landscape.study import again
 from landscape.study.declared import source_of
+from landscape.study.judged import Judged
 from landscape.study.outcome import Found, columns, trainings_in_words
 from landscape.study.report import write_report
-from landscape.study.verdicts import Verdict
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A verdict in the words of the page."""
-
-    statement: str
-    about: str
-    first: str
-    second: str
-    effect: str
-    how: str
-    p: str
-    outcome: str
-    verdict: str
-    reference: str
-
-    @classmethod
-    def of(cls, v: Verdict) -> Judged:
-        """The words of a verdict."""
-        at = f", at a training NLL of {v.row.at:.2g}" if np.isfinite(v.row.at) else ""
-        return cls(v.claim.statement, f"{v.claim}{at}", str(v.row.of_first), str(v.row.of_second), str(v.row),
-                   v.row.effect.how, f"{v.p:.2g}" if np.isfinite(v.p) else "\N{EN DASH}", v.outcome, str(v),
-                   v.claim.reference)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from helpers import ROOT
 import landscape as ls
 from landscape.catalogue import CATALOGUE
 from landscape.cli.main import application
+from landscape.study.declared import of_table
 
 PAGES = [
     ROOT / "README.md",
@@ -71,6 +73,13 @@ def test_python_is_python_and_names_what_there_is(page):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ls":
                 assert hasattr(ls, node.attr), f"{page.name} has ls.{node.attr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_study_can_be_read(page):
+    for block in blocks(page, "toml"):
+        study = of_table(tomllib.loads(block))
+        assert {name for claim in study.claims for name in claim.groups} <= set(study.all_groups)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import time
-from html import unescape
+from html import escape, unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -177,6 +177,17 @@ def test_what_is_seen_of_none_has_a_bound():
     )
 
 
+def test_numbers_without_a_column_are_folded_below_the_others():
+    groups = files()["ViT"]
+    told, folded = sentences.summary(groups), sentences.summary(groups, column=False)
+    assert told
+    assert folded
+    assert not set(told) & set(folded)
+    start, _, rest = report({"ViT": groups}).partition(f"{len(folded)} more numbers in words</summary>")
+    assert all(escape(one) in start for one in told)
+    assert all(escape(one) in rest for one in folded)
+
+
 def test_surfaces_are_on_one_scale_above_their_lowest_and_the_penalty_is_said():
     pair = {name: {"surface": surface(factor * bowl)} for name, factor in (("a", 1), ("b", 3))}
     figures = json.loads(Reader(report(pair, quantity="loss")).scripts[0])
@@ -241,7 +252,8 @@ def test_networks_are_compared_in_sentences_in_tables_and_by_claims(tmp_path):
     assert "<li>Not told apart: training NLL, smallest, NEP.</li>" in page
     assert "<li>B is &lt;b&gt;flatter&lt;/b&gt;: holds (p = " in page
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page)
-    assert {str(ape), str(ape.of_first), str(ape.of_second), "holds"} <= set(map(unescape, cells))
+    assert {str(ape), str(ape.of_first), str(ape.of_second)} <= set(map(unescape, cells))
+    assert '<td class="words"><b>holds</b></td>' in page
     charts = [f for f in json.loads(Reader(page).scripts[0]) if f["kind"] == "effects"]
     assert [f["title"] for f in charts] == ["Ratios to a", "Differences of shares from a"]
     ratios = charts[0]["data"][0]["x"]["bdata"]
