@@ -39,8 +39,8 @@ def killed(study: str, folder: Path, moments: list[float]) -> None:
         process.kill()
         ended = process.wait() == 0
         there = len(list((folder / "study" / "results").glob("*.h5")))
-        print(f"killed after {moment:.0f} s{', when it had ended' if ended else ''}: results files of {there} trainings",
-              flush=True)  # fmt: skip
+        more = ", when it had ended" if ended else ""
+        print(f"killed after {moment:.0f} s{more}: results files of {there} trainings", flush=True)
         before = moment
     if begun(study, folder).wait():
         raise SystemExit("the last start failed")
@@ -70,7 +70,8 @@ def main() -> None:
         elif seconds is None:
             parser.error("--whole needs --seconds")
         killed(study, other, [draw.uniform(0, seconds) for _ in range(asked.kills)])
-        same = {name: (whole / "study" / name).read_bytes() == (other / "study" / name).read_bytes() for name in WRITTEN}
+        one, again = whole / "study", other / "study"
+        same = {name: (one / name).read_bytes() == (again / name).read_bytes() for name in WRITTEN}
     print(", ".join(f"{name}: {'the same' if yes else 'DIFFERENT'}" for name, yes in same.items()))
     sys.exit(not all(same.values()))
 
