@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from landscape.analyses.base import Analysis, Examples
 from landscape.analyses.eigenvalues import Patterns
@@ -139,7 +139,7 @@ def over_folds(values: Means, confidence: float = 0.95) -> np.ndarray:
     reach = np.full(values.whole.shape, np.nan)
     if count >= LEAST_UNITS:
         with np.errstate(invalid="ignore"):
-            reach = student.isf((1 - confidence) / 2, count - 1) * np.sqrt((count - 1) * values.without.var(axis=0))
+            reach = -stdtrit(count - 1, (1 - confidence) / 2) * np.sqrt((count - 1) * values.without.var(axis=0))
     reach = np.where(reach > 0, reach, np.nan)  # where no fold changes the value, its error is unknown
     return np.stack([values.whole, values.whole - reach, values.whole + reach], axis=-1)
 
@@ -168,7 +168,7 @@ def over_blocks(whole: ArrayLike, without: ArrayLike, confidence: float = 0.95) 
     between = of_block.var(ddof=1) / blocks, of_fold.var(ddof=1) / folds
     within = np.square(rest).sum() / ((blocks - 1) * (folds - 1)) / (blocks * folds)
     variance = max(sum(between) - within, *between)
-    reach = float(student.isf((1 - confidence) / 2, min(blocks, folds) - 1) * np.sqrt(variance))
+    reach = float(-stdtrit(min(blocks, folds) - 1, (1 - confidence) / 2) * np.sqrt(variance))
     return Interval(estimate, estimate - reach, estimate + reach)
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import erf, log_softmax, softmax
-from scipy.stats import norm, rankdata
+import scipy
+from scipy.special import erf, log_softmax, ndtri, softmax
 
 from landscape.objective.clusters import LEAST_UNITS, fold_of, mean_and_sem
 
@@ -82,7 +81,7 @@ def nll(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def equal_mass_bins(confidence: np.ndarray, most: int) -> np.ndarray:
     """The bin of each example, (N,): up to `most` bins of about equal numbers; equal confidences share a bin."""
-    place = ((rankdata(confidence, "min") - 1) * most // len(confidence)).astype(int)
+    place = ((scipy.stats.rankdata(confidence, "min") - 1) * most // len(confidence)).astype(int)
     return np.unique(place, return_inverse=True)[1]
 
 
@@ -122,11 +121,11 @@ def calibration_error(
         return plugin - float(weight @ mean) - deviations * float(np.sqrt(variance))
 
     ends = []
-    for deviations in (0.0, float(norm.isf(tail)), -float(norm.isf(tail))):
+    for deviations in (0.0, -float(ndtri(tail)), float(ndtri(tail))):
         far = 1.0
         while excess(far, deviations) > 0:
             far *= 2
-        c = 0.0 if excess(0.0, deviations) <= 0 else brentq(excess, 0.0, far, args=(deviations,))
+        c = 0.0 if excess(0.0, deviations) <= 0 else scipy.optimize.brentq(excess, 0.0, far, args=(deviations,))
         ends.append(min(float(c * (weight @ ray)), 1.0))
     return CalibrationError(plugin, *ends)
 
@@ -169,7 +168,7 @@ def best_temperature(z: np.ndarray, y: np.ndarray) -> float:
         return HOTTEST
     if slope(ends[1]) <= 0:
         return COLDEST
-    return float(np.exp(-brentq(slope, *ends)))
+    return float(np.exp(-scipy.optimize.brentq(slope, *ends)))
 
 
 def temperature(z: np.ndarray, y: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Temperature:
@@ -187,7 +186,7 @@ def temperature(z: np.ndarray, y: np.ndarray, clusters: np.ndarray, *, level: fl
     summed = np.bincount(clusters[a], weights=_temperature_scores(z[a], y[a], beta))
     enough = len(np.unique(clusters[a])) >= LEAST_UNITS and COLDEST < T < HOTTEST
     sem = float(np.sqrt(np.square(summed).sum()) / curvature / beta) if enough else np.nan
-    reach = float(norm.isf((1 - level) / 2)) * sem
+    reach = -float(ndtri((1 - level) / 2)) * sem
     change = nll(z[b] * beta, y[b]) - nll(z[b], y[b])
     mean, mean_sem = mean_and_sem(change, np.unique(clusters[b], return_inverse=True)[1])
     return Temperature(T, T * np.exp(-reach), T * np.exp(reach), mean, mean_sem, int(a.sum()), int(b.sum()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from landscape.analyses.intervals import Interval, bounded_mean
 
@@ -125,9 +125,9 @@ def over_trainings(
         parts = [(share * s, count - 1) for share, s, count in several] + [(within, max(units - 1, 1))]
         variance = sum(v for v, _ in parts)
         freedom = variance**2 / sum(v * v / df for v, df in parts) if variance else 1.0
-        reach = float(t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
+        reach = float(-stdtrit(freedom, (1 - confidence) / 2) * np.sqrt(variance))
         interval = Interval(z, float(np.minimum(low, z - reach)), float(np.maximum(high, z + reach)))
-        p = float(np.maximum(p, 2 * t.sf(abs(z) / np.sqrt(variance), freedom))) if variance else p
+        p = float(np.maximum(p, 2 * stdtr(freedom, -abs(z) / np.sqrt(variance)))) if variance else p
     return Contrast(interval, tuple(between), within, p)
 
 
@@ -153,7 +153,7 @@ def _beyond(interval: Interval, units: int, confidence: float) -> float:
     reach, freedom = (z - low if z > 0 else high - z), units - 1 if units > 1 else np.inf
     if np.isnan(reach) or not reach:
         return np.nan if np.isnan(reach) else float(z == 0)
-    return float(2 * t.sf(abs(z) / reach * t.isf((1 - confidence) / 2, freedom), freedom))
+    return float(2 * stdtr(freedom, abs(z) / reach * stdtrit(freedom, (1 - confidence) / 2)))
 
 
 def _own_part(each: Sequence[Quantity]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import nct, t
+import scipy
 
 MOST = 1000  # trainings; a larger number is not reported
 
@@ -40,7 +40,7 @@ def power(effect: float, variances: Sequence[float], shared: float, trainings: i
     freedom = float(own.sum()) ** 2 / float(np.square(own).sum() / (trainings - 1)) if own.any() else 1e6
     freedom *= (total / float(own.sum())) ** 2 if own.any() else 1.0
     away = abs(effect) / np.sqrt(total)
-    return float(nct.sf(t.isf(level / 2, freedom), freedom, away))
+    return float(scipy.stats.nct.sf(scipy.stats.t.isf(level / 2, freedom), freedom, away))
 
 
 def trainings_needed(

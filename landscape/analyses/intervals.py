@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import binom, chi2, norm, rankdata, t
+from scipy.special import bdtr, gammaincinv, ndtri, stdtrit
 
 from landscape.objective.clusters import LEAST_UNITS
 
@@ -85,7 +85,7 @@ def positive_ratio(sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.
     n, tail = len(sums), (1 - confidence) / 2
     residual = (sums - estimate * counts) / (counts.mean() * estimate)  # relative to the estimate
     spread = float(np.sqrt(residual @ residual / (n - 1)))
-    reach = float(t.isf(tail, n - 1)) / np.sqrt(n)
+    reach = -float(stdtrit(n - 1, tail)) / np.sqrt(n)
     ends = [reach * spread, _lognormal_reach(np.log(own), tail)]
     skewness = float(np.mean(residual**3) / spread**3) if spread else 0.0
     if skewness > 0:
@@ -105,7 +105,7 @@ def mean(sums: ArrayLike, counts: ArrayLike = 1, *, confidence: float = 0.95) ->
     if n < LEAST_UNITS:
         return Interval(estimate, np.nan, np.nan)
     residual = (sums - estimate * counts) / counts.mean()
-    reach = float(t.isf((1 - confidence) / 2, n - 1) * np.sqrt(residual @ residual / (n * (n - 1))))
+    reach = float(-stdtrit(n - 1, (1 - confidence) / 2) * np.sqrt(residual @ residual / (n * (n - 1))))
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
@@ -160,7 +160,7 @@ def median(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) ->
     estimate = float(np.median(x)) if n else np.nan
     if n < LEAST_UNITS:
         return Interval(estimate, np.nan, np.nan)
-    covered = 1 - 2 * binom.cdf(np.arange(n // 2), n, 0.5)  # by the interval between the k-th from either end, k from 1
+    covered = 1 - 2 * bdtr(np.arange(n // 2), n, 0.5)  # by the interval between the k-th from either end, k from 1
     k = max(1, int((covered >= confidence).sum()))
     if covered[0] <= confidence or k == len(covered):
         return Interval(estimate, float(x[k - 1]), float(x[n - k]))
@@ -176,7 +176,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) ->
     x, y: (units,). The interval is from Fisher's z with the variance (1 + r^2 / 2) / (n - 3) (Bonett & Wright 2000,
     eq. 6). NaN if all values of x, or all of y, are equal.
     """
-    ranks = [rankdata(np.asarray(values, float)) for values in (x, y)]
+    ranks = [scipy.stats.rankdata(np.asarray(values, float)) for values in (x, y)]
     n = len(ranks[0])
     if n < 2 or any(np.ptp(r) == 0 for r in ranks):
         return Interval(np.nan, np.nan, np.nan)
@@ -184,7 +184,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) ->
     if n < LEAST_UNITS:
         return Interval(r, np.nan, np.nan)
     inside = float(np.clip(r, -1 + 1 / n**2, 1 - 1 / n**2))  # for equal rank orders z would be infinite
-    reach = float(norm.isf((1 - confidence) / 2)) * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    reach = -float(ndtri((1 - confidence) / 2)) * np.sqrt((1 + inside**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(inside) + np.array([-reach, reach]))
     return Interval(r, float(min(low, r)), float(max(high, r)))
 
@@ -196,7 +196,7 @@ def median_influence(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """
     x = np.asarray(values, float)
     estimate, low, high = median(x)
-    sem = (high - low) / (2 * norm.isf(0.025))
+    sem = (high - low) / (2 * -ndtri(0.025))
     return np.nan_to_num(np.sign(x - estimate) * sem * np.sqrt(len(x)))
 
 
@@ -224,7 +224,7 @@ def _quantile(hits: np.ndarray, trials: np.ndarray, misses: float, all_hits: flo
     def beyond(p: float) -> float:
         return _probability_below_zero(unit[:, 0] - p * unit[:, 1], shape) - level
 
-    return float(brentq(beyond, 1e-12, 1 - 1e-12, xtol=1e-9))
+    return float(scipy.optimize.brentq(beyond, 1e-12, 1 - 1e-12, xtol=1e-9))
 
 
 def _probability_below_zero(coefficient: np.ndarray, shape: np.ndarray) -> float:
@@ -243,8 +243,8 @@ def _lognormal_reach(logarithms: np.ndarray, tail: float) -> float:
     """How far the upper end of a lognormal mean lies above it, in logarithms (Zou, Huo & Taleb 2009, eq. 4)."""
     n = len(logarithms)
     variance = float(np.var(logarithms, ddof=1))
-    beyond = variance / 2 * ((n - 1) / float(chi2.ppf(tail, n - 1)) - 1)
-    return float(np.hypot(norm.isf(tail) * np.sqrt(variance / n), beyond))
+    beyond = variance / 2 * ((n - 1) / float(2 * gammaincinv((n - 1) / 2, tail)) - 1)
+    return float(np.hypot(ndtri(tail) * np.sqrt(variance / n), beyond))
 
 
 def _unskewed(reach: float, skewness: float, n: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau, norm, rankdata
+import scipy
 
 from landscape.analyses.intervals import Interval
 
@@ -28,7 +28,7 @@ def ranks(values: np.ndarray, *, seed: int = 0, confidence: float = 0.95) -> Ran
     value without an interval is taken as exact.
     """
     estimate, low, high = np.moveaxis(np.asarray(values, float), -1, 0)
-    sem = np.nan_to_num((high - low) / 2 / norm.isf((1 - confidence) / 2))
+    sem = np.nan_to_num((high - low) / 2 / scipy.stats.norm.isf((1 - confidence) / 2))
     rng = np.random.default_rng(seed)
     drawn = estimate + sem * rng.normal(size=(DRAWS, *estimate.shape))
     return Ranks(_ranked(estimate), _ranked(drawn))
@@ -73,7 +73,10 @@ def correlation(of: Ranks, evidence: int, order: np.ndarray) -> Interval:
     known = np.isfinite(of.estimate[evidence])
     if known.sum() < 3:
         return Interval(np.nan, np.nan, np.nan)
-    found = [kendalltau(row, order[known])[0] for row in (of.estimate[evidence, known], *of.drawn[:, evidence, known])]
+    found = [
+        scipy.stats.kendalltau(row, order[known])[0]
+        for row in (of.estimate[evidence, known], *of.drawn[:, evidence, known])
+    ]
     return _over_draws(np.array(found[0]), np.array(found[1:]))
 
 
@@ -96,7 +99,7 @@ def _ranked(values: np.ndarray) -> np.ndarray:
     """
     known = np.isfinite(values)
     count = known.sum(axis=-1, keepdims=True)
-    place = rankdata(np.where(known, values, np.inf), axis=-1)
+    place = scipy.stats.rankdata(np.where(known, values, np.inf), axis=-1)
     return np.where(known & (count > 1), (place - 1) / np.maximum(count - 1, 1), np.nan)
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import scipy
 import xarray as xr
 from annotated_types import Ge
 from numpy.typing import ArrayLike
-from scipy.stats import binom, norm
+from scipy.special import ndtri
 
 from landscape.analyses import intervals
 from landscape.analyses.base import Analysis, Examples
@@ -146,7 +147,7 @@ def change_of_share(change: ArrayLike, cluster: np.ndarray, *, confidence: float
     if (counts > 1).any():
         apart = np.bincount(cluster, weights=change - estimate)
         variance = max(variance, len(counts) / (len(counts) - 1) * np.square(apart).sum() / n**2)
-    reach = float(norm.isf((1 - confidence) / 2) * np.sqrt(variance))
+    reach = float(-ndtri((1 - confidence) / 2) * np.sqrt(variance))
     return Interval(estimate, max(gained - lost - reach, -1.0), min(gained - lost + reach, 1.0))
 
 
@@ -162,8 +163,9 @@ def mcnemar(change: ArrayLike) -> float:
     gained, lost = int((change > 0).sum()), int((change < 0).sum())
     n, fewer = gained + lost, min(gained, lost)
     if gained == lost:
-        return 1.0 if n == 0 else 1 - float(binom.pmf(fewer, n, 0.5)) / 2
-    return float(2 * binom.cdf(fewer, n, 0.5) - binom.pmf(fewer, n, 0.5))
+        return 1.0 if n == 0 else 1 - float(scipy.stats.binom.pmf(fewer, n, 0.5)) / 2
+    binom = scipy.stats.binom(n, 0.5)
+    return float(2 * binom.cdf(fewer) - binom.pmf(fewer))
 
 
 def between(one: xr.Dataset, other: xr.Dataset) -> xr.DataArray | None:

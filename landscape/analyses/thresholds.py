@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.optimize import isotonic_regression
 
 from landscape.analyses import paired
 from landscape.analyses.estimates import Estimate
@@ -23,7 +23,7 @@ def threshold(levels: np.ndarray, change: np.ndarray, fall: float) -> float:
     """
     if not np.isfinite(change).all():
         return np.nan
-    falling = isotonic_regression(np.minimum(change, 0.0), increasing=False).x
+    falling = scipy.optimize.isotonic_regression(np.minimum(change, 0.0), increasing=False).x
     beyond = np.flatnonzero(falling <= -fall)
     if not beyond.size:
         return np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import gaussian_kde
+import scipy
 
 NARROWEST = 60  # a kernel is no narrower than the axis divided by this
 MANY = 10.0  # a node that stands for more eigenvalues than this is a part of the bulk
@@ -27,7 +27,7 @@ def reflected_density(values: np.ndarray, at: np.ndarray, width: float) -> np.nd
     """
     low, high = values.min(), values.max()
     mirrored = np.concatenate([values, 2 * low - values, 2 * high - values])
-    return 3 * np.asarray(gaussian_kde(mirrored, width / np.std(mirrored, ddof=1))(at))
+    return 3 * np.asarray(scipy.stats.gaussian_kde(mirrored, width / np.std(mirrored, ddof=1))(at))
 
 
 def quadrature_cells(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from landscape.objective.nests import leaves, rows
@@ -199,4 +199,4 @@ def _out(tensor: str) -> bool:
 
 def _assigned(similarity: np.ndarray) -> np.ndarray:
     """Which of their channels goes to each of ours, by the assignment with the largest sum."""
-    return np.asarray(linear_sum_assignment(similarity, maximize=True)[1])
+    return np.asarray(scipy.optimize.linear_sum_assignment(similarity, maximize=True)[1])

@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.runtime.errors import UserError, a_few
+from landscape.store.arrays import attributes, labelled
 from landscape.store.strangers import UNPACKED, refuse_mislabelled, unpacked
 
 FORMAT = "landscape-results"
@@ -126,30 +127,25 @@ def read(f: h5py.File, size: int) -> Contents:
     """Read the groups of an open results file of `size` bytes into memory; JSON attributes are decoded."""
     found = Contents()
     left = max(UNPACKED, 10 * size)
-    # One open file serves all, since another may take its place meanwhile. Data sets without dims are given some.
-    with h5netcdf.File(f, "r", phony_dims="sort", decode_vlen_strings=True) as opened:
-        for name in sorted(opened.groups):
-            try:
-                if (needed := unpacked(f[name])) > left:
-                    raise UserError(f"it unpacks to over {max(UNPACKED, 10 * size) >> 20} MB, of {size:,} bytes")
-                left -= needed
-                found.groups[name] = _read_group(opened, name)
-            except UserError as e:
-                found.bad[name] = str(e)
-            except Exception as e:  # h5py, h5netcdf and xarray may raise anything on damage
-                found.bad[name] = f"it is not readable as labelled arrays ({type(e).__name__})"
+    for name in sorted(k for k in f if isinstance(f[k], h5py.Group)):
+        try:
+            if (needed := unpacked(f[name])) > left:
+                raise UserError(f"it unpacks to over {max(UNPACKED, 10 * size) >> 20} MB, of {size:,} bytes")
+            left -= needed
+            found.groups[name] = _read_group(f[name])
+        except UserError as e:
+            found.bad[name] = str(e)
+        except Exception as e:  # h5py and xarray may raise anything on damage
+            found.bad[name] = f"it is not readable as labelled arrays ({type(e).__name__})"
     return found
 
 
-def _read_group(opened: h5netcdf.File, name: str) -> xr.Dataset:
-    attrs = {k: _decoded(v) for k, v in opened[name].attrs.items()}
+def _read_group(held: h5py.Group) -> xr.Dataset:
+    attrs = {k: _decoded(v) for k, v in attributes(held).items()}
     written = attrs.pop(DIGESTS, None)
     if written is not None and not isinstance(written, dict):
         raise UserError(f"it has {DIGESTS} that are none")
-    others = [] if written is None else [k for k in opened[name].variables if k not in written]
-    backend = xr.backends.H5NetCDFStore(opened[name])
-    group = xr.open_dataset(backend, drop_variables=others, decode_times=False).load()
-    group.set_close(None)  # it no longer needs the file, and can be sent to other processes
+    group = labelled(held, written)
     group.attrs = attrs
     if written is not None:
         there = digests(group)

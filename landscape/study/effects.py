@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from landscape.analyses.contrasts import Quantity, combined, covariance, over_trainings
 from landscape.analyses.estimates import Estimate
@@ -117,9 +117,9 @@ def quantity(known: Known, scale: Scale, *, alone: bool) -> Quantity:
         low, high, beside = value, value, 0.0
     elif np.isfinite(e.low):
         low, high = map(float, np.log((e.low, e.high))) if scale == "ratio" else (e.low, e.high)
-        beside = 0.0 if added else ((high - low) / (2 * float(norm.isf(TAIL)))) ** 2
+        beside = 0.0 if added else ((high - low) / (2 * float(ndtri(TAIL)))) ** 2
     elif np.isfinite(e.sem):
-        reach = by * e.sem * float(t.isf(TAIL, max(e.n, 2) - 1))
+        reach = by * e.sem * -float(stdtrit(max(e.n, 2) - 1, TAIL))
         low, high, beside = value - reach, value + reach, max((by * e.sem) ** 2 - over, 0.0)
         if beside < 1e-3 * over:  # rounding
             beside = 0.0

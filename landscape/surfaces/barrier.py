@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
 
@@ -51,7 +51,7 @@ def barrier(path: xr.Dataset) -> tuple[float, float, float, float]:
     if not at_each.max() > 0:
         return top, np.nan, np.nan, np.nan
     tail, inside = (1 - CONFIDENCE) / 2, max(len(t) - 2, 1)
-    up, down = (float(student.isf(level, len(folds) - 1)) * at_each for level in (tail, tail / inside))
+    up, down = (-float(stdtrit(len(folds) - 1, level)) * at_each for level in (tail, tail / inside))
     sem = float(jackknife_sem(np.maximum(rises.max(axis=1), 0)))
     low, high = (max(float(end.max()), 0.0) for end in (above - down, above + up))
     return top, sem if top > 0 and sem > 0 else np.nan, low, high

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from landscape.objective.clusters import jackknife_sem, standard_error
 from landscape.objective.penalised import loss_label
@@ -365,8 +365,8 @@ def _convexity(z: np.ndarray, axes: list[np.ndarray]) -> tuple[Bounded, Bounded,
 
 def _bounded(values: np.ndarray, usable: np.ndarray, weight: np.ndarray) -> Bounded:
     """The weighted means of the values, and of the least and the largest value among each point and its neighbours."""
-    least = minimum_filter(np.where(usable, values, np.inf), 3, mode="nearest")
-    largest = maximum_filter(np.where(usable, values, -np.inf), 3, mode="nearest")
+    least = scipy.ndimage.minimum_filter(np.where(usable, values, np.inf), 3, mode="nearest")
+    largest = scipy.ndimage.maximum_filter(np.where(usable, values, -np.inf), 3, mode="nearest")
     means = [float((np.where(usable, v, 0.0) * weight).sum()) for v in (values, least, largest)]
     return means[0], means[1], means[2]
 

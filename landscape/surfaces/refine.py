@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import KDTree
 
 from landscape.surfaces.grid import lattice, strides
 
@@ -88,7 +87,7 @@ def _largest_around(values: np.ndarray, reach: int) -> np.ndarray:
 
 def _nearest(known: Mask, values: np.ndarray) -> np.ndarray:
     """At every point, the value of the nearest computed one; 0 if that is not finite."""
-    _, nearest = KDTree(np.argwhere(known)).query(np.argwhere(np.ones(known.shape, bool)))
+    _, nearest = scipy.spatial.KDTree(np.argwhere(known)).query(np.argwhere(np.ones(known.shape, bool)))
     return np.nan_to_num(values[known], posinf=0.0)[nearest].reshape(known.shape)
 
 
@@ -115,7 +114,9 @@ def _interpolated(known: Mask, values: np.ndarray, at: Mask) -> np.ndarray:
     out = np.full((len(columns), len(to)), np.nan)
     if len(to) and len(from_) > len(axes):
         try:
-            spline = RBFInterpolator(from_, columns[:, usable].T, kernel="cubic", neighbors=min(NEIGHBOURS, len(from_)))
+            spline = scipy.interpolate.RBFInterpolator(
+                from_, columns[:, usable].T, kernel="cubic", neighbors=min(NEIGHBOURS, len(from_))
+            )
             out = spline(to).T
         except np.linalg.LinAlgError:  # the neighbours lie on a line, beside a diverged region
             pass

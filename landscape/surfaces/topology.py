@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from landscape.objective.clusters import LEAST_UNITS, jackknife_sem
 
@@ -151,7 +151,7 @@ def minima(surface: xr.Dataset) -> xr.Dataset:
     beyond = ~merged
     if merged.any() and folds:
         with np.errstate(invalid="ignore"):
-            beyond = beyond | (rise > sem * t.isf((1 - CONFIDENCE) / merged.sum(), folds - 1)) & (sem > 0)
+            beyond = beyond | (rise > sem * -stdtrit(folds - 1, (1 - CONFIDENCE) / merged.sum())) & (sem > 0)
     smad = float(of_tree[met].mean()) if met.any() else (0.0 if len(rise) else np.nan)
     return _as_dataset(surface, dims, z, tree, rise, sem, beyond).assign(
         smad=((), smad, {"long_name": "mean height of the first saddle above a minimum"}),
