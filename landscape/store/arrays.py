@@ -42,7 +42,7 @@ def labelled(group: h5py.Group, digests: Mapping[str, object] | None) -> xr.Data
         if isinstance(item, h5py.Dataset) and (digests is None or name in digests) and not _only_size(item):
             values = item.asstr()[...].astype(str) if h5py.check_string_dtype(item.dtype) else item[...]
             arrays[name] = xr.Variable(_dimensions(name, item, names), values, attributes(item))
-    return xr.decode_cf(xr.Dataset(arrays), decode_times=False)
+    return xr.decode_cf(xr.Dataset(arrays), decode_times=False).load()
 
 
 def _only_size(item: h5py.Dataset) -> bool:

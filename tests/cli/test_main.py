@@ -101,6 +101,19 @@ def test_show_and_plot(analysed, trained, tmp_path):
     assert (tmp_path / "pictures" / "all-spectra.png").exists()
 
 
+@pytest.mark.parametrize("command", ["--help", "show"])
+def test_what_needs_no_network_imports_little(analysed, command):
+    """torch and timm alone would take seconds, and scipy.stats a fifth of one."""
+    asked = ["--help"] if command == "--help" else [command, str(analysed[0])]
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "landscape", *asked], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines() if "|" in line}
+    assert "landscape.cli.main" in imported
+    assert not imported & {"torch", "timm", "matplotlib", "scipy.stats", "scipy.interpolate"}
+
+
 def test_every_command_has_help_with_an_example():
     listed = cli("--help").stdout
     for command in (
