@@ -12,6 +12,7 @@ import xarray as xr
 from landscape.analyses.blockwise import Blockwise, Means, empty_blocks, of_type, over_folds, types, verdict
 from landscape.analyses.estimates import Estimate
 from landscape.analyses.transfer import PATHS, gain, relative, tilt, transfer
+from landscape.runtime.errors import UserError
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Fourier(Blockwise):
             for name, (dims, values) in _nothing(capture).items()
         }
         ring = max(len(r.frequency) for r in each)
+        if not ring:
+            raise UserError("no block has a feature map of more than one position, and so none has frequencies; "
+                            "give larger images with `image_size`, or name other `modules`")  # fmt: skip
         result = empty_blocks(capture, **variables)
         frequency, coefficients = np.full((len(each), ring), np.nan), np.zeros((len(each), ring), int)
         for i, r in enumerate(each):

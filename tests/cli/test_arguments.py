@@ -115,6 +115,7 @@ FOUND = [  # once, by asking for all
     ("plot", ("--style", "*")),
     ("plot", ("--style", "ü" * 200)),
     ("surface", ("--towards", "")),
+    ("fourier", ("--image-size", "1")),
     ("plot", ("--notes", "")),
     ("plot", ("--xlabel", "$$")),
     ("plot", ("--title", "$$")),
