@@ -12,7 +12,7 @@ from landscape.objective.parameters import displaced, flatten
 from landscape.planes.plane import Plane
 from landscape.planes.spanned import EIGENVECTORS, eigenvector_plane, pca_plane, plane_through, with_trajectory
 from landscape.surfaces.grid import grid
-from landscape.surfaces.measures import describe_measures
+from landscape.surfaces.remarks import describe_measures
 
 
 def perturbed(model: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from landscape.runtime.errors import UserError
-from landscape.surfaces.measures import describe_measures, measure
+from landscape.surfaces.measures import measure
+from landscape.surfaces.remarks import describe_measures
 
 X, Y = np.linspace(-1, 1, 41), np.linspace(-0.7, 0.8, 31)
 uneven = np.sort(np.concatenate([[0.0], np.random.default_rng(0).uniform(-1, 1, 40), [-1.0, 1.0]]))

@@ -9,8 +9,9 @@ from torch import nn
 
 import landscape as ls
 from landscape.objective.clusters import LEAST_UNITS
-from landscape.surfaces.measures import describe_measures, measure
+from landscape.surfaces.measures import measure
 from landscape.surfaces.rays import Point, search_width
+from landscape.surfaces.remarks import describe_measures
 
 SQUARE = [[-1.0, 1.0], [-1.0, 1.0]]
 MAKING = 3  # calls of the network that making an Objective takes
