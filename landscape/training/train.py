@@ -43,7 +43,7 @@ from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.training.recipe import RECIPES, Recipe
 from landscape.training.sam import ascended
-from landscape.training.standing import Unfinished, restored, set_random_states, store
+from landscape.training.standing import Standing, Unfinished, restored, set_random_states, store
 
 EachEpoch = Callable[[int, nn.Module], None]
 
@@ -85,8 +85,6 @@ def train(
 
     Under torchrun every process takes its share of each batch, and gradients are averaged. BatchNorm sees the process's
     share, or on GPUs the whole batch. Only the first process writes.
-
-    It is long, so that the recipe can be read from top to bottom.
 
     Parameters
     ----------
@@ -133,11 +131,9 @@ def train(
     source = balanced(source, recipe.fraction, recipe.seed)
     optimizer, schedule = _optimizer(network, recipe)
     device = torch.device(device)
-    wrapped: nn.Module = network
-    if processes.size() > 1:
-        if device.type == "cuda":
-            wrapped = network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        wrapped = DistributedDataParallel(network)
+    if processes.size() > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    wrapped = DistributedDataParallel(network) if processes.size() > 1 else network
     saved = Path(state) if state is not None else None
     identity = {
         **training_metadata(source, recipe, settings),
@@ -146,7 +142,7 @@ def train(
         "start": fingerprint(network.state_dict()),
     }
     standing = restored(saved, network, optimizer, identity, device)
-    draw = _Batches(source, recipe, settings, device, workers)
+    draw = _Batches(source, recipe, settings, device, layout, workers)
     first = processes.rank() == 0
     if each_epoch is not None and first and not standing.losses and not standing.step:
         each_epoch(0, network)
@@ -169,36 +165,9 @@ def train(
         for epoch in epochs:
             schedule.step(epoch)
             rate = optimizer.param_groups[0]["lr"]
-            # On the device: a copy at every step would wait for it.
-            total = torch.tensor(standing.total, dtype=torch.float64, device=device)
-            seen, waited, began = 0, 0.0, time.perf_counter()
-            with _seeded(device, recipe.seed, epoch, *([processes.rank()] if processes.size() > 1 else [])):
-                if standing.draws is not None:
-                    set_random_states(standing.draws, device)
-                batches = draw.epoch(epoch, standing.step)
-                while True:
-                    asked = time.perf_counter()
-                    batch = next(batches, None)
-                    waited += time.perf_counter() - asked
-                    if batch is None:
-                        break
-                    x, y = batch
-                    if x.ndim == 4:
-                        x = x.contiguous(memory_format=layout)
-                    loss = _step(wrapped, optimizer, recipe, draw.smoothing, x, y)
-                    total += loss.double() * len(y)
-                    standing.examples += len(y)
-                    standing.step += 1
-                    seen += len(y)
-                    if clock.due(standing.step):
-                        standing.total = float(total)
-                        keep()
-            standing.total = float(total)
+            pace = _epoch(wrapped, optimizer, draw, standing, epoch, clock, keep)
             loss_of_epoch = standing.end_epoch(rate)
-            took = time.perf_counter() - began
-            epochs.set_postfix(
-                loss=f"{loss_of_epoch:.3f}", images_a_second=f"{seen / took:.0f}", waited=f"{waited / took:.0%}"
-            )
+            epochs.set_postfix({"loss": f"{loss_of_epoch:.3f}", **pace})
             if not np.isfinite(loss_of_epoch):
                 raise UserError(f"the loss is {loss_of_epoch} in epoch {epoch + 1}; lower `lr`, which is {recipe.lr:g}")
             if each_epoch is not None and first:
@@ -243,6 +212,47 @@ def _layout(network: nn.Module, settings: InputSettings) -> torch.memory_format:
     except Exception:  # if the layout is not the cause, the first step raises again
         return torch.contiguous_format
     return torch.channels_last
+
+
+def _epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    draw: _Batches,
+    standing: Standing,
+    epoch: int,
+    clock: _Clock,
+    keep: Callable[[], None],
+) -> dict[str, str]:
+    """Take the steps of an epoch that are left, each counted in `standing`; `keep` is called when the clock is due.
+
+    Returns the pace of the steps, as the progress bar shows it.
+    """
+    device, recipe = draw.device, draw.recipe
+    # On the device: a copy at every step would wait for it.
+    total = torch.tensor(standing.total, dtype=torch.float64, device=device)
+    seen, waited, began = 0, 0.0, time.perf_counter()
+    with _seeded(device, recipe.seed, epoch, *([processes.rank()] if processes.size() > 1 else [])):
+        if standing.draws is not None:
+            set_random_states(standing.draws, device)
+        batches = draw.epoch(epoch, standing.step)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            x, y = batch
+            loss = _step(network, optimizer, recipe, draw.smoothing, x, y)
+            total += loss.double() * len(y)
+            standing.examples += len(y)
+            standing.step += 1
+            seen += len(y)
+            if clock.due(standing.step):
+                standing.total = float(total)
+                keep()
+    standing.total = float(total)
+    took = time.perf_counter() - began
+    return {"images_a_second": f"{seen / took:.0f}", "waited": f"{waited / took:.0%}"}
 
 
 def _step(
@@ -297,9 +307,15 @@ class _Batches:
     """The augmented batches of an epoch, of each this process's share, mixed as the recipe says."""
 
     def __init__(
-        self, source: Source, recipe: Recipe, settings: InputSettings, device: torch.device, workers: int | None
+        self,
+        source: Source,
+        recipe: Recipe,
+        settings: InputSettings,
+        device: torch.device,
+        layout: torch.memory_format,
+        workers: int | None,
     ) -> None:
-        self.source, self.recipe, self.device = source, recipe, device
+        self.source, self.recipe, self.device, self.layout = source, recipe, device, layout
         self.transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
         self.mix: Mixup | None = None
         if recipe.mixup or recipe.cutmix:
@@ -337,7 +353,8 @@ class _Batches:
         )  # fmt: skip
         for x, y in loader:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            yield self.mix(x, y) if self.mix is not None else (x, y)
+            x, y = self.mix(x, y) if self.mix is not None else (x, y)
+            yield (x.contiguous(memory_format=self.layout) if x.ndim == 4 else x), y
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
