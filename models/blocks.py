@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from landscape.models.alternet import AttentionBlock
 from landscape.models.botnet import BoTNet
 from landscape.models.cifar_resnet import CifarResNet
-from landscape.models.parts import TYPES, Apply, Block, TokenPool, residual
+from landscape.models.parts import MAPS, TYPES, Apply, Block, TokenPool, residual
 from landscape.models.resnet import PostBlock, PreBlock, Staged
 
-__all__ = ["TYPES", "Block", "blocks"]
+__all__ = ["MAPS", "TYPES", "Block", "blocks"]
 
 
 def blocks(model: nn.Module) -> list[Block]:

@@ -9,7 +9,8 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-TYPES = ("stem", "convolution", "attention", "mlp", "pool", "head")
+MAPS = ("stem", "convolution", "attention", "mlp", "pool")  # types of block whose output is a feature map
+TYPES = (*MAPS, "head")
 
 
 @dataclass(frozen=True)

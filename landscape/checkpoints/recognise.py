@@ -26,13 +26,26 @@ ARGUMENTS = ("num_classes", "image_size", "in_channels")
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights beside one network: whose names they came in, the arguments inferred from them, what is wanted and held.
+    """Weights beside one network.
 
-    dialect: whose names they came in; None for the network's own.
-
-    prefix: what was removed from the names.
-
-    differing: the number of keys that are missing, left over or of another shape.
+    Attributes
+    ----------
+    model
+        The name of the network.
+    dialect
+        Whose names the weights came in; None for the network's own.
+    state
+        The weights in the network's own names.
+    arguments
+        What the network is made with, as inferred from the weights.
+    wanted
+        The shape of each key of the network.
+    prefix
+        What was removed from the names.
+    held
+        The shape of each key of the weights.
+    differing
+        The number of keys that are missing, left over or of another shape.
     """
 
     model: str
@@ -137,11 +150,6 @@ def hint(state: Mapping[str, Tensor], but: str | None = None) -> str:
     if near.model == but:
         return ""
     return f"the closest of this toolkit's networks is {near}, but for {near.differences()}"
-
-
-def fitting_models(state: Mapping[str, Tensor]) -> list[str]:
-    """The names of landscape.models whose keys and shapes are those of `state`."""
-    return [fit.model for fit in fitting(state)]
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.features.maps import Layout, Maps, guessed, layout_of
-from landscape.models.blocks import Block, blocks
+from landscape.models.blocks import MAPS, Block, blocks
 from landscape.objective.folding import unfolded
 from landscape.objective.nests import Nest, leaves, rows
 from landscape.runtime.arithmetic import true_float32
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LARGE = 2**20  # bytes of a feature map from which on malloc's keeping them matters
 BY_NAME = "module"  # the type of a place given by the name of its module
-TYPES = ("stem", "convolution", "attention", "mlp", "pool", BY_NAME)
+TYPES = (*MAPS, BY_NAME)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import landscape as ls
 from landscape.checkpoints.build import builder
 from landscape.checkpoints.read import CONTAINERS
-from landscape.checkpoints.recognise import fitting_models
+from landscape.checkpoints.recognise import fitting
 from landscape.study.words import describe_file
 
 
@@ -527,8 +527,8 @@ def test_unknown_models(tmp_path, network, model, near):
         loaded(tmp_path / "w.pt", model)
 
 
-def test_fitting_models(network):
-    assert fitting_models(network.state_dict()) == ["resnet8"]
+def test_weights_fit_the_one_network_that_they_are_of(network):
+    assert [fit.model for fit in fitting(network.state_dict())] == ["resnet8"]
 
 
 @needs_shared
