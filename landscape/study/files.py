@@ -20,7 +20,7 @@ def by_name(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if sum(os.path.realpath(path) == os.path.realpath(other) for other in paths) > 1:
             raise UserError(f"{path} is given twice; give each file once")
-    ways = [[path.stem, str(path).removesuffix(path.suffix), str(path)] for path in paths]
+    ways = [[path.stem or str(path), str(path).removesuffix(path.suffix), str(path)] for path in paths]
     alike = [Counter(way) for way in zip(*ways, strict=True)]
     return {
         next(name for name, names in zip(way, alike, strict=True) if names[name] == 1): path
