@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from landscape.study.declared import source_of
+from landscape.study.toml import source_of
 
 WRITTEN = ("page.html", "table.csv", "verdicts.csv")
 

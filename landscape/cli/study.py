@@ -14,9 +14,10 @@ from landscape.cli.options import default_of, options_of, settled
 from landscape.runtime.errors import UserError
 from landscape.runtime.settings import Settings
 from landscape.runtime.visible import say
-from landscape.study.cells import Places
+from landscape.study.cells import Places, Running
 from landscape.study.conduct import Spreading, chosen, one_after_another, said_of, side_by_side
-from landscape.study.declared import Cell, read_study
+from landscape.study.declared import Cell
+from landscape.study.toml import read_study
 
 DECLARED = Annotated[Path, Parameter(help="A .toml file, or digits, cifar10-desk or park-kim, which come with it.")]
 
@@ -62,8 +63,9 @@ def study(declared: DECLARED, *, how: Any, spreading: Any) -> None:
     from landscape.runtime import processes
     from landscape.runtime.devices import chosen_device
     from landscape.study.kept import keep, refuse_another
-    from landscape.study.outcome import found, refuse_missing, write
-    from landscape.study.times import listed, measured, refuse_impossible, running
+    from landscape.study.outcome import found, refuse_missing
+    from landscape.study.study_page import write
+    from landscape.study.times import listed, measured, refuse_impossible
 
     asked, spread = settled(Conducting, how), settled(Spreading, spreading)
     declared_study = read_study(declared, **({"data": asked.data} if asked.data else {}))
@@ -78,9 +80,8 @@ def study(declared: DECLARED, *, how: Any, spreading: Any) -> None:
     refuse_another(declared_study, places)
     if first and not asked.cell:
         keep(declared_study, places)
-    clock = running(
-        asked.device, None if asked.budget is None else asked.budget.total_seconds(), first and not asked.quiet
-    )
+    seconds = None if asked.budget is None else asked.budget.total_seconds()
+    clock = Running.within(seconds, device=asked.device, progress=first and not asked.quiet)
 
     def check(cell: Cell) -> None:
         refuse_missing(declared_study, cell, places)

@@ -14,14 +14,11 @@ from landscape.analyses.base import Analysis
 from landscape.analyses.trajectory import Trajectory
 from landscape.runtime.errors import UserError
 from landscape.store.file import read_contents
-from landscape.study.declared import Cell, Study
+from landscape.study.declared import PATH, Cell, Study, over_moments
 from landscape.study.run import run, run_several
 from landscape.study.subject import Subject
 from landscape.study.training import Training, carry_out, epoch_checkpoint
 from landscape.training.recipe import Recipe
-
-ALONE = ("similarity",)  # may take several checkpoints; a cell has it for its end alone
-PATH = ("trajectory",)  # takes every checkpoint on the way
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,11 @@ class Running:
     deadline: float | None = None
     progress: bool = False
 
+    @classmethod
+    def within(cls, budget: float | None, *, device: str | None, progress: bool) -> Running:
+        """With a deadline so many seconds from now; None for no deadline."""
+        return cls(device, None if budget is None else time.monotonic() + budget, progress)
+
     @property
     def left(self) -> float | None:
         """Seconds until the deadline."""
@@ -97,11 +99,6 @@ def _all_there(study: Study, cell: Cell, held: Mapping[str, xr.Dataset], analysi
     else:
         wanted = len(_moments(study, cell, Path(), ()))
     return here == wanted
-
-
-def over_moments(analysis: Analysis) -> bool:
-    """Whether an analysis looks at the moments of a training."""
-    return analysis.several and analysis.name not in (*ALONE, *PATH)
 
 
 def carry_out_cell(study: Study, cell: Cell, places: Places, running: Running) -> bool:

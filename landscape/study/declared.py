@@ -1,30 +1,25 @@
-"""A study as it is declared in TOML: which networks are trained, and how; what is studied; which claims are judged."""
+"""What a study declares: which networks are trained, and how; what is studied; which claims are judged."""
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
 from landscape.analyses.base import Analysis
-from landscape.catalogue import CATALOGUE
 from landscape.runtime.errors import UserError, a_few, near_matches
 from landscape.runtime.settings import Settings
-from landscape.study.claims import Claim, read_claims
+from landscape.study.claims import Claim
 from landscape.study.subject import SubjectSettings
 from landscape.training.recipe import Recipe
-from landscape.training.recipe import recipe as named_recipe
 
-COME_WITH = Path(__file__).parent / "studies"  # each is a file NAME.toml
-PAIRS = ("connectivity",)  # analyses of several trainings at once, which no cell has
+ALONE = ("similarity",)  # may take several checkpoints; a cell has it for its end alone
+PATH = ("trajectory",)  # takes every checkpoint on the way
 NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]*")  # names that become parts of the names of files
 Share = Annotated[float, Gt(0), Le(1)]
-S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,19 +177,19 @@ class Study(Settings):
             if not NAME.fullmatch(name) or len(name) > 80:
                 raise UserError(f"{name!r} is no name for files: letters, digits, _ . + -, and 80 of them at most")
         for name, variant in self.networks.items():
-            _refuse_unknown(f"networks.{name}: recipe", variant.recipes, self.recipes)
-            _refuse_unknown(f"networks.{name}: share", variant.shares, self.shares)
-            _refuse_unknown(f"networks.{name}: analysis", variant.analyses, self.analyses)
+            refuse_unknown(f"networks.{name}: recipe", variant.recipes, self.recipes)
+            refuse_unknown(f"networks.{name}: share", variant.shares, self.shares)
+            refuse_unknown(f"networks.{name}: analysis", variant.analyses, self.analyses)
         for name, group in self.groups.items():
-            _refuse_unknown(f"groups.{name}: network", [group.network], self.networks)
-            _refuse_unknown(f"groups.{name}: recipe", [group.recipe], self.recipes_of(group.network))
-            _refuse_unknown(f"groups.{name}: share", [group.share], self.shares_of(group.network))
+            refuse_unknown(f"groups.{name}: network", [group.network], self.networks)
+            refuse_unknown(f"groups.{name}: recipe", [group.recipe], self.recipes_of(group.network))
+            refuse_unknown(f"groups.{name}: share", [group.share], self.shares_of(group.network))
         self._check_looking()
         self._check_groups()
         self._check_claims()
 
     def _check_looking(self) -> None:
-        over = [analysis.name for analysis in self.analyses.values() if analysis.name in ("series", "dynamics")]
+        over = [analysis.name for analysis in self.analyses.values() if over_moments(analysis)]
         if over and self.moments is None:
             raise UserError(f"{over[0]} is of several checkpoints; say in [moments] at which `epochs` or `losses`")
         if self.moments is not None and not over:
@@ -266,154 +261,12 @@ class Study(Settings):
         return [self._cell(group.network, recipe, share, seed) for seed in self.seeds]
 
 
-def read_study(path: str | Path, **instead: Any) -> Study:
-    """Read a study from a TOML file.
-
-    Parameters
-    ----------
-    path
-        The file; or the name of a study that comes with the toolkit: digits, cifar10-desk, park-kim.
-    instead
-        Settings of `Study` to replace.
-
-    Raises
-    ------
-    UserError
-        For a file that does not exist or is not TOML, and for whatever in it is unknown, missing or out of range: one
-        line, with near matches.
-    """
-    file = source_of(path)
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UserError(f"{path} cannot be read as TOML: {' '.join(str(e).split())}") from e
-    try:
-        return replace(of_table(table, file.parent), **instead)
-    except UserError as e:
-        raise UserError(f"{path}: {e}") from e
+def over_moments(analysis: Analysis) -> bool:
+    """Whether an analysis looks at the moments of a training."""
+    return analysis.several and analysis.name not in (*ALONE, *PATH)
 
 
-def source_of(path: str | Path) -> Path:
-    """The file of a study, given by its path or, for one of the toolkit's, its name; UserError for an unknown name."""
-    file = Path(path)
-    if file.suffix:
-        return file
-    known = {p.stem: p for p in COME_WITH.glob("*.toml")}
-    if str(path) not in known:
-        raise UserError(f"no study named {path} comes with the toolkit; {near_matches(str(path), known)}; "
-                        "or name a .toml file")  # fmt: skip
-    return known[str(path)]
-
-
-def of_table(table: Mapping[str, Any], folder: Path = Path()) -> Study:
-    """The study in the tables of a TOML file; the files of claims that it names are relative to `folder`."""
-    known = [f.name for f in fields(Study)] + ["claim"]
-    for name in table:
-        if name not in known:
-            raise UserError(f"{name!r} is no setting of a study; {near_matches(name, known)}")
-    for needed in ("title", "data", "networks", "analyses"):
-        if needed not in table:
-            raise UserError(f"the study has no {needed}")
-    given = {k: v for k, v in table.items() if k not in ("claim", "claims")}
-    given["networks"] = {name: _made(Variant, {"model": of} if isinstance(of, str) else of, f"networks.{name}")
-                         for name, of in _tables(table, "networks")}  # fmt: skip
-    given["recipes"] = {name: _recipe(name, of) for name, of in _tables(table, "recipes")} or {"plain": Recipe()}
-    given["groups"] = {name: _made(Group, of, f"groups.{name}") for name, of in _tables(table, "groups")}
-    subject = _made(SubjectSettings, table.get("subject", {}), "subject")
-    given["subject"] = subject
-    given["analyses"] = {name: _analysis(name, of, subject.seed) for name, of in _tables(table, "analyses")}
-    if "moments" in table:
-        given["moments"] = _made(Moments, table["moments"], "moments")
-    groups = {name: None for name in (*given["networks"], *given["groups"])}
-    given["claims"] = tuple(_claims(table, folder, groups))
-    return Study.asked(given)
-
-
-def _tables(table: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    found = table.get(name, {})
-    if not isinstance(found, Mapping):
-        raise UserError(f"{name} is a table, [{name}]")
-    yield from found.items()
-
-
-def _made(cls: type[S], given: Any, at: str) -> S:
-    """The settings in a table; `at`, the place of the table, is named with any mistake in it."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{at} is a table of settings, not {given!r}")
-    needed = [f.name for f in fields(cls) if f.default is f.default_factory and f.name not in given]
-    try:
-        if needed:
-            raise UserError(f"there is no {needed[0]}")
-        return cls.asked(given)
-    except UserError as e:
-        raise UserError(f"{at}: {e}") from e
-
-
-def _recipe(name: str, given: Any) -> Recipe:
-    """The recipe `base`, with settings of its own; by default `base` is the recipe of the same name, or else plain."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"recipes.{name} is a table of settings, not {given!r}")
-    for own, of in {"seed": "seeds", "fraction": "shares"}.items():
-        if own in given:
-            raise UserError(f"recipes.{name}: {own} is given by the `{of}` of the study")
-    from landscape.training.recipe import RECIPES
-
-    settings = {k: v for k, v in given.items() if k != "base"}
-    try:
-        return named_recipe(given.get("base", name if name in RECIPES else "plain"), **settings)
-    except UserError as e:
-        raise UserError(f"recipes.{name}: {e}") from e
-
-
-def _analysis(name: str, given: Any, seed: int) -> Analysis:
-    """An analysis of the catalogue; its seed is that of the subject unless it names another."""
-    kind = given.get("analysis", name) if isinstance(given, Mapping) else name
-    if kind not in CATALOGUE:
-        raise UserError(f"analyses.{name}: there is no analysis {kind!r}; {near_matches(str(kind), CATALOGUE)}")
-    if kind in PAIRS:
-        raise UserError(f"analyses.{name}: {kind} is of several trainings at once, and a study looks at each alone")
-    cls = CATALOGUE[kind].settings
-    own = {"seed": seed} if any(f.name == "seed" for f in fields(cls)) else {}
-    given = {k: v for k, v in given.items() if k != "analysis"} if isinstance(given, Mapping) else given
-    return _made(cls, {**own, **given} if isinstance(given, Mapping) else given, f"analyses.{name}")
-
-
-def _claims(table: Mapping[str, Any], folder: Path, groups: Mapping[str, Any]) -> Iterator[Claim]:
-    """The claims of the study itself, and those of the files that it names, all or some, about groups of the study.
-
-    The names of claims from any file but the first have the name of that file before them.
-    """
-    asked = table.get("claims", {})
-    if isinstance(asked, str):
-        asked = [asked]
-    if not isinstance(asked, Mapping):
-        asked = {name: "all" for name in asked}
-    first = next(iter(asked), "")
-    for name, which in asked.items():
-        found = {claim.name: claim for claim in read_claims(folder / name if Path(name).suffix else name)}
-        for wanted in () if which == "all" else which:
-            if wanted not in found:
-                raise UserError(f"claims.{name}: there is no claim {wanted!r}; {near_matches(str(wanted), found)}")
-        for claim in found.values():
-            if which != "all" and claim.name in which:
-                _refuse_unknown(f"claim {claim.name}: group", claim.groups, groups)
-            if which == "all" or claim.name in which:
-                yield claim if name == first else replace(claim, name=f"{Path(name).stem}: {claim.name}")
-    own_claims = table.get("claim", [])
-    if not isinstance(own_claims, list):
-        raise UserError("claims of the study itself are tables headed [[claim]]")
-    for own in own_claims:
-        claim = _claim(own)
-        _refuse_unknown(f"claim {claim.name}: group", claim.groups, groups)
-        yield claim
-
-
-def _claim(given: Any) -> Claim:
-    name = given.get("name", "?") if isinstance(given, Mapping) else "?"
-    return _made(Claim, given, f"claim {name}")
-
-
-def _refuse_unknown(what: str, asked: Any, known: Any) -> None:
+def refuse_unknown(what: str, asked: Any, known: Any) -> None:
     """Raise UserError, with near matches, if something is asked for by a name or number that is not known."""
     for one in asked or ():
         if one is not None and one not in known:

@@ -1,10 +1,9 @@
-"""What a study has found so far, from the results files of its cells: one table, a verdict for each claim, one page."""
+"""What a study has found so far, from the results files of its cells: one table, and a verdict for each claim."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ from landscape.study.claims import Claim
 from landscape.study.declared import Cell, Study
 from landscape.study.numbers import numbers
 from landscape.study.reading import load
-from landscape.study.tables import booktabs, save_table
+from landscape.study.tables import booktabs
 from landscape.study.trainings import LOSS, Training
 from landscape.study.verdicts import Verdicts, verdicts
 from landscape.study.words import table
@@ -142,25 +141,6 @@ def columns(files: Mapping[Cell, Mapping[str, xr.Dataset]]) -> dict[str, Mapping
     for cell in files:
         firsts.setdefault((cell.network, cell.recipe_name, cell.share), cell)
     return {cell.name: files[cell] for cell in firsts.values()}
-
-
-def write(found: Found, places: Places, name: str) -> list[Path]:
-    """Write the table, the verdicts and the page; none of them for a study without a finished cell.
-
-    name: the name of the study, for the command that makes it again.
-    """
-    from landscape.study.study_page import write_page  # imports this module
-
-    if not found.files:
-        return []
-    written = [places.folder / "table.csv"]
-    save_table(found, written[0])
-    if found.judged is not None:
-        for ending in ("csv", "tex"):
-            written.append(places.folder / f"verdicts.{ending}")
-            save_table(found.judged, written[-1])
-    written.append(write_page(found, places.folder / "page.html", name))
-    return written
 
 
 def trainings_in_words(study: Study) -> list[tuple[str, str, str]]:

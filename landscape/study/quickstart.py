@@ -9,10 +9,11 @@ from typing import Any
 
 from landscape.pictures.files import save_pictures
 from landscape.study.cells import Places, Running, carry_out_cell
-from landscape.study.declared import Cell, Study, read_study
+from landscape.study.declared import Cell, Study
 from landscape.study.drawing import compare, draw_file
 from landscape.study.outcome import found
 from landscape.study.study_page import write_page
+from landscape.study.toml import read_study
 from landscape.study.words import table
 
 NAME = "quickstart"

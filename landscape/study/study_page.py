@@ -1,4 +1,4 @@
-"""The page of a study: its verdicts and trainings, followed by a report of their results."""
+"""The files of what a study has found: the table, the verdicts, and the page with a report of the results."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from landscape.runtime.errors import UserError
 from landscape.study import again
-from landscape.study.declared import source_of
+from landscape.study.cells import Places
 from landscape.study.judged import Judged
 from landscape.study.outcome import Found, columns, trainings_in_words
 from landscape.study.report import write_report
+from landscape.study.tables import save_table
+from landscape.study.toml import source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,23 @@ class Preface:
     shown: str
     command: str
     declared: str
+
+
+def write(found: Found, places: Places, name: str) -> list[Path]:
+    """Write the table, the verdicts and the page; none of them for a study without a finished cell.
+
+    name: the name of the study, for the command that makes it again.
+    """
+    if not found.files:
+        return []
+    written = [places.folder / "table.csv"]
+    save_table(found, written[0])
+    if found.judged is not None:
+        for ending in ("csv", "tex"):
+            written.append(places.folder / f"verdicts.{ending}")
+            save_table(found.judged, written[-1])
+    written.append(write_page(found, places.folder / "page.html", name))
+    return written
 
 
 def write_page(found: Found, path: Path, name: str) -> Path:

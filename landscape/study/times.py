@@ -10,8 +10,8 @@ from pathlib import Path
 
 from landscape.analyses.base import Analysis, Held
 from landscape.runtime.errors import UserError
-from landscape.study.cells import Places, Running, finished, over_moments
-from landscape.study.declared import Cell, Study
+from landscape.study.cells import Places, finished
+from landscape.study.declared import PATH, Cell, Study, over_moments
 from landscape.study.subject import Subject
 from landscape.study.tables import aligned
 from landscape.study.training import untrained
@@ -148,7 +148,7 @@ def _of_analyses(study: Study, cell: Cell, device: str) -> dict[str, float]:
 def _of_analysis(study: Study, analysis: Analysis, subject: Subject, cell: Cell) -> float:
     from landscape.store.units import Work
 
-    began, several = time.perf_counter(), over_moments(analysis) or analysis.name == "trajectory"
+    began, several = time.perf_counter(), over_moments(analysis) or analysis.name in PATH
     prepared = analysis.prepare_several({"end": subject}) if several else analysis.prepare(subject, Held())
     ready = time.perf_counter()
     done = analysis.run(prepared, work=Work(budget=0.0))["done"].values
@@ -161,8 +161,3 @@ def _looks(study: Study, cell: Cell) -> int:
     if study.moments is None:
         return cell.recipe.epochs + 1
     return len(set(study.moments.epochs)) or 2 * len(study.moments.losses) + 1
-
-
-def running(device: str | None, budget: float | None, progress: bool) -> Running:
-    """How cells are carried out, with a deadline counted from now."""
-    return Running(device, None if budget is None else time.monotonic() + budget, progress)

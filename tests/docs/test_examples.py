@@ -17,7 +17,7 @@ from helpers import ROOT
 import landscape as ls
 from landscape.catalogue import CATALOGUE
 from landscape.cli.main import application
-from landscape.study.declared import of_table
+from landscape.study.toml import of_table
 
 PAGES = [
     ROOT / "README.md",

@@ -16,8 +16,8 @@ import landscape as ls
 from landscape.cli.main import status
 from landscape.runtime.errors import UserError
 from landscape.study.cells import crossing
-from landscape.study.declared import read_study
 from landscape.study.times import refuse_impossible
+from landscape.study.toml import read_study
 
 TINY = """
 title = "Tiny"
