@@ -86,11 +86,9 @@ def compare(*files: Path, how: Any) -> None:
         print(f"wrote {path}")
 
 
-FILES = Parameter(help="Results files, a network each, as FILE or FILE=LABEL; a folder of them is one training.")
+FILES = Parameter(help="FILE or FILE=LABEL: results files, a network each; a folder of them is one training.")
 compare.__annotations__ = {
-    "files": Annotated[
-        Path, Parameter(help="FILE or FILE=LABEL: results files, a network each; a folder of them is one training.")
-    ],
+    "files": Annotated[Path, FILES],
     "how": options_of(Comparing),
     "return": None,
 }

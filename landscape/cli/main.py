@@ -40,7 +40,6 @@ AFTER = {  # between the two there is one for each analysis
 }
 
 VERBOSE = ("-v", "--verbose")  # options of every command
-OF_THE_USER = "landscape_user_"  # what `landscape.checkpoints.build` calls their modules
 STORING = (
     "quickstart",
     "analyze",
@@ -151,8 +150,10 @@ def _without_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _in_users_code(e: BaseException) -> str | None:
     """The line of the user's file, from --model FILE.py:function, through which the error came; None for none."""
+    from landscape.runtime.own import MODULE
+
     frames = [(f.f_globals.get("__name__", ""), f.f_code.co_filename, n) for f, n in traceback.walk_tb(e.__traceback__)]
-    places = [f"{file}, line {number}," for name, file, number in frames if name.startswith(OF_THE_USER)]
+    places = [f"{file}, line {number}," for name, file, number in frames if name.startswith(MODULE)]
     return places[-1] if places else None
 
 

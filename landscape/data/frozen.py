@@ -30,6 +30,7 @@ from landscape.runtime.memory import refuse_beyond_memory
 from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.runtime.settings import Settings
+from landscape.store.comparable import MIXING
 
 MIX_BLOCK = 128
 
@@ -235,7 +236,7 @@ def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings
         "transform": asked.transform,
         "seed": asked.seed,
         **asdict(inputs),
-        **{key: getattr(asked, key) for key in ("auto_augment", "mixup", "cutmix", "smoothing")},
+        **{key: getattr(asked, key) for key in MIXING},
         **({"mixing": "pairs of neighbours, per element"} if clusters is not None else {}),
     }
     return FrozenData(x, y, asked.batch_size, num_classes, config, clusters)

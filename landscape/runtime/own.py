@@ -16,6 +16,8 @@ from typing import Any
 
 from landscape.runtime.errors import UserError, a_few, near_matches
 
+MODULE = "landscape_user_"  # how the names of the user's modules begin
+
 
 def is_own(name: str) -> bool:
     """Whether a name is that of the user's own code."""
@@ -102,7 +104,7 @@ def own_function(spelled: str, what: str) -> OwnFunction:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"no such file: {file} (of {what} {spelled})")
-    module_name = f"landscape_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    module_name = f"{MODULE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -11,6 +11,7 @@ from typing import Any
 import xarray as xr
 
 from landscape.catalogue import settings_of
+from landscape.store.comparable import MIXING
 
 
 def command(name: str, group: xr.Dataset, out: str) -> str:
@@ -64,7 +65,7 @@ def _of_subject(objective: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if data.get("split") == "train":
         yield "samples", data.get("samples")
         yield "transform", "eval" if data.get("transform") == "eval" else None
-        for name in ("auto_augment", "mixup", "cutmix", "smoothing"):
+        for name in MIXING:
             yield name, data.get(name) if (data.get(name) or None) != (stated.get(name) or None) else None
     for name in ("mean", "std"):
         yield name, data.get(name) if data.get(name) != stated.get(name) else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from landscape.study.tables import typed
 from landscape.study.verdicts import Verdict
 
 
@@ -45,12 +46,8 @@ class Judged:
         """The words of a verdict."""
         at = f", at a training NLL of {v.row.at:.2g}" if np.isfinite(v.row.at) else ""
         return cls(
-            statement=v.claim.statement, about=f"{v.claim}{at}", first=_typed(v.row.of_first),
-            second=_typed(v.row.of_second), effect=_typed(v.row), how=v.row.effect.how,
+            statement=v.claim.statement, about=f"{v.claim}{at}", first=typed(str(v.row.of_first)),
+            second=typed(str(v.row.of_second)), effect=typed(str(v.row)), how=v.row.effect.how,
             p=f"{v.p:.2g}" if np.isfinite(v.p) else "\N{EN DASH}", outcome=v.outcome,
             more=str(v).partition(": ")[2], reference=v.claim.reference,
         )  # fmt: skip
-
-
-def _typed(number: object) -> str:
-    return str(number).replace("+-", "\N{PLUS-MINUS SIGN}")

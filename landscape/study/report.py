@@ -29,6 +29,7 @@ from landscape.study.drawing import compare, draw
 from landscape.study.interactive import FIGURES, Figure, figures_of
 from landscape.study.side_by_side import Asked, side_by_side
 from landscape.study.studied import studied
+from landscape.study.tables import typed
 from landscape.study.words import provenance
 
 Files = Mapping[str, Mapping[str, xr.Dataset]]
@@ -143,7 +144,7 @@ def _environment() -> Any:
         import jinja2
     except ImportError as e:
         raise UserError("a report needs jinja2 and plotly: python -m pip install jinja2 plotly") from e
-    loader = jinja2.FunctionLoader(lambda name: _part(name))
+    loader = jinja2.FunctionLoader(_part)
     found = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                undefined=jinja2.StrictUndefined)  # fmt: skip
     found.policies["json.dumps_function"] = _json
@@ -213,7 +214,7 @@ def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | N
         own = settings_of(group, name)
         apart = ", ".join(distinctions(found, label))
         remarks = [*([apart] if apart else []), *(own.remarks(group) if own is not None else [])]
-        if remarks := [_typed(remark) for remark in remarks if remark]:
+        if remarks := [typed(remark) for remark in remarks if remark]:
             section.remarks.append((label, remarks))
     return section
 
@@ -256,16 +257,12 @@ def _table(files: Files) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    return "\N{EN DASH}" if estimate is None else _typed(str(estimate))
+    return "\N{EN DASH}" if estimate is None else typed(str(estimate))
 
 
 def _how(estimates: Any) -> str:
     said = (f"{e.how} ({e.n:,} {e.counts})" if e.n and e.how else e.how for e in estimates)
     return "; ".join(dict.fromkeys(filter(None, said)))
-
-
-def _typed(text: str) -> str:
-    return text.replace("+-", "±")
 
 
 def _origin(label: str, groups: Mapping[str, xr.Dataset]) -> Origin:

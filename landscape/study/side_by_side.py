@@ -16,6 +16,7 @@ from landscape.study.effects_chart import effects
 from landscape.study.interactive import Figure
 from landscape.study.judged import Judged
 from landscape.study.sentences import IN_WORDS
+from landscape.study.tables import typed
 from landscape.study.trainings import File, Network, Training, refuse_the_same
 from landscape.study.verdicts import Verdicts, verdicts_on
 
@@ -158,7 +159,7 @@ def _against(found: Comparison, second: str) -> Against:
         name=f"{second} against {rows[0].first}",
         told=[sentence(row) for row in rows if _tells(row.effect)],
         untold=" ".join(said),
-        cells=_typed(found.cells(second)),
+        cells=[[typed(cell) for cell in row] for row in found.cells(second)],
     )
 
 
@@ -200,10 +201,6 @@ def _verdict(judged: Verdicts, i: int) -> str:
     v, tested = judged.verdicts[i], sum(np.isfinite(one.p) for one in judged.verdicts)
     p = f" (p = {v.p:.2g}, corrected for {tested} claims)" if np.isfinite(v.p) else ""
     return f"{v.claim.statement}: {v}{p}."
-
-
-def _typed(cells: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [[cell.replace("+-", "\N{PLUS-MINUS SIGN}") for cell in row] for row in cells]
 
 
 def _as_sentence(line: str) -> str:

@@ -49,9 +49,14 @@ def booktabs(cells: Cells, *blocks: Cells) -> str:
     return "\n".join([begin, r"\toprule", heading, *body, r"\bottomrule", r"\end{tabular}"])
 
 
+def typed(text: str) -> str:
+    """Text for a page, with the plus-minus sign that a terminal may lack."""
+    return text.replace("+-", "±")
+
+
 def as_html(cells: Cells, *remarks: str) -> str:
     """A table for a notebook, with the remarks below; its cells are taken as text, not as HTML."""
-    heading, *rows = [[escape(cell).replace("+-", "±") for cell in row] for row in cells]
+    heading, *rows = [[typed(escape(cell)) for cell in row] for row in cells]
     head = "".join(f"<th>{cell}</th>" for cell in heading)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     below = "".join(f"<div>{escape(remark)}</div>" for remark in remarks if remark)
