@@ -38,8 +38,6 @@ class Dialect:
 
 
 _SWIN_BUFFERS = r"\.(relative_position_index|attn_mask)$"
-
-
 DIALECTS = (
     Dialect(
         "Swin of timm before 0.9",

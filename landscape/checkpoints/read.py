@@ -29,11 +29,7 @@ from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.files import replacing
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_ema", "net", "state_dict_ema")
-
-
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-
-
 METADATA_KEY = "landscape"
 
 
@@ -42,11 +38,7 @@ SETTINGS = re.compile(
     r"(argparse|pathlib|omegaconf|yacs|easydict|ml_collections|(pytorch_)?lightning\w*|numpy|datetime|"
     r"functools|types|torch\.optim)\."
 )
-
-
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch's pickles began, before it wrote zip files
-
-
 STAND_INS = 64  # the most kinds of such objects in one file; each takes another pass
 
 

@@ -16,11 +16,7 @@ from landscape.models import list_models
 from landscape.runtime.errors import a_few
 
 IMAGE_SIZES = (32, 224, 8, 16, 28, 64, 96, 128, 160, 192, 240, 256, 288, 299, 320, 384, 448, 512)
-
-
 SIZES_TOLD_APART = (32, 224)  # for small images a network may have other parts than for large ones
-
-
 ARGUMENTS = ("num_classes", "image_size", "in_channels")
 
 

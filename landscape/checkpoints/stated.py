@@ -59,17 +59,9 @@ def _share(value: Any) -> bool:
 
 
 _RATE = Rule(_share, "a number from 0 to below 1")
-
-
 _POSITIVE = Rule(_number(0.0), "a finite number, 0 or more")
-
-
 _FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
-
-
 _SIZE = _one_or_each(1, 16384)
-
-
 _FACTOR = Rule(lambda value: _number(0.0, 64.0, above=True)(value) or _each(_number(0.0, 64.0, above=True))(value),
                "numbers above 0, of 64 at most")  # fmt: skip
 
@@ -90,11 +82,7 @@ RULES: dict[str, Rule] = {
     ),
     "data": Rule(lambda value: isinstance(value, str) and len(value) <= 4096, "the name of a data set"),
 }
-
-
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in RULES if name not in ("seed", "fraction", "in_channels")}
-
-
 SETTINGS: dict[str, Rule] = {
     **dict.fromkeys(("num_classes", "img_size", "in_chans", "local", "window", "window_size"), _SIZE),
     **dict.fromkeys(("depth", "depths", "blocks", "layers", "expansion", "stride"), _one_or_each(1, 1000)),
@@ -115,8 +103,6 @@ SETTINGS: dict[str, Rule] = {
     "stem_type": _one_of("", "deep", "deep_tiered"),
     "act_layer": _one_of("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "swish", "hard_swish", "mish"),
 }  # fmt: skip
-
-
 LAYERS = ("depth", "depths", "blocks", "layers", "stages")  # what these count has at least one tensor each
 
 

@@ -18,11 +18,7 @@ from landscape.runtime import processes
 from landscape.runtime.errors import UserError, near_matches
 
 SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "val", "valid", "eval")}
-
-
 FOLDERS = 30_000  # in a data set, at most: ImageNet-21k has 21,841
-
-
 TORCH_NAMES = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
 
 

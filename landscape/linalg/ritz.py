@@ -13,8 +13,6 @@ from landscape.linalg.search import Search
 from landscape.runtime.errors import UserError
 
 OF_VALUE = 300  # relative error of an eigenvalue, in units of eps, from rounding in the forward pass: up to 66 measured
-
-
 SAFETY = 2  # residuals by which an unconverged Ritz value may still rise; with 1, 3 of 90 spectra of a ViT missed one
 
 

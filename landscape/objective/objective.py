@@ -36,11 +36,7 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.threads import stop_if_asked
 
 FOLDS = 20
-
-
 NO_UNIT = "no unit of {} counts, and a mean needs at least one; give labels that the task does not ignore"
-
-
 CACHED = 64  # examples whose activations fit a CPU's caches: a ResNet-20 takes a tenth less time than with 256
 
 
@@ -61,13 +57,20 @@ def _without_graphs(method: Method) -> Method:
 class Evaluation:
     """The objective at one point.
 
-    `nll_sem` and `accuracy_sem` are standard errors of the mean over units. They treat the units of one example, and of
-    examples that share an image, as one cluster.
+    The standard errors treat the units of one example, and of examples that share an image, as one cluster.
 
-    Parameters
+    Attributes
     ----------
-    accuracy
-        NaN if the task has no right and wrong.
+    nll, nll_sem
+        The mean NLL over units, and its standard error.
+    penalty
+        The penalty.
+    loss
+        The NLL with the penalty.
+    accuracy, accuracy_sem
+        The share of units that are right, and its standard error; NaN if the task has no right and wrong.
+    examples, units
+        The numbers of examples and of units.
     nll_fold
         The mean NLL over each of up to FOLDS disjoint folds of the examples. The folds are the same at every point, so
         that leaving out one at a time gives the standard error of whatever is computed from several points.

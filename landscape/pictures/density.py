@@ -18,8 +18,6 @@ from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
 
 WIDEST = 12  # and a cell of a quadrature reaches no further than the spectrum divided by this
-
-
 UNKNOWN = 1000  # parameters, where a file does not say
 
 

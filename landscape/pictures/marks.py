@@ -17,8 +17,6 @@ from landscape.pictures.canvas import COLORS
 from landscape.surfaces.topology import with_minima
 
 TRAJECTORY = "#E8000B"
-
-
 MANY_LABELS = 8
 
 

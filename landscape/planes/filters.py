@@ -11,8 +11,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrizations import _WeightNorm
 
 WEIGHTS = ("weight", "weight_v", "weight_orig")  # also the names under weight_norm, spectral_norm and pruning
-
-
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 

@@ -16,8 +16,6 @@ from landscape.planes.plane import Plane, _inner, config_of
 from landscape.runtime.errors import UserError
 
 NORMALIZATIONS = ("filter", "layer", "weight", "column", "none")
-
-
 POSITION_EMBEDDINGS = (
     "*pos_emb*", "*position_emb*", "*positional_e*", "*relative_position*", "*rel_pos*", "*attention_biases*",
     "*wpe.weight",

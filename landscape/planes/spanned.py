@@ -29,8 +29,6 @@ State = Mapping[str, Tensor]
 
 
 CHUNK = 1 << 20  # the number of weights of every checkpoint that are in memory at once
-
-
 EIGENVECTORS = Search(k=2, which="BE", tol=1e-3, max_products=400)
 
 

@@ -14,11 +14,7 @@ Setting = tuple[str, str]
 
 
 EVERYWHERE: Setting = ("generic", "all")
-
-
 BACKENDS: tuple[Setting, ...] = (("cuda", "all"), ("mkldnn", "all"))
-
-
 OPERATIONS: tuple[Setting, ...] = tuple((b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn"))
 
 

@@ -11,11 +11,7 @@ import xarray as xr
 from landscape.runtime.errors import a_few
 
 KINDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "residual": "Hessian minus Gauss-Newton"}
-
-
 METHODS = {"lanczos": "Lanczos", "pyhessian": "PyHessian"}
-
-
 MIXING = ("auto_augment", "mixup", "cutmix", "smoothing")
 
 
@@ -26,10 +22,15 @@ Config = Mapping[str, Any]
 class Difference:
     """A setting that some results do not share.
 
-    values: in words, by the name of the result; "" if it is not stated.
-
-    decisive: whether numbers under different values are different quantities; otherwise only their errors, or their
-    resolution, differ.
+    Attributes
+    ----------
+    setting
+        The name of the setting.
+    values
+        Its values in words, by the name of the result; "" if one is not stated.
+    decisive
+        Whether numbers under different values are different quantities; otherwise only their errors, or their
+        resolution, differ.
     """
 
     setting: str

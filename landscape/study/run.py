@@ -43,6 +43,10 @@ class Result:
         The settings.
     data
         The data, in the form of the group in a results file.
+    group
+        The name of that group.
+    label
+        The name of the network; "" for several.
     """
 
     analysis: Analysis
@@ -100,12 +104,17 @@ def run(
         Its settings.
     out
         A results file; None to keep the result in memory only.
-    progress
-        Whether progress bars are shown.
     budget
         The seconds after which no further unit is started; what is done by then is a valid result.
+    progress
+        Whether progress bars are shown.
     overwrite
         Whether a group that was made with other settings, or is damaged, is replaced.
+
+    Returns
+    -------
+    Result
+        What was found, with everything that the file already had of this group.
 
     Raises
     ------

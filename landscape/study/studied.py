@@ -28,7 +28,7 @@ def studied(groups: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def examples_in_words(config: Config) -> str:
-    """ "512 of 1,437 examples of digits, train split; train transform, mixup 0.8; mean 0.3055, std 0.37"."""
+    """ "512 of 1,442 examples of digits, train split; train transform, mixup 0.8; mean 0.3055, std 0.37"."""
     objective = _mapping(config, "objective")
     data = _mapping(objective, "data")
     count = objective.get("examples", data.get("samples"))

@@ -20,8 +20,6 @@ STUDY_COLUMNS = (
     "x", "y", "l1", "l2", "nll", "cutoff_1", "cutoff_2", "accuracy", "accuracy_90", "uncertainty", "uncertainty_90",
     "iou", "iou_90", "frequency", "frequency_90", "top_5", "brier", "ece", "ecse",
 )  # fmt: skip
-
-
 LONG_NAMES = {
     "nll": "negative log-likelihood",
     "penalty": "penalty",
@@ -33,11 +31,7 @@ LONG_NAMES = {
     "test_nll": "negative log-likelihood on the test split",
     "test_accuracy": "accuracy on the test split",
 }
-
-
 LI_ET_AL = {"train_loss": "nll", "train_acc": "accuracy", "test_loss": "test_nll", "test_acc": "test_accuracy"}
-
-
 FLAGS = ("done", "interpolated")
 
 

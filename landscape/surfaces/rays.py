@@ -16,14 +16,8 @@ from landscape.store.units import Index, Work, each_not_done
 RAY_VARIABLES = (
     "width_ray", "width_ray_sem", "width_ray_fold", "width_ray_reached", "width_ray_evaluations", "width_ray_done",
 )  # fmt: skip
-
-
 PRECISION = 0.02  # how wide the final bracket may be, as a share of the radius; within it the crossing is interpolated
-
-
 FIRST = 2.0**-10  # the first radius tried, as a share of the range
-
-
 LEAST = 2.0**-40  # the least radius tried, as a share of the range: float32 weights resolve no doubling nearer
 
 

@@ -15,11 +15,7 @@ Mask = NDArray[np.bool_]
 
 
 NEIGHBOURS = 30  # computed points that a filled-in one is interpolated from
-
-
 GAIN = 0.5  # each level halves the distances, and is assumed to at least halve the misses of interpolation
-
-
 SAFETY = 1.5  # the reported error, in such misses: one covers 94 to 100 % of the points of random smooth functions
 
 
