@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import rcParams, rcParamsDefault
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import ScaledTranslation
 
@@ -71,19 +71,35 @@ def line_height() -> float:
 def head(ax: Axes, title: str, lines: Iterable[str] = (), caution: str = "") -> None:
     """The title, under it what must not be overlooked, and then small lines; all broken to fit the axes."""
     across = room(ax)
-    notes = [part for line in lines if line for part in wrap(line.replace("+-", "±"), across)]
-    warned = wrap(caution, int(0.9 * across))
+    notes = [part for line in lines if line for part in wrap(line.replace("+-", "±"), across, break_on_hyphens=False)]
+    warned = wrap(caution, int(0.9 * across), break_on_hyphens=False)
     for i, line in enumerate([*reversed(notes), *reversed(warned)]):
         look = NOTE if i < len(notes) else {**NOTE, "color": COLORS[1], "weight": "bold", "gid": "caution"}
         ax.annotate(line, (0, 1), xytext=(0, 3 + line_height() * i), xycoords="axes fraction",
                     textcoords="offset points", **look)  # fmt: skip
-    wide = fill_lines(title.rstrip("\n"), room(ax, rcParams["axes.titlesize"]))
+    wide = evenly(title.rstrip("\n"), room(ax, rcParams["axes.titlesize"]))
     ax.set_title(wide, pad=6 + line_height() * (len(notes) + len(warned)))
 
 
 def fill_lines(text: str, width: int) -> str:
-    """Each line of a text, broken into lines of at most `width`."""
-    return "\n".join(fill(line, width) for line in text.split("\n"))
+    """Each line of a text, broken between words into lines of at most `width`."""
+    return "\n".join(fill(line, width, break_on_hyphens=False) for line in text.split("\n"))
+
+
+def evenly(text: str, width: int) -> str:
+    """The same, with no more lines than that takes, and these as alike in length as can be."""
+    lines = fill_lines(text, width).count("\n")
+    for narrower in range(width - 1, 8, -1):
+        if fill_lines(text, narrower).count("\n") > lines:
+            return fill_lines(text, narrower + 1)
+    return fill_lines(text, width)
+
+
+def label_upright(ax: Axes, text: str, **look: Any) -> None:
+    """The label of the y axis, broken into lines no longer than the axes are high."""
+    assert ax.figure is not None
+    high = 72 * ax.bbox.height / ax.figure.dpi / (0.56 * points_of(rcParams["axes.labelsize"]))
+    ax.set_ylabel(evenly(text, max(8, int(high))), **look)
 
 
 def captioned(ax: Axes, title: str, lines: Iterable[str], whole: str) -> None:
@@ -99,6 +115,17 @@ def legend_below(ax: Axes, points: float = 0.0, **look: Any) -> None:
     under = ax.transAxes + ScaledTranslation(0, -down / 72, ax.figure.dpi_scale_trans)
     ax.legend(**{"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": under, "borderaxespad": 0,
                  "frameon": False, "fontsize": "small", "handlelength": 2.6, "columnspacing": 1.2, **look})  # fmt: skip
+
+
+def legend_outside(figure: Figure | SubFigure, ax: Axes, most: int = 4) -> None:
+    """The legend of these axes under a whole figure, in as many columns as fit, at most `most`."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        return
+    widest = points_of("small") * (0.54 * max(map(len, labels)) + 4.5)
+    columns = int(72 * figure.bbox.width / figure.dpi / widest)
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(most, columns, len(labels))),
+                  frameon=False, fontsize="small")  # fmt: skip
 
 
 def note_above(ax: Axes, text: str) -> None:
@@ -130,9 +157,11 @@ def fitted(width: float, height: float) -> tuple[float, float]:
     return wished, height * (wished / width) ** 0.75
 
 
-def new_figure(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
-    """A figure of its own, not pyplot's: nothing to close, no display needed."""
-    figure = Figure(figsize=fitted(width, height), layout="constrained")
+def new_figure(width: float, height: float, *, square: bool = False, **axes: Any) -> tuple[Figure, Any]:
+    """A figure of its own, not pyplot's: nothing to close, no display needed. With `square`, a colour bar is as high as
+    axes that keep their proportions.
+    """
+    figure = Figure(figsize=fitted(width, height), layout="compressed" if square else "constrained")
     return figure, figure.add_subplot(**axes)
 
 

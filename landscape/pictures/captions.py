@@ -14,8 +14,15 @@ from landscape.pictures.scales import Scale
 LINES = 2  # of a caption
 
 
-def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False) -> str:
-    """What an axis of a surface is, according to its plane; `short` if there is little room."""
+def axis_label(surface: xr.Dataset, axis: int, *, short: bool = False, fits: float = np.inf) -> str:
+    """What an axis of a surface is, according to its plane; the short form on request, or where the long one has
+    more characters than `fits`.
+    """
+    text = _axis_label(surface, axis, short)
+    return text if short or len(text) <= fits else _axis_label(surface, axis, True)
+
+
+def _axis_label(surface: xr.Dataset, axis: int, short: bool) -> str:
     plane = surface.attrs.get("config", {}).get("plane", {})
     directions = plane.get("directions")
     letter = "ab"[axis]

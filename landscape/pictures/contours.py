@@ -53,7 +53,8 @@ def plot_surface(
     scale = scale or common_scale([z], walls=has_walls(quantity), error=error_at_lowest(surface, quantity),
                                   limits=look.limits, log=look.scale == "log")  # fmt: skip
     heights: list[Text] = []
-    ax.set(xlabel=axis_label(surface, 0), ylabel=axis_label(surface, 1))
+    fits = room(ax, "medium") * (0.75 if alone else 1.0)  # beside the colour bar
+    ax.set(xlabel=axis_label(surface, 0, fits=fits), ylabel=axis_label(surface, 1, fits=fits))
     if min(z.shape) >= 2 and scale is not None:
         filled = ax.contourf(x, y, z, scale.levels, cmap=surface_colors(), extend=scale.extend, norm=scale.norm)
         lines = ax.contour(x, y, z, scale.ticks, colors="white", linewidths=0.6, alpha=0.9)

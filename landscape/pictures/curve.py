@@ -41,7 +41,7 @@ def plot_curve(
     drawn = style(i)
     shown = np.where(finite, z, np.nan)
     few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(x) <= 60 else {}
-    ax.plot(x, shown, **drawn, lw=1.6, **few, label=name or quantity)
+    ax.plot(x, shown, **drawn, lw=1.6, **few, label=name or quantity_label(surface, quantity))
     said = [settings_line(surface)]
     # the penalty is exact, so the error of the loss is the NLL's
     sem = next((f"{q}_sem" for q in (quantity, "nll" if quantity == "loss" else "") if f"{q}_sem" in surface), None)

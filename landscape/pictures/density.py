@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from landscape.objective.clusters import mean_and_sem, numbered
 from landscape.objective.penalised import in_trace
 from landscape.pictures.axes import squeeze, stretch, symlog, symlog_ticks
-from landscape.pictures.canvas import COLORS, captioned, new_figure, own_title, variant_of
+from landscape.pictures.canvas import COLORS, captioned, label_upright, new_figure, own_title, variant_of
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.smoothing import MANY, NARROWEST, quadrature_cells
 
@@ -130,7 +130,7 @@ def _plot_nodes(ax: Axes, node: np.ndarray, weight: np.ndarray, n: int | None) -
     for mask, marker in ((weight >= least, "."), (weight < least, "v")):
         right.plot(node[mask], np.maximum(weight[mask], least), marker, color="0.35", markersize=3, alpha=0.7)
     right.set_ylim(0.6 * least, 3 * float(weight.max()))
-    right.set_ylabel("weight of a node (dot), in eigenvalues" if n else "weight of a node (dot)", color="0.35")
+    label_upright(right, "weight of a node (dot), in eigenvalues" if n else "weight of a node (dot)", color="0.35")
     right.tick_params(axis="y", colors="0.35", which="both")
     ax.set_zorder(right.get_zorder() + 1)
     ax.patch.set_visible(False)

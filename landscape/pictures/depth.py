@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.pictures.canvas import COLORS, MARKERS
@@ -50,11 +49,6 @@ def by_type(ax: Axes, group: xr.Dataset, values: np.ndarray, *, labels: bool = T
             value, low, high = values[here].T
             ax.errorbar(blocks[here], value, yerr=[value - low, high - value], fmt=MARKERS[i], color=COLORS[i],
                         markersize=4.5, capsize=2, lw=1, label=which if labels else None)  # fmt: skip
-
-
-def legend_below(figure: Figure, ax: Axes) -> None:
-    """The legend of these axes under the whole figure, off the data."""
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
 
 
 def images_of(group: xr.Dataset) -> str:

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from landscape.analyses.fourier import SEEN
 from landscape.analyses.transfer import PATHS
 from landscape.pictures.axes import log_axis
-from landscape.pictures.canvas import MARKERS, new_figure, notes_above, style
-from landscape.pictures.depth import TYPES, block_axis, by_type, images_of, legend_below
+from landscape.pictures.canvas import MARKERS, label_upright, legend_outside, new_figure, notes_above, style
+from landscape.pictures.depth import TYPES, block_axis, by_type, images_of
 from landscape.pictures.look import LOOK, Look
 
 WORDS = {"skip": "with skip", "branch": "branch alone"}
@@ -46,11 +46,12 @@ def tilts(group: xr.Dataset, prefix: str) -> Figure:
     for ax, path in zip(axes, shown, strict=True):
         by_type(ax, group, group["tilt"].sel(path=path).values, line=False)
         ax.axhline(0, color="0.3", lw=0.8)
-        ax.set(ylabel=f"tilt, {WORDS[path]}", ymargin=0.15)
+        ax.set_ymargin(0.15)
+        label_upright(ax, f"tilt, {WORDS[path]}")
         block_axis(ax, group, label=ax is axes[-1])
     notes_above(axes[0], f"{prefix}low-pass below 0, high-pass above",
                 [f"tilt: mean ln transfer above pi / 2, less that below; {images_of(group)}"])  # fmt: skip
-    legend_below(figure, axes[0])
+    legend_outside(figure, axes[0])
     return figure
 
 
@@ -62,7 +63,8 @@ def powers(group: xr.Dataset, prefix: str) -> Figure:
     power = np.tensordot(count / count.sum(), group["power"].values[done], 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         _by_depth(figure, ax, group["frequency"].values, power / power[:, :1])
-    ax.set(xlabel="frequency (pi)", ylabel="power / that of the lowest frequency")
+    ax.set(xlabel="frequency (pi)")
+    label_upright(ax, "power / that of the lowest frequency")
     _ratio_axis(ax)
     notes_above(ax, f"{prefix}power of the feature maps",
                 [f"mean over channels and all directions, frequency zero apart; {images_of(group)}"])  # fmt: skip
@@ -87,8 +89,9 @@ def transfers(group: xr.Dataset, prefix: str) -> Figure:
                 ax.set_title(which, fontsize="medium")
             if path == paths[-1]:
                 ax.set_xlabel("frequency (pi)")
+                ax.xaxis.set_major_locator(MaxNLocator(3))
         _ratio_axis(row[0])  # the row shares this axis
-        row[0].set_ylabel(f"transfer, {WORDS[path]}", fontsize="medium")
+        label_upright(row[0], f"transfer, {WORDS[path]}")
     _depth_bar(figure, list(axes.ravel()), len(group["block"]))
     figure.suptitle(f"{prefix}power out over power in, {images_of(group)}", fontsize="medium")
     return figure
@@ -105,10 +108,10 @@ def attention(group: xr.Dataset, prefix: str) -> Figure:
         if known.any():
             ax.plot(np.flatnonzero(known), ratio[known], **style(i), marker=MARKERS[i], markersize=4.5, label=LET[seen])
     ax.axhline(1, color="0.3", lw=0.8)
-    ax.set(ylabel="gain elsewhere / gain at zero")
+    label_upright(ax, "gain elsewhere / gain at zero")
     log_axis(ax, "y")
     block_axis(ax, group)
-    legend_below(figure, ax)
+    legend_outside(figure, ax)
     notes_above(ax, f"{prefix}what attention lets through",
                 [f"power; zero is the mean over positions; below 1 it is smoothed; {images_of(group)}"])  # fmt: skip
     return figure
@@ -124,17 +127,18 @@ def study(group: xr.Dataset, prefix: str) -> Figure:
     around = values.sel(direction="all", bound="estimate").values
     top.plot(np.arange(len(around)), around, color="0.3", lw=1, ls="--", zorder=0.9, label="all directions")
     block_axis(top, group)
-    top.set(ylabel="rel. ln amplitude at pi")
+    label_upright(top, "rel. ln amplitude at pi")
     notes_above(top, f"{prefix}relative ln amplitude, as Park & Kim define it",
                 [f"subsampling alone raises it by ln 2 a halving of the map; {images_of(group)}"])  # fmt: skip
-    legend_below(figure, top)
+    legend_outside(figure, top)
     done = group["done"].values
     count = group["fold_images"].values[done].astype(float)
     diagonal = np.tensordot(count / count.sum(), group["log_diagonal"].values[done], 1)
     steps = np.arange(diagonal.shape[1])
     side = np.minimum(group["height"].values, group["width"].values)
     _by_depth(figure, below, 2 * steps / side[:, None], diagonal - diagonal[:, :1])
-    below.set(xlabel="frequency along the diagonal (pi)", ylabel="rel. ln amplitude")
+    below.set(xlabel="frequency along the diagonal (pi)")
+    label_upright(below, "rel. ln amplitude")
     return figure
 
 

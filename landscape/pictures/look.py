@@ -44,6 +44,9 @@ class Look(Settings):
         The range of colours, or of the heights of a curve, such as 0,3.
     scale
         The scale of surfaces: linear, cut off at a height that keeps the minima visible; or log, above the minimum.
+    spectra
+        What spectra of mini-batches show over the ticks of every eigenvalue: ecdf, the share of eigenvalues up to each
+        value; or density, smoothed by a kernel, as Park & Kim draw it.
     mark_points
         Mark every point of a surface's grid.
     notes
@@ -61,6 +64,7 @@ class Look(Settings):
     ylabel: Words | None = None
     limits: tuple[FiniteFloat, FiniteFloat] | None = None
     scale: Literal["linear", "log"] = "linear"
+    spectra: Literal["ecdf", "density"] = "ecdf"
     mark_points: bool = False
     notes: bool | None = None
 
@@ -78,6 +82,11 @@ class Look(Settings):
     def inches(self) -> float | None:
         """The width of the picture; None for that of a screen."""
         return WIDTHS[self.width] if isinstance(self.width, str) else self.width
+
+    @property
+    def with_notes(self) -> bool:
+        """Whether there are small lines."""
+        return self.width is None if self.notes is None else self.notes
 
 
 LOOK = Look()

@@ -121,13 +121,22 @@ def mark_trajectory(surface: xr.Dataset, ax: Axes) -> tuple[list[Box], list[str]
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     inside = ((path >= low) & (path <= high)).all(axis=1)
     names = [str(name) for name in surface["checkpoint"].values] if "checkpoint" in surface.coords else []
-    taken = _spread_labels(ax, (path - low) / (high - low), names if len(names) <= MANY_LABELS else [])
+    taken = _spread_labels(ax, (path - low) / (high - low), _named(names, len(path), apart))
     notes = ["dots: checkpoints" if apart else "line: trajectory, from start (circle) to end (star)"]
     if "off_plane" in surface and not apart:
         notes.append(f"up to {float(surface['off_plane'].max()):.3g} off the plane")
     if not inside.all():
         notes.append(f"{(~inside).sum()} of {len(path)} checkpoints beyond the range")
     return taken, notes
+
+
+def _named(names: list[str], count: int, apart: bool) -> list[str]:
+    """What stands beside each point of a path: its name, if these are few; and for a trajectory, its start and end."""
+    few = names if 0 < len(names) <= MANY_LABELS else [""] * count
+    if apart or count < 2:
+        return few
+    first, last = (f"{name} ({word})" if name else word for name, word in ((few[0], "start"), (few[-1], "end")))
+    return [first, *few[1:-1], last]
 
 
 def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box]:
@@ -141,6 +150,8 @@ def _spread_labels(ax: Axes, path: np.ndarray, names: Sequence[str]) -> list[Box
         corners = [
             (x + sx, y + sy) for sx in (gap, -gap - width, -width / 2) for sy in (gap, -gap - height, -height / 2)
         ]
+        if not name:
+            continue
         boxes = [(left, bottom, left + width, bottom + height) for left, bottom in corners]
         fitting = [box for box in boxes if min(box) >= 0 and max(box) <= 1 and not any(_meet(box, b) for b in taken)]
         if fitting:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from landscape.analyses.placement import in_order
-from landscape.pictures.canvas import COLORS, MARKERS, head, new_figure, own_title
+from landscape.pictures.canvas import COLORS, MARKERS, head, legend_outside, new_figure, own_title
 from landscape.runtime.errors import UserError
 
 
@@ -22,6 +22,8 @@ def plot_placement(placement: xr.Dataset, ax: Axes) -> None:
     orders, count = [str(o) for o in placement["order"].values], len(names)
     for i, order in enumerate(orders):
         estimate, low, high = 1 + (count - 1) * shown["rank"].sel(order=order).values.T
+        if not np.isfinite(estimate).any():
+            continue  # this evidence was not asked for
         y = np.arange(count) + (i - (len(orders) - 1) / 2) * 0.15
         look: dict[str, Any] = {
             "fmt": MARKERS[i],
@@ -64,5 +66,5 @@ def draw(group: xr.Dataset, name: str, prefix: str = "") -> dict[str, Figure]:
     figure, ax = new_figure(5.4, max(3.2, 1.8 + 0.36 * group.sizes["block"]))
     plot_placement(group, ax)
     head(ax, f"{prefix}which convolution first", _notes(group))
-    figure.legend(loc="outside lower center", frameon=False, fontsize="small", ncols=3)
+    legend_outside(figure, ax, 3)
     return {name: figure}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.axes3d import Axes3D
+from mpl_toolkits.mplot3d.proj3d import proj_transform
 
-from landscape.pictures.canvas import COLORS, captioned, own_title, room
+from landscape.pictures.canvas import COLORS, captioned, fill_lines, own_title, room
 from landscape.pictures.captions import axis_label, caption, error_at_lowest, penalty_note, quantity_label
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.marks import TRAJECTORY
@@ -38,7 +42,11 @@ def plot_surface_3d(
     x, y = surface["x"].values, surface["y"].values
     scale = scale or common_scale([z], walls=has_walls(quantity), error=error_at_lowest(surface, quantity),
                                   limits=look.limits, log=look.scale == "log")  # fmt: skip
-    ax.set(xlabel=axis_label(surface, 0, short=True), ylabel=axis_label(surface, 1, short=True))
+    assert ax.figure is not None
+    small = ax.bbox.width / ax.figure.dpi < 3.5  # labels take up more of the room, and no layout accounts for them
+    for axis, put in enumerate((ax.set_xlabel, ax.set_ylabel)):
+        words = fill_lines(axis_label(surface, axis, short=True), 18 if small else 60)
+        put(words, labelpad=4 + 8 * words.count("\n"))
     said: list[str] = []
     if min(z.shape) >= 2 and scale is not None:
         xs, ys = _finer(x, fine), _finer(y, fine)
@@ -60,11 +68,41 @@ def plot_surface_3d(
     ax.tick_params(labelsize="small", pad=1)
     ax.view_init(elev=26, azim=-62)
     ax.set_proj_type("persp", focal_length=0.7)
-    assert ax.figure is not None
-    small = ax.bbox.width / ax.figure.dpi < 3.5  # labels take up more of the room, and no layout accounts for them
     ax.set_box_aspect((1, 1, 0.72), zoom=0.82 if small else 1.0)
-    captioned(ax, own_title(title, "Loss surface"), *caption(said, room(ax)))
+    lines, whole = caption(said, room(ax))
+    captioned(ax, own_title(title, "Loss surface"), lines if look.with_notes else [], whole)
     return ax
+
+
+def fill_canvas(figure: Figure, ax: Axes3D) -> None:
+    """Place a relief that is alone in its figure so that it fills, labels included, what the title leaves: no layout of
+    matplotlib sees labels of three dimensions, which get their places as they are drawn.
+    """
+    shapes = list(ax.collections)
+    for shape in shapes:
+        shape.set_visible(False)  # for speed: they lie within the axes
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    left, top = ax.bbox.x0, ax.bbox.y1
+    for _ in range(3):  # labels keep their size while the rest grows
+        seen = [axis.get_tightbbox() for axis in (ax.xaxis, ax.yaxis, ax.zaxis)]
+        corners = np.array(list(product(ax.get_xlim(), ax.get_ylim(), ax.get_zlim()))).T
+        box = ax.transData.transform(np.transpose(proj_transform(*corners, ax.get_proj())[:2]))
+        found = Bbox.union([Bbox([box.min(axis=0), box.max(axis=0)]), *(b for b in seen if b is not None)])
+        grow = min(0.97 * figure.bbox.width / found.width, 0.97 * top / found.height)
+        middle = np.array([figure.bbox.width, top]) / 2
+        corner = middle + grow * (ax.bbox.p0 - (found.p0 + found.p1) / 2)
+        place = Bbox.from_bounds(*corner, *(grow * ax.bbox.size))
+        ax.set_position(place.transformed(figure.transFigure.inverted()))
+        figure.draw_without_rendering()
+    for shape in shapes:
+        shape.set_visible(True)
+    at = ((left - ax.bbox.x0) / ax.bbox.width, (top - ax.bbox.y0) / ax.bbox.height)
+    ax.title.set_position((0.5, at[1]))
+    ax._autotitlepos = False
+    for note in ax.texts:
+        if isinstance(note, Annotation):
+            note.xy = at
 
 
 def _draw(ax: Axes3D, x: np.ndarray, y: np.ndarray, z: np.ndarray, scale: Scale) -> None:

@@ -80,9 +80,10 @@ def plot_survival(sharpness: xr.Dataset, ax: Axes) -> None:
     ax.axvline(1, color="0.4", lw=0.9, zorder=0)
     ax.set_yticks(range(len(MEASURES)), [SHORT[measure] for measure in MEASURES])
     ax.set_ylim(len(MEASURES) - 0.4, -0.6)
-    low, high = ax.get_xlim()
-    ax.set_xlim(min(low, 0.8), max(1.15 * high, 1.25))
+    known = [f for f, *_ in found.values() if np.isfinite(f) and f > 0]
     log_axis(ax, "x")
+    ax.set_xlim(0.85 * min(*known, 0.94), 1.15 * max(*known, 1.09))
+    log_axis(ax, "x")  # its ticks depend on the range
     ax.set(xlabel="rescaled / as it is", title="Under a rescaling of the layers")
     ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     layers = len(sharpness.attrs["config"]["rescaled"]["layers"])

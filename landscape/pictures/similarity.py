@@ -16,7 +16,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
     """The picture of a `similarity` group."""
     if "cka" not in group or not group["done"].any():
         return {}
-    figure, ax = new_figure(5.6, 4.9)
+    figure, ax = new_figure(5.6, 4.9, square=True)
     cka = group["cka"].sel(bound="estimate").values
     low = min(0.0, float(np.nanmin(cka, initial=0.0)))
     drawn = ax.imshow(cka, origin="lower", cmap="cividis", vmin=low, vmax=1, interpolation="nearest")

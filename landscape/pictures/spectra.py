@@ -32,21 +32,25 @@ from landscape.store.comparable import caution, differences, distinctions, minib
 RUG = 10.0  # points that a row of ticks under the axis takes
 
 
-def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None) -> Axes:
-    """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group, as in Park & Kim (2022), fig. 1c.
+def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | None = None, look: Look = LOOK) -> Axes:
+    """Hessian eigenvalues gathered over mini-batches, one curve per `spectrum` group.
 
-    The axis is linear around 0 and logarithmic beyond (symlog), and densities are per unit of that axis, so that areas
-    are shares. Negative eigenvalues and the others each have a kernel density that ends at the smallest and the largest
-    of them: nothing is drawn beyond what was computed, and the area left of 0 is the share of negative ones. A side no
-    wider than the narrowest kernel is one line, as high as that kernel's box. The ticks below show every eigenvalue; a
-    cross marks a pair that has not converged. Labels name the settings in which the groups differ, and a line at the
-    top says where their eigenvalues cannot be compared for that reason.
+    The axis is linear around 0 and logarithmic beyond (symlog). The ticks below show every eigenvalue; a cross marks a
+    pair that has not converged. The curve is the share of the eigenvalues up to each value, so that its height at 0 is
+    the share of negative ones; or on request a density, as in Park & Kim (2022), fig. 1c. Labels name the settings in
+    which the groups differ, and a line at the top says where their eigenvalues cannot be compared for that reason.
+
+    A density is per unit of the axis, so that areas are shares. Negative eigenvalues and the others each have a kernel
+    density that ends at the smallest and the largest of them: nothing is drawn beyond what was computed, and the area
+    left of 0 is the share of negative ones. A side no wider than the narrowest kernel is one line, as high as that
+    kernel's box.
     """
     gathered = {name: s["eigenvalue"].values.ravel() for name, s in spectra.items()}
     finite = np.concatenate([e[np.isfinite(e)] for e in gathered.values()] or [np.zeros(0)])
+    smooth = look.spectra == "density"
     ax.set(
         xlabel="Hessian eigenvalue",
-        ylabel="density (per unit of the axis)",
+        ylabel="density (per unit of the axis)" if smooth else "share up to the value",
         title=own_title(title, "Hessian spectra"),
     )
     linear = symlog(ax, finite, axis="x")
@@ -58,17 +62,21 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
     narrow = False
     for i, (name, e) in enumerate(gathered.items()):
         label = filled_lines([_spectrum_label(name, spectra[name]), *distinctions(found, name)], 88)
-        drawn = _plot_sides(ax, e[np.isfinite(e)], linear, narrowest, {**style(i), "label": label})
-        narrow |= drawn.count(0.0) > 0
-        widths += filter(None, drawn)
+        finite = e[np.isfinite(e)]
+        if smooth:
+            drawn = _plot_sides(ax, finite, linear, narrowest, {**style(i), "label": label})
+            narrow |= drawn.count(0.0) > 0
+            widths += filter(None, drawn)
+        elif len(finite):
+            ax.ecdf(finite, **style(i), lw=1.8, label=label)
         _plot_rug(ax, e, spectra[name]["converged"].values.ravel(), i)
     ax.tick_params(axis="x", pad=4 + RUG * len(gathered))
     ax.axvline(0, color="0.3", lw=0.8)
     ax.axvspan(ax.get_xlim()[0], 0, color="0.5", alpha=0.08, linewidth=0)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, None if smooth else 1.04)
     legend_below(ax, RUG * len(gathered))
     missed = sum(int((~s["converged"].values & np.isfinite(s["eigenvalue"].values)).sum()) for s in spectra.values())
-    shape = ["ticks: every eigenvalue", "densities end at the extreme ones", _kernel_note(widths)]
+    shape = ["ticks: every eigenvalue", "densities end at the extreme ones" * smooth, _kernel_note(widths)]
     marks = [
         _residual_note(spectra),
         "lone line: eigenvalues close together" * narrow,
@@ -168,7 +176,7 @@ def plot(group: xr.Dataset, ax: Axes, *, title: str | None = None, look: Look = 
     """The picture of a `spectrum` group on axes."""
     if "part" in group.dims:
         return parts.plot_parts(group, ax, title=title)
-    return plot_spectrum({"eigenvalues": group}, ax, title=title)
+    return plot_spectrum({"eigenvalues": group}, ax, title=title, look=look)
 
 
 def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -> dict[str, Figure]:
@@ -176,7 +184,7 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
     if "part" in group.dims:
         return parts.draw(group, name, prefix)
     figure, ax = new_figure(6.4, 4.1)
-    plot_spectrum({prefix.removesuffix(": ") or name: group}, ax, title=spectrum_title([group], prefix))
+    plot_spectrum({prefix.removesuffix(": ") or name: group}, ax, title=spectrum_title([group], prefix), look=look)
     return {name: figure}
 
 
@@ -186,5 +194,5 @@ def compare(groups: Mapping[str, xr.Dataset], name: str, *, look: Look = LOOK) -
     if not whole:
         return {}
     figure, ax = new_figure(6.4, 3.8 + 0.27 * len(whole))
-    plot_spectrum(whole, ax, title=spectrum_title(list(whole.values())))
+    plot_spectrum(whole, ax, title=spectrum_title(list(whole.values())), look=look)
     return {name.replace("spectrum", "spectra"): figure}

@@ -19,7 +19,7 @@ from landscape.pictures.contours import plot_surface
 from landscape.pictures.curve import plot_curve
 from landscape.pictures.look import LOOK, Look
 from landscape.pictures.maps import eigenvalue_map, plot_map
-from landscape.pictures.relief import plot_surface_3d
+from landscape.pictures.relief import fill_canvas, plot_surface_3d
 from landscape.pictures.scales import common_scale, has_walls, surface_colors, values_of
 from landscape.pictures.topology import plot_merge_tree
 from landscape.runtime.errors import UserError
@@ -92,10 +92,11 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, look: Loo
     what = quantity_label(surface, quantity).partition(" + ")[0] if quantity in surface else quantity
     penalised = of_the_loss(surface)
     if "y" in surface.dims:
-        figures[group], ax = new_figure(6.0, _fitting_height(surface))
+        figures[group], ax = new_figure(6.0, _fitting_height(surface), square=True)
         plot_surface(surface, ax, look=look, title=f"{prefix}{what} surface")
-        figures[f"{group}_3d"], ax3 = new_figure(5.6, 4.8, projection="3d")
+        figures[f"{group}_3d"], ax3 = new_figure(5.6, 4.3, projection="3d")
         plot_surface_3d(surface, ax3, look=look, title=f"{prefix}{what} surface")
+        fill_canvas(figures[f"{group}_3d"], ax3)
     else:
         figures[group], ax = new_figure(6.4, 4.4)
         plot_curve(surface, ax, look=look, title=f"{prefix}{what} along a line")
@@ -107,7 +108,7 @@ def draw_surface(surface: xr.Dataset, group: str, prefix: str = "", *, look: Loo
     if "gradient_norm" in surface:
         z, label = surface["gradient_norm"], f"{prefix}norm of the gradient{penalised}"
         if "y" in surface.dims:
-            figures[f"{group}_gradient"], ax = new_figure(5.6, 4.6)
+            figures[f"{group}_gradient"], ax = new_figure(5.6, 4.6, square=True)
             plot_map(surface, z.transpose("y", "x").values, ax, label=label)
         else:
             figures[f"{group}_gradient"], ax = new_figure(6.4, 4.0)

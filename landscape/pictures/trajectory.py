@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from landscape.objective.penalised import in_curvature
@@ -38,13 +39,18 @@ def plot_polar(trajectory: xr.Dataset, ax: Any, *, title: str | None = None, col
         bar = ax.figure.colorbar(points, ax=ax, label="negative log-likelihood", shrink=0.7, pad=0.13)
         if 0 < low < high:
             ticks = np.geomspace(low, high, 4)
-            bar.set_ticks(ticks.tolist(), labels=[f"{tick:.2g}" for tick in ticks])
+            bar.set_ticks(ticks.tolist(), labels=_apart(ticks))
             bar.minorticks_off()
     elif not color:
         ax.plot(theta[1:-1], r[1:-1], MARKERS[i % len(MARKERS)], color=style(i)["color"], markersize=3.5)
     ink = style(i)["color"] if not color else COLORS[1]
     ax.plot(theta[0], r[0], "o", markersize=9, markerfacecolor="none", markeredgecolor=ink, zorder=4)
     ax.plot(0, 0, "*", markersize=12, color=ink, markeredgecolor="white", zorder=4, clip_on=False)
+    if color and len(r):
+        for at, word, place in ((r[0], "start", (-3, 8)), (0.0, "end", (8, 8))):
+            ax.annotate(word, (theta[0] if at else 0.0, at), xytext=place, textcoords="offset points",
+                        fontsize="small", ha="center" if at else "left", zorder=5,
+                        path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
     widest = np.degrees(np.nanmax(theta)) if len(theta) else 0
     ax.set_thetamin(0)
     ax.set_thetamax(180 if widest > 90 else 90)
@@ -56,6 +62,15 @@ def plot_polar(trajectory: xr.Dataset, ax: Any, *, title: str | None = None, col
     text = "$r = \\|w_t - w_{end}\\| / \\|w_0 - w_{end}\\|$,\nangle to $w_0 - w_{end}$"
     ax.annotate(text, (0.5, 0), xytext=(0, -26), xycoords="axes fraction", textcoords="offset points", ha="center",
                 va="top", fontsize="small")  # fmt: skip
+
+
+def _apart(ticks: np.ndarray) -> list[str]:
+    """Numbers with as many digits as tell them apart."""
+    for digits in range(2, 7):
+        labels = [f"{tick:.{digits}g}" for tick in ticks]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def plot_along(trajectory: xr.Dataset, ax: Axes, variable: str, *, i: int = 0, label: str = "") -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from landscape.pictures.canvas import new_figure, notes_above
-from landscape.pictures.depth import block_axis, by_type, images_of, legend_below
+from landscape.pictures.canvas import label_upright, legend_outside, new_figure, notes_above
+from landscape.pictures.depth import block_axis, by_type, images_of
 from landscape.pictures.look import LOOK, Look
 
 
@@ -20,14 +20,17 @@ def draw(group: xr.Dataset, name: str, prefix: str = "", *, look: Look = LOOK) -
     top, below = figure.subplots(2, 1, sharex=True)
     by_type(top, group, group["level"].values)
     relative = group.attrs.get("config", {}).get("definition") != "park-kim"
-    top.set(ylabel="variance / mean square" if relative else "variance", ymargin=0.15)
+    top.set_ymargin(0.15)
+    label_upright(top, "variance / mean square" if relative else "variance")
     block_axis(top, group, label=False)
     by_type(below, group, group["step"].values, labels=False, line=False)
     below.axhline(0, color="0.3", lw=0.8)
-    below.set(ylabel="step of the block", ymargin=0.15)
+    below.set_ymargin(0.15)
+    label_upright(below, "step of the block")
     block_axis(below, group)
-    legend_below(figure, top)
+    legend_outside(figure, top)
     notes_above(top, f"{prefix}variance of feature maps over positions", [f"95 % intervals over {images_of(group)}"])
     if relative:
-        top.set_ylim(bottom=min(0, float(np.nanmin(group["level"].values))))
+        level = group["level"].values[np.isfinite(group["level"].values)]
+        top.set_ylim(min(0.0, level.min(initial=0.0)), 1.15 * max(level.max(initial=0.0), 1e-9))
     return {name: figure}

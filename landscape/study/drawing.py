@@ -185,7 +185,7 @@ def _drawn(picture: Callable[..., dict[str, Figure]], look: Look, *of: Any) -> d
     with styled(look):
         figures = picture(*of, **_chosen(picture, look))
         for figure in figures.values():
-            if not (look.notes if look.notes is not None else look.width is None):
+            if not look.with_notes:
                 for ax in figure.axes:
                     hide_notes(ax)
             if figure.axes:

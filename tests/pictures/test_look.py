@@ -58,7 +58,7 @@ def test_a_figure_of_one_column_is_as_wide_and_its_fonts_are_in_it(files):
     assert box[2] == pytest.approx(72 * COLUMN, abs=0.5)
     assert b"/FontFile2" in pdf.read_bytes()  # TrueType, embedded
     assert b"/Type3" not in pdf.read_bytes()
-    assert b"densities end at the extreme" in pdf.read_bytes()  # what a screen has as a note
+    assert b"ticks: every eigenvalue" in pdf.read_bytes()  # what a screen has as a note
     svg = drawn(files / "f.svg", files / "a.h5", "--picture", "surface", "--width", "5.5", "--out", files / "f.svg")
     assert 'width="396' in svg.read_text()  # 5.5 x 72
     assert "<text" not in svg.read_text()  # outlines: no font is needed

@@ -11,14 +11,15 @@ from landscape.linalg.operators import Rows
 from landscape.linalg.quadrature import quadrature
 from landscape.pictures import spectra as pictures_of_spectra
 from landscape.pictures.canvas import style
+from landscape.pictures.look import Look
 from landscape.pictures.smoothing import kernel_width, quadrature_cells, reflected_density
 from landscape.study import drawing as draw
 
 matplotlib.use("Agg")
 
 
-def overlay(spectra):
-    return pictures_of_spectra.compare(spectra, "spectrum")["spectra"]
+def overlay(spectra, curve="ecdf"):
+    return pictures_of_spectra.compare(spectra, "spectrum", look=Look(spectra=curve))["spectra"]
 
 
 def surface(z, done=None):
@@ -70,7 +71,8 @@ def test_diverged_points_are_shown_as_such_and_unfinished_ones_are_not():
 
 def test_density_of_gathered_eigenvalues_is_a_density_on_the_axis_shown():
     rng = np.random.default_rng(0)
-    figure = overlay({"a": spectrum(rng.normal(10, 3, (30, 5))), "b": spectrum(-rng.lognormal(0, 1, (30, 5)))})
+    figure = overlay({"a": spectrum(rng.normal(10, 3, (30, 5))), "b": spectrum(-rng.lognormal(0, 1, (30, 5)))},
+                     "density")  # fmt: skip
     ax = figure.axes[0]
     for line in [line for line in ax.lines if len(line.get_xdata()) > 500]:
         linear = ax.xaxis.get_transform().transform(np.asarray(line.get_xdata()))
@@ -95,13 +97,28 @@ def test_a_density_of_eigenvalues_ends_where_they_end_and_crosses_zero_only_in_i
     rng = np.random.default_rng(1)
     few = np.append(rng.uniform(20, 60, 8), [87.0, -30.0]).reshape(2, 5)
     for e in (few, np.concatenate([-rng.lognormal(4, 1, (16, 5)), rng.lognormal(5, 2, (16, 5))])):
-        ax = overlay({"net": spectrum(e)}).axes[0]
+        ax = overlay({"net": spectrum(e)}, "density").axes[0]
         x = ink(ax)
         assert e.min() <= x.min()
         assert x.max() <= e.max()
         assert not ((e[e < 0].max() < x) & (x < e[e > 0].min())).any()
     sides = [line.get_xydata().T for line in ax.lines if len(line.get_xdata()) > 500]
     assert [area(ax, x, y) for x, y in sides] == pytest.approx([0.5, 0.5], abs=0.001)
+
+
+def test_the_curve_of_a_spectrum_is_the_share_up_to_each_value_over_a_tick_for_each():
+    rng = np.random.default_rng(2)
+    for e in (rng.normal(3, 4, (12, 5)), np.array([[2.0, 2.0], [-1.0, np.nan]])):
+        one = spectrum(e)
+        ax = overlay({"net": one}).axes[0]
+        (curve,) = (line for line in ax.lines if line.get_drawstyle() == "steps-post")
+        x, share = curve.get_data()
+        known = np.sort(e[np.isfinite(e)])
+        np.testing.assert_allclose(x[1:], known)
+        np.testing.assert_allclose(share[1:], np.arange(1, known.size + 1) / known.size)
+        nep = float(one["summary"].sel(statistic="nep", bound="estimate"))
+        assert np.append(0, share)[np.searchsorted(x[1:], 0) + 1] == pytest.approx(nep)  # its height at 0
+        assert sorted(x for line in ax.lines if line.get_marker() in "|x" for x in line.get_xdata()) == list(known)
 
 
 def test_every_eigenvalue_is_marked_and_what_has_not_converged_otherwise():
@@ -139,8 +156,9 @@ def test_cells_of_a_quadrature_hold_its_weights_apart():
 
 
 @pytest.mark.parametrize("e", [[[1.0, 2]], [[0.0, 0.0]], [[np.nan, np.nan]], [[-5.0, 3e6], [1e-9, 2]], [[2.0, 2.0]]])
-def test_spectra_of_every_kind_are_drawn(e, tmp_path):
-    overlay({"net": spectrum(e)}).savefig(tmp_path / "s.png")
+@pytest.mark.parametrize("curve", ["ecdf", "density"])
+def test_spectra_of_every_kind_are_drawn(e, curve, tmp_path):
+    overlay({"net": spectrum(e)}, curve).savefig(tmp_path / "s.png")
     assert (tmp_path / "s.png").stat().st_size > 5000
 
 
