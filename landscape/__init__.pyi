@@ -34,6 +34,7 @@ from .checkpoints.read import save_checkpoint as save_checkpoint
 from .curvature.operators import Curvature as Curvature
 from .data.frozen import FrozenData as FrozenData
 from .data.frozen import load_data as load_data
+from .data.sources import open_source as open_source
 from .linalg.eigenpairs import eigenpairs as eigenpairs
 from .linalg.ritz import RitzPairs as RitzPairs
 from .linalg.search import Search as Search
@@ -70,6 +71,8 @@ from .study.verdicts import verdicts as verdicts
 from .surfaces.exports import export_surface as export_surface
 from .surfaces.imports import import_surface as import_surface
 from .surfaces.measures import measure as measure
+from .training.recipe import RECIPES as RECIPES
+from .training.recipe import Recipe as Recipe
 from .training.train import train as train
 
 __version__: str

@@ -7,6 +7,7 @@ and add a line to `landscape.catalogue`.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,9 @@ import numpy as np
 import xarray as xr
 
 from landscape.analyses.estimates import Estimate
+from landscape.runtime import processes
 from landscape.runtime.interrupts import deferred
+from landscape.runtime.progress import wanted
 from landscape.runtime.settings import Settings
 from landscape.store.units import Index, Work, begin, each_not_done
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # torch is imported only where something is computed: setting
     from landscape.objective.objective import Objective
     from landscape.planes.plane import Plane
 
+LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
 
 
@@ -274,12 +278,20 @@ class Analysis(Settings, ABC):
         UserError
             If `stored` was made with other settings, which are named.
         """
-        with deferred(), self._undisturbed():
+        work = work or Work()
+        with deferred(), self._undisturbed(), wanted(work.progress and processes.rank() == 0):
             config = self.config(objective)
             result = begin(self.empty(objective), config, self._completed(stored, config))
+            self._say(result, "begins with")
             with self.arithmetic():
-                result = self.fill(objective, result, work or Work())
+                result = self.fill(objective, result, work)
+            self._say(result, "stops with")
             return self.finish(result)
+
+    def _say(self, result: xr.Dataset, words: str) -> None:
+        if "done" in result:
+            done = result["done"].values
+            LOG.debug("%s %s %d of %d done (%s)", self.name, words, int(done.sum()), done.size, self.unit)
 
     @staticmethod
     def _undisturbed() -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.runtime import processes
+from landscape.runtime.progress import bar
 from landscape.store.units import Work
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from landscape.planes.curves import Bend
     from landscape.planes.plane import Plane
 
+LOG = logging.getLogger(__name__)
 CHUNK = 20  # steps of the bend between two looks at the clock
 PASSING = ("bend_first", "bend_second")  # needed by the training of a bend alone
 
@@ -64,6 +67,8 @@ def bent(pair: Pair, asked: Connectivity, result: xr.Dataset, work: Work) -> Map
     delta = flatten({name: ends.directions[0][name].to(like) for name in parameters})
     bend, last = _begun(result, delta), time.monotonic()
     mine = np.flatnonzero(~asked.held(loss)[loss.fold])
+    LOG.info("the curved path: %d steps of its bend, on %d examples; %d are done", asked.steps, len(mine), bend.steps)
+    shown = bar(desc="connectivity: bend", unit="step", total=asked.steps, initial=bend.steps)
     try:
         while bend.steps < asked.steps:
             if processes.rank() == 0:
@@ -73,6 +78,7 @@ def bent(pair: Pair, asked: Connectivity, result: xr.Dataset, work: Work) -> Map
                 )  # fmt: skip
             bend = processes.from_first(bend)
             _keep(bend, result)
+            shown.update(bend.steps - shown.n)
             if work.spent and bend.steps < asked.steps:
                 return None
             if work.save is not None and processes.rank() == 0 and time.monotonic() - last > work.pause:
@@ -82,6 +88,8 @@ def bent(pair: Pair, asked: Connectivity, result: xr.Dataset, work: Work) -> Map
         if work.save is not None and processes.rank() == 0:
             work.save(result)
         raise
+    finally:
+        shown.close()
     return unflatten(bend.control, parameters)
 
 

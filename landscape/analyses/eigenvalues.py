@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 from landscape.analyses.curved import Curved
 from landscape.linalg.search import Search
 from landscape.objective.penalised import in_curvature
+from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ class Eigenvalues(Search, Curved):
     per: Literal["layer", "stage"] | None = None
     parameters: Patterns | None = None
     seed: Annotated[int, Ge(0)] = 0
+
+    def check(self) -> None:
+        """A basis holds the wanted vectors and two more: the next one, and one to continue with."""
+        super().check()
+        if self.max_basis is not None and self.max_basis < self.k + 2:
+            raise UserError(f"max_basis={self.max_basis} is too small for k={self.k}; take {self.k + 2} or more")
 
     @property
     def division(self) -> str:

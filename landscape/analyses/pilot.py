@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.runtime.errors import UserError
+from landscape.runtime.progress import bar
 from landscape.surfaces.grid import ranges_of
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
     from landscape.planes.plane import Extent, Plane
+
+LOG = logging.getLogger(__name__)
 
 
 def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.0, *, batchnorm: str = "stored") -> int:
@@ -36,7 +40,9 @@ def samples_for(objective: Objective, plane: Plane, se: float, span: Extent = 1.
             f"a pilot of {objective.examples} examples is too small to tell the spread; take {2 * LEAST_UNITS} or more"
         )
     needed = 0.0
-    for at in itertools.product(*((low / 4, 0.0, high / 4) for low, high in ranges_of(span, plane.dims))):
+    places = list(itertools.product(*((low / 4, 0.0, high / 4) for low, high in ranges_of(span, plane.dims))))
+    LOG.info("a pilot of %d examples at %d points", objective.examples, len(places))
+    for at in bar(places, desc="pilot", unit="point"):
         sem = Slice(objective, plane, batchnorm).evaluate(at).nll_sem
         needed = max(needed, 1.2 * objective.examples * (sem / se) ** 2)
         if not np.isfinite(needed):

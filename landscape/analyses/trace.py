@@ -16,6 +16,7 @@ from landscape.analyses.moments import MOMENTS, Probing, empty_folds, errors, pe
 from landscape.objective.clusters import LEAST_UNITS
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
+from landscape.runtime.progress import bar
 from landscape.store.units import Index
 
 if TYPE_CHECKING:
@@ -114,18 +115,21 @@ class Trace(Probing):
         H = self._curvature(objective)
         rank = self._rank(H.n)
         if rank:
-            LOG.info("trace: a sketch by %d products, then the probes", 2 * rank)
+            LOG.info("a sketch by %d products, then the probes", 2 * rank)
         Q = H.zeros().new_empty(rank, H.n)
-        for i in range(rank):
-            Q[i] = H(rademacher(H.zeros(), self.seed, 0, i))
-        if not rank or not torch.isfinite(Q).all():
-            return Sketch(H, Q[:0], H.no_moments())
-        Q = torch.linalg.qr(Q.T)[0].T.contiguous()
-        exact, within = H.no_moments(), Q.new_empty(rank, rank)
-        for q, row in zip(Q, within, strict=True):
-            product, moments = H.with_moments(q)
-            exact += moments
-            torch.mv(Q, product, out=row)
+        with bar(desc="trace: sketch", unit="product", total=2 * rank, shown=None if rank else False) as shown:
+            for i in range(rank):
+                Q[i] = H(rademacher(H.zeros(), self.seed, 0, i))
+                shown.update()
+            if not rank or not torch.isfinite(Q).all():
+                return Sketch(H, Q[:0], H.no_moments())
+            Q = torch.linalg.qr(Q.T)[0].T.contiguous()
+            exact, within = H.no_moments(), Q.new_empty(rank, rank)
+            for q, row in zip(Q, within, strict=True):
+                product, moments = H.with_moments(q)
+                exact += moments
+                torch.mv(Q, product, out=row)
+                shown.update()
         if torch.isfinite(within).all():
             asymmetry, norm = (within - within.T).abs().max(), torch.linalg.matrix_norm(within, 2)
             refuse_asymmetric(float(asymmetry), float(norm), Q.dtype)

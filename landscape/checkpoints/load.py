@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,8 @@ from landscape.checkpoints.recognise import Fit, best_reading, fitting, hint, sh
 from landscape.checkpoints.stated import stated, stated_network
 from landscape.runtime.caller import undisturbed
 from landscape.runtime.errors import UserError, a_few
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["builder", "load_checkpoint", "read_checkpoint"]
 
@@ -108,6 +111,7 @@ def load_checkpoint(
         "parameters": sum(p.numel() for p in network.parameters()),
         "metadata": {**_input_of(network), **metadata},
     }
+    LOG.debug("read %s: %s, %d parameters", path, name, provenance["parameters"])
     return network.to(device).eval(), provenance
 
 

@@ -67,7 +67,7 @@ def corrupted(x: Tensor, name: str, severity: int, first: int, seed: int) -> Ten
     if min(height, width) < SMALLEST or channels not in (1, 3):
         raise UserError(
             f"corruptions need images with 1 or 3 channels and sides of {SMALLEST} pixels or more; these have "
-            f"{channels} channels and {height} x {width} pixels"
+            f"{channels} channel{'s' * (channels != 1)} and {height} x {width} pixels"
         )
     pixels = np.round(255 * x.permute(0, 2, 3, 1).cpu().numpy()).astype(np.uint8)
     pixels = pixels.repeat(3, axis=-1) if channels == 1 else pixels

@@ -6,6 +6,7 @@ and any batch size give the same pixels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
 from landscape.runtime.settings import Settings
 from landscape.store.comparable import MIXING
+
+LOG = logging.getLogger(__name__)
 
 MIX_BLOCK = 128
 
@@ -239,6 +242,7 @@ def load_data(name: str, *, workers: int = 0, progress: bool = False, **settings
         **{key: getattr(asked, key) for key in MIXING},
         **({"mixing": "pairs of neighbours, per element"} if clusters is not None else {}),
     }
+    LOG.debug("drew %d of the %d examples of %s %s, transform %s", len(y), n, name, source.split, asked.transform)
     return FrozenData(x, y, asked.batch_size, num_classes, config, clusters)
 
 

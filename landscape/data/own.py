@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import stop_if_interrupted
 from landscape.runtime.own import OwnFunction, own_function, own_words
 from landscape.runtime.random import seeded
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def own_data(
     if samples is not None and found.samples < samples:
         raise UserError(f"samples={samples}: {name} gives {found.samples} examples of the {split} split")
     config = {"name": name, "split": split, "samples": found.samples, "transform": "own", "seed": seed}
+    LOG.debug("read %d examples of %s %s", found.samples, name, split)
     return OwnData(batches, config)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import scipy
@@ -14,7 +16,9 @@ from landscape.objective.objective import Objective
 from landscape.planes.permutations import Permutations, State, permutations_of
 from landscape.runtime.arithmetic import true_float32
 from landscape.runtime.errors import UserError
+from landscape.runtime.progress import bar
 
+LOG = logging.getLogger(__name__)
 SWEEPS = 50  # over all groups, at most; a descent ends sooner if nothing improves
 EXAMPLES = 8
 
@@ -55,9 +59,14 @@ def aligned_to(objective: Objective, other: State, seed: int = 0) -> dict[str, T
     groups = permutations_of(objective.model)
     refuse_unlike(objective, groups, seed)
     matching = _Matching(groups, own, theirs)
-    found = max(
-        (matching.descended(start, seed) for start in (groups.identity(), matching.swept())), key=matching.inner
+    LOG.info(
+        "aligning %d groups of channels, in %d sweeps at most from each of two starts", len(matching.order), SWEEPS
     )
+    with bar(desc="alignment, at most", unit="group", total=2 * SWEEPS * len(matching.order)) as shown:
+        found = max(
+            (matching.descended(start, seed, shown.update) for start in (groups.identity(), matching.swept())),
+            key=matching.inner,
+        )
     return groups.applied(other, found)
 
 
@@ -93,8 +102,11 @@ class _Matching:
         there = self.groups.applied(self.theirs, permutation)
         return sum(float((self.own[t] * there[t]).sum()) for t in self.parameters)
 
-    def descended(self, start: Permutation, seed: int) -> Permutation:
-        """The permutation reached from `start` by assignments group by group, until none of them improves the sum."""
+    def descended(self, start: Permutation, seed: int, count: Callable[[], Any] = bool) -> Permutation:
+        """The permutation reached from `start` by assignments group by group, until none of them improves the sum.
+
+        `count` is called after each of them.
+        """
         found, rng = dict(start), np.random.default_rng(seed)
         reached = self.inner(found)
         for _ in range(SWEEPS):
@@ -103,6 +115,7 @@ class _Matching:
                 other = {**found, **self._matched(str(group), found, None)}
                 if (value := self.inner(other)) > reached:
                     found, reached = other, value
+                count()
             if not reached > before + 1e-12 * abs(before):
                 break
         return found

@@ -27,7 +27,7 @@ def polar(states: Mapping[str, State], among: Iterable[str]) -> dict[str, np.nda
     dict of str to ndarray
         Arrays (T,), one entry for each state: r = ||w_t - w_end|| / ||w_0 - w_end||; theta, the angle between w_t -
         w_end and w_0 - w_end in radians, NaN where r is 0; distance = ||w_t - w_end||; and step = ||w_t - w_{t-1}||,
-        NaN for the first. If w_0 = w_end, theta is NaN everywhere and r has no meaning (NaN or infinite).
+        NaN for the first. If w_0 = w_end, r and theta are NaN everywhere.
     """
     labels, names = list(states), list(among)
     end, start = states[labels[-1]], states[labels[0]]
@@ -46,8 +46,7 @@ def polar(states: Mapping[str, State], among: Iterable[str]) -> dict[str, np.nda
         if before is not None:
             step[i] = _inner(here, here, before, names) ** 0.5
         before = here
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {"r": distance / whole, "theta": angle, "distance": distance, "step": step}
+    return {"r": distance / (whole or np.nan), "theta": angle, "distance": distance, "step": step}
 
 
 def _inner(a: State, b: State, origin: State, names: Iterable[str]) -> float:

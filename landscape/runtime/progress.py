@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm as of_the_place  # a notebook's, where this is one
@@ -15,6 +18,17 @@ else:
     Bar = tqdm
 
 MINUTE = 60.0
+_WANTED: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+@contextmanager
+def wanted(shown: bool) -> Iterator[None]:
+    """Within the block, bars that are not told otherwise are shown, or not."""
+    before = _WANTED.set(shown)
+    try:
+        yield
+    finally:
+        _WANTED.reset(before)
 
 
 class OnlyLines:
@@ -43,7 +57,9 @@ class Lines(Bar):
             super().display(*arguments, **keywords)
 
 
-def bar(iterable: Iterable[Any] | None = None, *, shown: bool, every: float = MINUTE, **keywords: Any) -> Bar:
+def bar(
+    iterable: Iterable[Any] | None = None, *, shown: bool | None = None, every: float = MINUTE, **keywords: Any
+) -> Bar:
     """A bar over an iterable, or one to be updated.
 
     Parameters
@@ -51,12 +67,14 @@ def bar(iterable: Iterable[Any] | None = None, *, shown: bool, every: float = MI
     iterable
         What is gone through; None for what says itself how far it is.
     shown
-        Whether there is one to be seen.
+        Whether there is one to be seen; by default, what `wanted` says. With TQDM_DISABLE in the environment, none is.
     every
         Seconds between two lines, where it is neither in a terminal nor in a notebook.
     keywords
         Those of tqdm: desc, unit, total, initial.
     """
+    shown = _WANTED.get() if shown is None else shown
+    shown = shown and os.environ.get("TQDM_DISABLE", "").lower() in ("", "0", "false")
     in_notebook = any(cls.__module__ == "tqdm.notebook" for cls in of_the_place.__mro__)
     if not shown or in_notebook or sys.stderr.isatty():
         return of_the_place(iterable, disable=not shown, **keywords)

@@ -37,15 +37,19 @@ def quickstart(
     *,
     seed: int = 0,
     effort: float = 1.0,
-    device: str = "cpu",
+    device: str | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> str:
     """Write NAME.safetensors, NAME.h5 and pictures for each network, all-spectra.png and page.html; return the table.
 
-    All goes into `out`. effort: scales epochs, grid, mini-batches and probes, for a trial run. The same seed gives the
-    same numbers. Started again on the same folder, it continues where it stopped.
+    All goes into `out`. effort: scales epochs, grid, mini-batches and probes, for a trial run. device: by default a GPU
+    if there is one. The same seed gives the same numbers. Started again on the same folder, it continues where it
+    stopped.
     """
+    from landscape.runtime.devices import chosen_device
+
+    device = chosen_device(device)
     study, places = scaled(read_study(NAME), seed, effort), Beside(Path(out))
     for cell in study.cells():
         carry_out_cell(study, cell, places, Running(device, progress=progress))

@@ -17,9 +17,10 @@ from landscape import store
 from landscape.analyses.base import Analysis, Held, Subject
 from landscape.analyses.estimates import Estimate
 from landscape.runtime import processes
-from landscape.runtime.errors import UserError
+from landscape.runtime.errors import UserError, a_few
 from landscape.runtime.files import alone
 from landscape.runtime.interrupts import deferred
+from landscape.runtime.progress import wanted
 from landscape.store.aside import forget
 from landscape.store.changes import OtherSettings
 from landscape.store.units import Save, Work
@@ -125,7 +126,7 @@ def run(
     from landscape.runtime.caller import undisturbed
 
     work = Work(budget=budget, progress=progress)
-    with deferred(), undisturbed():
+    with deferred(), undisturbed(), wanted(progress and processes.rank() == 0):
         if out is None:
             objective = analysis.prepare(subject, Held())
             return Result(analysis, analysis.run(objective, work=work), analysis.group_for(objective), subject.label)
@@ -150,7 +151,7 @@ def run_several(
     """The same for an analysis of several checkpoints at once, by label."""
     from landscape.runtime.caller import undisturbed
 
-    with deferred(), undisturbed():
+    with deferred(), undisturbed(), wanted(progress and processes.rank() == 0):
         there = held(out)
         refuse_another_checkpoint(
             out, there, *(subject.provenance for subject in subjects.values()),
@@ -158,6 +159,7 @@ def run_several(
         )  # fmt: skip
         if not overwrite:
             refuse_changed(analysis, there.get(analysis.group))
+        LOG.debug("%s of %s, into %s", analysis.group, a_few(list(subjects)), out)
         prepared = analysis.prepare_several(subjects)
         return run_prepared(analysis, prepared, out, Work(budget=budget, progress=progress), "", overwrite=overwrite)
 

@@ -15,7 +15,7 @@ from landscape.study.claims import Claim
 from landscape.study.compare import compare_networks
 from landscape.study.comparison import Compared, Comparison
 from landscape.study.effects import against, compared
-from landscape.study.tables import aligned, booktabs
+from landscape.study.tables import aligned, as_html, booktabs
 from landscape.study.trainings import Known, Network, read, refuse_the_same
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Verdicts:
     def __str__(self) -> str:
         """A line for each claim, with the remarks below."""
         return "\n".join([*aligned(self.cells()), *self.remarks])
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        return as_html(self.cells(), *self.remarks)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each claim, with the columns of its comparison."""

@@ -30,13 +30,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from landscape.data.frozen import Drawn
-from landscape.data.sources import Source, balanced
+from landscape.data.sources import Source, balanced, open_source
 from landscape.data.transforms import InputSettings, input_settings, make_transform
 from landscape.objective.folding import lay_out
 from landscape.objective.networks import outputs
 from landscape.objective.parameters import fingerprint
 from landscape.runtime import processes
 from landscape.runtime.caller import undisturbed
+from landscape.runtime.devices import chosen_device
 from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
 from landscape.runtime.progress import bar
@@ -68,11 +69,11 @@ class Trained:
 @undisturbed()
 def train(
     model: nn.Module,
-    source: Source,
+    source: Source | str,
     recipe: Recipe = RECIPES["plain"],
     settings: InputSettings | None = None,
     *,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     workers: int | None = None,
     state: str | os.PathLike[str] | None = None,
     save_every: float = 30.0,
@@ -91,13 +92,13 @@ def train(
     model
         The network with its initial weights.
     source
-        The data set, from `landscape.data.sources.open_source`.
+        The data set, from `landscape.open_source`; or its name.
     recipe
-        How it is trained.
+        How it is trained, a `landscape.Recipe`; those that come with the toolkit are in `landscape.RECIPES`.
     settings
         The size, channels and normalisation of the images; by default those of the data set.
     device
-        The device to train on.
+        The device to train on; by default a GPU if there is one.
     workers
         Processes that draw examples. By default none on a CPU, where they would compete with the network, and with a
         GPU as many as the machine has cores, up to 16. The progress bar shows the share of time spent waiting for them.
@@ -124,6 +125,8 @@ def train(
         For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything but
         one tensor, or a loss that is no longer finite.
     """
+    device = chosen_device(device) if device is None else device
+    source = open_source(source) if isinstance(source, str) else source
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)
     layout = _layout(network, settings)

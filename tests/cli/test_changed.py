@@ -18,6 +18,7 @@ FEW = ("--samples", 16, "--batches", 1, "--batch-size", 16, "--top", 1)
     [
         (("spectrum", "--which", "XX"), "--which XX is not one of LM, LA, SA, BE"),
         (("top", "--tol", -1), "tol=-1"),
+        (("top", "--max-basis", 11), "max_basis=11 is too small for k=10; take 12 or more"),
         (("trace", "--products", 3), "products=3 leaves 1 probes"),
         (("density", "--batch-size", 4, "--batches", 9, "--probes", 2), "probes=2 cannot visit 9 mini-batches"),
         (("surface", "--points", 0), "points=0"),

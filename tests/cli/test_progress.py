@@ -1,6 +1,7 @@
 """What is said while a command computes: bars in a terminal, a line a minute in a pipe, and with -v every step."""
 
 import logging
+import re
 import time
 
 import pytest
@@ -85,6 +86,40 @@ def test_with_v_every_step_is_said_and_logging_is_as_it_was(trained, tmp_path):
     assert "landscape.store.file: stored test in" in loud.stderr
     assert "landscape.study.run" not in invoke("test", trained, "--out", tmp_path / "y.h5").stderr
     assert (library.level, library.propagate, library.handlers) == before
+
+
+def test_long_steps_outside_of_units_say_how_far_they_are(trained, tmp_path):
+    few = ("--samples", 32, "--out", tmp_path / "x.h5", "-v")
+    sketched = invoke("trace", trained, "--products", 30, *few).stderr
+    assert "landscape.analyses.trace: a sketch by 20 products" in sketched
+    assert re.search(r"trace: sketch: 100%.* 20/20 ", sketched)
+    path = invoke("connectivity", trained, trained, "--points", 3, "--steps", 3, *few[:3], tmp_path / "y.h5", "-v").stderr
+    assert "landscape.planes.alignment: aligning " in path
+    assert "the curved path: 3 steps of its bend, on 16 examples; 0 are done" in path
+    assert re.search(r"connectivity: bend: 100%.* 3/3 ", path)
+    assert "alignment, at most: " in path
+    rays = invoke("surface", trained, "--points", 3, "--rays", 2, *few[:3], tmp_path / "z.h5").stderr
+    assert re.search(r"width: 100%.* 2/2 ", rays)
+    assert invoke("trace", trained, "--products", 30, *few[:3], tmp_path / "q.h5", "-q").stderr == ""
+
+
+def test_what_is_read_drawn_computed_and_stored_is_said_of_each_analysis(trained, tmp_path):
+    said = invoke("lesion", trained, "--images", 32, "--out", tmp_path / "x.h5", "-v").stderr
+    steps = [line.split(" ", 1)[1] for line in said.splitlines() if re.match(r"\d\d:\d\d:\d\d landscape", line)]
+    wanted = ["checkpoints.load: read ", "study.run: lesion of", "data.frozen: drew 32 of the", "base: lesion begins with 0",
+              "base: lesion stops with", "store.file: stored lesion"]  # fmt: skip
+    places = [next(i for i, step in enumerate(steps) if words in step) for words in wanted]
+    assert places == sorted(places), steps
+    again = invoke("lesion", trained, "--images", 32, "--out", tmp_path / "x.h5", "-v").stderr
+    assert re.search(r"lesion begins with (\d+) of \1 done", again)
+
+
+def test_the_environment_can_turn_bars_off(trained, tmp_path, monkeypatch):
+    for value, shown in (("1", False), ("0", True), ("", True)):
+        monkeypatch.setenv("TQDM_DISABLE", value)
+        said = invoke("test", trained, "--samples", 16, "--out", tmp_path / f"{value}.h5").stderr
+        assert ("batch/s" in said) is shown
+        assert "wrote" not in said
 
 
 def test_what_must_be_known_is_logged_too(capsys):

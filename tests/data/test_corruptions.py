@@ -79,7 +79,7 @@ def test_large_images_have_the_package_s_severities():
 
 
 def test_images_that_are_too_small_are_refused():
-    with pytest.raises(UserError, match="32 pixels or more; these have 1 channels and 8 x 8"):
+    with pytest.raises(UserError, match="32 pixels or more; these have 1 channel and 8 x 8"):
         corrupted(torch.zeros(1, 1, 8, 8), "fog", 1, 0, 0)
 
 

@@ -46,4 +46,7 @@ def test_where_the_end_is_the_start_there_is_no_path():
     found = polar(states([[1.0, 2], [1, 2]]), ["a", "b"])
     assert np.isnan(found["r"]).all()
     assert found["distance"].tolist() == [0, 0]
+    back = polar(states([[1.0, 2], [4, 6], [1, 2]]), ["a", "b"])
+    assert np.isnan(back["r"]).all()
+    assert back["distance"].tolist() == [0, 5, 0]
     assert np.isnan(polar(states([[1.0, 2]]), ["a", "b"])["r"]).all()

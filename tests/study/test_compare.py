@@ -1,5 +1,8 @@
 """Networks compared, from files made by hand: by which ratio, over which units, at which loss; what is refused."""
 
+import re
+from html import unescape
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -181,6 +184,10 @@ def test_tables_hold_the_same_numbers(tmp_path):
     assert done.returncode == 0, done.stderr
     found = ls.compare(a, b)
     assert str(found) in done.stdout
+    shown = found._repr_html_()
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in shown.split("<tr>")[2:]]
+    assert [row[0] for row in cells] == [row.heading for row in found.rows]
+    assert [unescape(row[3]) for row in cells] == [str(row) for row in found.rows]
     frame = found.to_dataframe()
     read = pd.read_csv(out[0])
     assert list(read) == list(frame)

@@ -1,5 +1,6 @@
 """Verdicts on claims: calibrated by simulation with the measured clustering, undecided where little is known."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,11 @@ def test_claims_of_a_file_are_judged_by_results_files(tmp_path):
     found = ls.verdicts(read_claims(toml), {"a": a, "b": b})
     assert [v.outcome for v in found.verdicts] == ["holds", "undecided"]
     assert found.remarks == ["not looked at: other"]
+    shown = found._repr_html_()
+    assert re.findall(r"<th>(.*?)</th>", shown)[-3:] == ["p (Holm)", "verdict", "reference"]
+    assert shown.count("<tr>") == 3
+    assert "<td>holds</td>" in shown
+    assert "<div>not looked at: other</div>" in shown
     table = found.to_dataframe()
     assert table["verdict"].tolist() == ["holds", "undecided"]
     assert table["effect"][0] == pytest.approx((0.5 * 0.52 * 0.51 / (1.02 * 1.05)) ** (1 / 3))
