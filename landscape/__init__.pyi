@@ -71,7 +71,6 @@ from .study.verdicts import verdicts as verdicts
 from .surfaces.exports import export_surface as export_surface
 from .surfaces.imports import import_surface as import_surface
 from .surfaces.measures import measure as measure
-from .training.recipe import RECIPES as RECIPES
 from .training.recipe import Recipe as Recipe
 from .training.train import train as train
 

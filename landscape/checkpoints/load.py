@@ -109,7 +109,7 @@ def load_checkpoint(
         "image_size": arguments.get("image_size"),
         "in_channels": arguments.get("in_channels"),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "metadata": {**_input_of(network), **metadata},
+        "metadata": {**_input_of(network, arguments.get("in_channels")), **metadata},
     }
     LOG.debug("read %s: %s, %d parameters", path, name, provenance["parameters"])
     return network.to(device).eval(), provenance
@@ -124,13 +124,16 @@ def _recognised(checkpoint: Checkpoint, path: object) -> Fit:
     """The one network of ours that the weights fit. Raises UserError if there is none, or more than one."""
     fits = fitting(checkpoint.state)
     if len(fits) != 1:
-        raise UserError(f"{path} does not name its network; give it with `model` ({hint(checkpoint.state)})")
+        raise UserError(
+            f"{path} does not name its network; give it with `model`, as a name, timm:NAME or file.py:function "
+            f"({hint(checkpoint.state)})"
+        )
     return fits[0]
 
 
-def _input_of(network: nn.Module) -> dict[str, Any]:
-    """The normalisation with which a timm network was published."""
+def _input_of(network: nn.Module, in_channels: int | None) -> dict[str, Any]:
+    """The normalisation with which a timm network was published, unless this one takes images of other channels."""
     published = getattr(network, "pretrained_cfg", None) or {}
     if not timm.is_model(published.get("architecture", "")):  # our ViTs are built on timm's, but were not published
         return {}
-    return {k: list(published[k]) for k in ("mean", "std") if k in published}
+    return {k: list(v) for k in ("mean", "std") if len(v := published.get(k, ())) == (in_channels or len(v)) > 0}

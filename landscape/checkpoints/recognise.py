@@ -142,7 +142,7 @@ def hint(state: Mapping[str, Tensor], but: str | None = None) -> str:
         return f"the weights fit {a_few(fit.model for fit in fits) if len(fits) > 1 else fits[0]}"
     near = closest(state)
     if near is None:
-        return "no network of this toolkit is like them"
+        return "no network of this toolkit has such weights"
     if near.model == but:
         return ""
     return f"the closest of this toolkit's networks is {near}, but for {near.differences()}"

@@ -41,9 +41,23 @@ class Source:
 
 
 def open_source(name: str, split: str = "train", root: str | Path | None = None, download: bool = True) -> Source:
-    """A split of a data set, by name. download: whether a data set that is not here may be downloaded.
+    """A split of a data set: its images and labels, before any transform.
 
-    Raises UserError if there is no such split, or it is empty.
+    Parameters
+    ----------
+    name
+        digits, torch/NAME, hfds/NAME-or-folder, or the path of an image folder.
+    split
+        train or test.
+    root
+        The folder of the data sets of torch; by default ~/.cache/landscape/data.
+    download
+        Whether a data set that is not here may be downloaded.
+
+    Raises
+    ------
+    UserError
+        For an unknown name, or a split that is missing or empty.
     """
     prefix, _, rest = name.partition("/")
     if name == "digits":

@@ -65,7 +65,10 @@ def _statistics(
     chosen = (tuple(mean) if mean is not None else default[0], tuple(std) if std is not None else default[1])
     for label, values in zip(("mean", "std"), chosen, strict=True):
         if len(values) != channels:
-            raise UserError(f"{label} has {len(values)} numbers for images with {channels} channels; give {channels}")
+            raise UserError(
+                f"{label} has {len(values)} numbers for images with {channels} "
+                f"channel{'s' * (channels != 1)}; give {channels}"
+            )
     if min(chosen[1]) < LEAST_STD:
         raise UserError(f"std={','.join(map(str, chosen[1]))} must be {LEAST_STD:g} or more")
     return chosen

@@ -83,7 +83,7 @@ def plot_spectrum(spectra: Mapping[str, xr.Dataset], ax: Axes, *, title: str | N
         f"x: not converged, {missed}; *: with such" * (missed > 0),
     ]
     penalties = {in_curvature(spectrum) for spectrum in spectra.values()}  # where they differ, the labels say it
-    lines = ["; ".join(filter(None, line)) for line in (shape, marks)]
+    lines = ["; ".join(filter(None, line)) for line in ((shape, marks) if smooth else (shape + marks,))]
     notes_above(
         ax,
         own_title(title, "Hessian spectra"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from landscape.planes.plane import Plane
     from landscape.study.run import Result
 
+LOG = logging.getLogger(__name__)
 RECIPE = ("auto_augment", "mixup", "cutmix", "smoothing")
 Numbers = tuple[float, ...]
 ALL = Examples()
@@ -197,10 +199,15 @@ class Subject:
             )  # fmt: skip
         from landscape.data.frozen import load_data
 
-        return load_data(
+        drawn = load_data(
             self.data, split=split, transform=transform, samples=samples, at_most=at_most, progress=self._progress,
             **self._data_settings_for(transform), **(self._part if split == "train" else {}),
         )  # fmt: skip
+        if "mean" not in self._data_settings and not self._drawn:
+            mean, std = (", ".join(f"{x:.4g}" for x in drawn.config[key]) for key in ("mean", "std"))
+            LOG.info("%s does not say how its images were normalised: by mean %s and std %s, as %s usually are; "
+                     "if it was by others, give them", self.provenance["file"], mean, std, self.data)  # fmt: skip
+        return drawn
 
     @cached_property
     def task(self) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -18,6 +19,9 @@ ENDINGS = (".csv", ".tex", ".png", ".pdf", ".svg")
 Cells = Sequence[Sequence[str]]  # rows, the heading first
 SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
            "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
+
+
+_NUMBER = re.compile(r"(?<![\w.-])(-?)(\d+(?:\.\d+)?)(?:e([+-]\d+))?(?![\w.])")
 
 
 class Tabular(Protocol):
@@ -97,4 +101,12 @@ def _write(path: Path, text: str) -> None:
 
 def _escaped(text: str) -> str:
     escaped = "".join(SPECIAL.get(character, character) for character in text).replace("+-", r"$\pm$")
+    escaped = _NUMBER.sub(_as_formula, escaped)
     return escaped.replace("x ", r"$\times$ ", 1) if escaped.startswith("x ") else escaped
+
+
+def _as_formula(number: re.Match[str]) -> str:
+    """A negative number with a minus, not a hyphen, and a power of ten as such."""
+    sign, digits, exponent = number.groups()
+    power = rf" \times 10^{{{int(exponent)}}}" if exponent else ""
+    return f"${sign}{digits}{power}$" if sign or power else digits

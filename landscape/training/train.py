@@ -42,7 +42,8 @@ from landscape.runtime.errors import UserError
 from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
 from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
-from landscape.training.recipe import RECIPES, Recipe
+from landscape.training.recipe import Recipe
+from landscape.training.recipe import recipe as named_recipe
 from landscape.training.sam import ascended
 from landscape.training.standing import Standing, Unfinished, restored, set_random_states, store
 
@@ -70,7 +71,7 @@ class Trained:
 def train(
     model: nn.Module,
     source: Source | str,
-    recipe: Recipe = RECIPES["plain"],
+    recipe: Recipe | str = "plain",
     settings: InputSettings | None = None,
     *,
     device: torch.device | str | None = None,
@@ -94,7 +95,7 @@ def train(
     source
         The data set, from `landscape.open_source`; or its name.
     recipe
-        How it is trained, a `landscape.Recipe`; those that come with the toolkit are in `landscape.RECIPES`.
+        How it is trained, a `landscape.Recipe`; or the name of one that comes with the toolkit: plain, strong, weak.
     settings
         The size, channels and normalisation of the images; by default those of the data set.
     device
@@ -126,6 +127,7 @@ def train(
         one tensor, or a loss that is no longer finite.
     """
     device = chosen_device(device) if device is None else device
+    recipe = named_recipe(recipe) if isinstance(recipe, str) else recipe
     source = open_source(source) if isinstance(source, str) else source
     network = copy.deepcopy(model).to(device).train()
     settings = settings or input_settings(source)

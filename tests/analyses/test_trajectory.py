@@ -94,10 +94,9 @@ def test_estimates_words_and_pictures(course):
     same = ls.training_trajectory(objective, {"a": states["epoch0"], "b": dict(states["epoch0"])})
     assert any("the same weights" in line for line in Trajectory().remarks(same))
     assert Trajectory().rows(same)[""] == []
-    back = ls.training_trajectory(objective, dict(zip("abc", [*states.values()][:2] + [states["epoch0"]], strict=True)))
+    back = ls.training_trajectory(objective, {**states, "epoch9": states["epoch0"]})
     for closed in (same, back):
         assert np.isnan(closed["r"]).all()
-        assert "r -" in str(Trajectory().rows(closed)["a"][0]) or "nan" in str(Trajectory().rows(closed)["a"][0])
         picture.draw(closed, "trajectory")
 
 

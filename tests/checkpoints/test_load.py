@@ -131,6 +131,9 @@ def test_timm_model(tmp_path):
     torch.save(timm.create_model("resnet18", num_classes=5, in_chans=1).state_dict(), tmp_path / "w.pt")
     provenance = loaded(tmp_path / "w.pt", "timm:resnet18")[1]
     assert (provenance["num_classes"], provenance["in_channels"]) == (5, 1)
+    assert "mean" not in provenance["metadata"], "that of three channels"
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pt")
+    assert loaded(tmp_path / "w.pt", "timm:resnet18")[1]["metadata"]["mean"] == list(IMAGENET["mean"])
 
 
 @pytest.mark.parametrize(
@@ -514,7 +517,7 @@ def test_show_says_what_fits_or_nearly(tmp_path):
     ) in describe_file(tmp_path / "w.pt")
     torch.save({"weight": torch.zeros(3, 4)}, tmp_path / "w.pt")
     assert "none of this toolkit's, nor nearly" in describe_file(tmp_path / "w.pt")
-    with pytest.raises(ls.UserError, match="no network of this toolkit is like them"):
+    with pytest.raises(ls.UserError, match="no network of this toolkit has such weights"):
         loaded(tmp_path / "w.pt", None)
 
 

@@ -2,11 +2,13 @@
 
 import logging
 import re
+import shutil
 import time
 
 import pytest
 from helpers import cli, invoke, refused
 
+import landscape as ls
 from landscape.runtime.files import NOTICES, say_once
 from landscape.runtime.progress import Lines, bar
 
@@ -93,7 +95,8 @@ def test_long_steps_outside_of_units_say_how_far_they_are(trained, tmp_path):
     sketched = invoke("trace", trained, "--products", 30, *few).stderr
     assert "landscape.analyses.trace: a sketch by 20 products" in sketched
     assert re.search(r"trace: sketch: 100%.* 20/20 ", sketched)
-    path = invoke("connectivity", trained, trained, "--points", 3, "--steps", 3, *few[:3], tmp_path / "y.h5", "-v").stderr
+    other = shutil.copy(trained, tmp_path / "other.safetensors")
+    path = invoke("connectivity", trained, other, "--points", 3, "--steps", 3, *few[:3], tmp_path / "y.h5", "-v").stderr
     assert "landscape.planes.alignment: aligning " in path
     assert "the curved path: 3 steps of its bend, on 16 examples; 0 are done" in path
     assert re.search(r"connectivity: bend: 100%.* 3/3 ", path)
@@ -106,18 +109,33 @@ def test_long_steps_outside_of_units_say_how_far_they_are(trained, tmp_path):
 def test_what_is_read_drawn_computed_and_stored_is_said_of_each_analysis(trained, tmp_path):
     said = invoke("lesion", trained, "--images", 32, "--out", tmp_path / "x.h5", "-v").stderr
     steps = [line.split(" ", 1)[1] for line in said.splitlines() if re.match(r"\d\d:\d\d:\d\d landscape", line)]
-    wanted = ["checkpoints.load: read ", "study.run: lesion of", "data.frozen: drew 32 of the", "base: lesion begins with 0",
-              "base: lesion stops with", "store.file: stored lesion"]  # fmt: skip
+    wanted = ["checkpoints.load: read ", "study.run: lesion of", "data.frozen: drew 32 of the",
+              "base: lesion begins with 0", "base: lesion stops with", "store.file: stored lesion"]  # fmt: skip
     places = [next(i for i, step in enumerate(steps) if words in step) for words in wanted]
     assert places == sorted(places), steps
     again = invoke("lesion", trained, "--images", 32, "--out", tmp_path / "x.h5", "-v").stderr
     assert re.search(r"lesion begins with (\d+) of \1 done", again)
 
 
+def test_the_normalisation_that_a_checkpoint_does_not_state_is_said(trained, tmp_path):
+    from landscape.checkpoints.read import read_checkpoint
+    from landscape.checkpoints.read import save_checkpoint as saved
+
+    assert "normalised" not in invoke("test", trained, "--out", tmp_path / "x.h5").stdout
+    model, provenance = ls.load_checkpoint(trained)
+    unsaid = {k: v for k, v in provenance["metadata"].items() if k not in ("mean", "std")}
+    saved(tmp_path / "bare.safetensors", model, unsaid)
+    assert "mean" not in read_checkpoint(tmp_path / "bare.safetensors").metadata
+    said = invoke("test", tmp_path / "bare.safetensors", "--out", tmp_path / "y.h5").stdout
+    assert "bare.safetensors does not say how its images were normalised: by mean 0.3055 and std 0.3764" in said
+    given = ("--mean", 0.3055, "--std", 0.3764, "--out", tmp_path / "z.h5")
+    assert "normalised" not in invoke("test", tmp_path / "bare.safetensors", *given).stdout
+
+
 def test_the_environment_can_turn_bars_off(trained, tmp_path, monkeypatch):
     for value, shown in (("1", False), ("0", True), ("", True)):
         monkeypatch.setenv("TQDM_DISABLE", value)
-        said = invoke("test", trained, "--samples", 16, "--out", tmp_path / f"{value}.h5").stderr
+        said = invoke("test", trained, "--samples", 16, "--out", tmp_path / f"x{value}.h5").stderr
         assert ("batch/s" in said) is shown
         assert "wrote" not in said
 

@@ -9,6 +9,7 @@ from helpers import invoke, refused
 
 import landscape as ls
 from landscape.catalogue import settings_of
+from landscape.study.tables import booktabs
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,9 @@ def test_the_numbers_of_several_files_as_a_table_for_latex(results, tmp_path):
     assert lines.count(r"\midrule") == 6
     assert any(line.startswith("trace ") and r"$\pm$" in line for line in lines)
     assert any(line.endswith(r"& - \\") for line in lines)  # what the second has not
+    assert booktabs([["-1.5e+04 [-2, 3.5]", "net-1 of lr1e-4"]]).splitlines()[2] == (
+        r"$-1.5 \times 10^{4}$ [$-2$, 3.5] & net-1 of lr1e-4 \\"
+    )
     only = tmp_path / "y.csv"
     assert invoke("export", folder / "a.h5", "--numbers", "--group", "trace", "--out", only).returncode == 0
     assert set(pd.read_csv(only)["group"]) == {"trace"}

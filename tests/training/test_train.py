@@ -60,6 +60,16 @@ def stopped_after_one_epoch(model, source, settings, state):
     assert state.exists()
 
 
+def test_a_data_set_is_given_by_its_name_or_opened_with_public_names():
+    network = ls.create_model("resnet8", 10, 8, 1, widths=(2, 2, 2))
+    recipe = ls.Recipe(epochs=1, fraction=0.05, warmup_epochs=0)
+    one, other = (ls.train(network, source, recipe) for source in ("digits", ls.open_source("digits")))
+    assert same_weights(one.model, other.model)
+    assert one.metadata["data"] == "digits"
+    with pytest.raises(ls.UserError, match="recipe='mild' is not one of plain, strong, weak"):
+        ls.train(network, "digits", "mild")
+
+
 @pytest.mark.parametrize("more", [{}, {"sam": 0.05}, {"mixup": 1.0, "cutmix": 0.8, "smoothing": 0.1}])
 def test_interrupted_and_resumed_is_what_was_never_interrupted(vit, digits, tmp_path, more):
     settings = replace(SHORT, **more)
