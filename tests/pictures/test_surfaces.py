@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from helpers import invoke, refused
 from matplotlib.colors import to_rgba
+from pictures.grids import X, Y, bowl, line, surface, texts
 
 import landscape as ls
 from landscape.pictures.canvas import notes_of
@@ -19,35 +20,6 @@ from landscape.study import drawing as draw
 from landscape.surfaces.measures import measure
 
 matplotlib.use("Agg")
-
-
-def surface(z, x=None, y=None, **config):
-    """A whole group of z (y, x) or (x,): with errors, folds and accuracy."""
-    z = np.asarray(z, float)
-    dims = ("y", "x")[-z.ndim :]
-    coordinates = {"x": np.linspace(-1, 1, z.shape[-1]) if x is None else x}
-    if z.ndim == 2:
-        coordinates["y"] = np.linspace(-1, 1, z.shape[0]) if y is None else y
-    folds = np.stack([1 + (z - 1) * share for share in np.linspace(0.98, 1.02, 9)])
-    return xr.Dataset(
-        {
-            "nll": (dims, z, {"long_name": "negative log-likelihood"}), "nll_sem": (dims, 0.1 * np.abs(z)),
-            "penalty": (dims, np.full(z.shape, 0.5)), "loss": (dims, z + 0.5, {"long_name": "nll + penalty"}),
-            "accuracy": (dims, np.where(np.isfinite(z), 0.5, np.nan)), "done": (dims, np.ones(z.shape, bool)),
-            "accuracy_sem": (dims, np.full(z.shape, 0.02)), "nll_fold": (("fold", *dims), folds),
-        },
-        coordinates,
-        {"config": {"analysis": "surface", "objective": {"examples": 100}, **config}},
-    )  # fmt: skip
-
-
-X, Y = np.linspace(-0.5, 1.5, 9), np.linspace(0, 1, 5)
-bowl = np.add.outer(2 * Y**2, X**2) + 0.1
-line = 1 + (X - 0.3) ** 2
-
-
-def texts(ax):
-    return "\n".join(t.get_text() for t in ax.texts)
 
 
 def bands(ax):
@@ -374,52 +346,6 @@ def test_axes_say_what_they_are(plane, labels):
     group = surface(bowl, X, Y, plane=plane)
     for axis, label in enumerate(labels):
         assert label is None or axis_label(group, axis) == label
-
-
-def test_a_relief_has_the_surfaces_heights_and_is_open_where_it_diverged():
-    z = bowl.copy()
-    z[4, 8] = np.inf
-    ax = draw_surface(surface(z, X, Y), "surface", look=ls.Look(quantity="loss"))["surface_3d"].axes[0]
-    finite = facets(ax)
-    at_grid = {(round(x, 9), round(y, 9)): h for x, y, h in finite}
-    found = [at_grid.get((round(x, 9), round(y, 9))) for y in Y for x in X]
-    expected = (z + 0.5).ravel()
-    compared = [(h, e) for h, e in zip(found, expected, strict=True) if h is not None]
-    assert len(compared) == 44
-    assert all(h == pytest.approx(e) for h, e in compared)
-    assert finite[(finite[:, 0] > 1.26) & (finite[:, 1] > 0.76)].size == 0
-    assert "diverged" in texts(ax)
-
-
-def facets(ax):
-    """The corners of a relief's facets, (corners, 3)."""
-    relief = ax.collections[0]
-    return relief._faces[~np.broadcast_to(relief._invalid_vertices, relief._faces.shape[:2])]
-
-
-def test_a_relief_is_cut_at_the_end_of_its_scale_along_a_line():
-    """x + y cut at 1: every facet ends there, on the line x + y = 1, not on the cells' corners."""
-    c = np.linspace(0, 1, 5)
-    group = surface(np.add.outer(c, c), c, c)
-    ax = draw_surface(group, "s", look=ls.Look(limits=(0, 1)))["s_3d"].axes[0]
-    corners = facets(ax)
-    assert corners[:, 2].max() == pytest.approx(1)
-    np.testing.assert_allclose(corners[:, 0] + corners[:, 1], corners[:, 2], atol=1e-9)
-    edge = corners[np.isclose(corners[:, 2], 1)]
-    assert len(set(np.round(edge[:, 0], 6))) > 30
-    assert "open above 1" in texts(ax)
-
-
-def test_a_trajectory_lies_on_the_relief():
-    path = np.array([[1.2, 0.9], [0.4, 0.2], [0, 0]])
-    group = surface(bowl, X, Y, plane={"directions": "pca"}).assign(trajectory=(("checkpoint", "axis"), path))
-    ax = draw_surface(group, "s")["s_3d"].axes[0]
-    (line,) = (one for one in ax.lines if one.get_label() == "trajectory")
-    x, y, z = line.get_data_3d()
-    assert (x[0], y[0]) == (1.2, 0.9)
-    at_start = np.interp(1.2, X, bowl[3] * 0.4 + bowl[4] * 0.6)
-    low, high = ax.get_zlim()
-    assert z[0] - at_start == pytest.approx(0.01 * (high - low))
 
 
 KINDS = {
