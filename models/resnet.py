@@ -47,6 +47,7 @@ def drop_rates(total: float, blocks: int) -> list[float]:
 
 
 def drop_path(rate: float) -> nn.Module:
+    """Stochastic depth at this rate; the identity at 0."""
     return DropPath(rate) if rate else nn.Identity()
 
 

@@ -152,14 +152,10 @@ class Surface(Directions, Analysis):
             span = self._span(plane)
             needed = samples_for(objective, plane, self.standard_error, span, batchnorm=self.batchnorm)
             objective = subject.objective(Examples(exactly=needed))
-            short = (
-                ""
-                if objective.examples >= needed
-                else (f", of which the data set has {objective.examples}: the standard error will be larger")
-            )
-            LOG.info(
-                "%d examples meet a standard error of %g in the central region%s", needed, self.standard_error, short
-            )
+            said = f"{needed} examples meet a standard error of {self.standard_error:g} in the central region"
+            if objective.examples < needed:
+                said += f", of which the data set has {objective.examples}: the standard error will be larger"
+            LOG.info(said)
         return Slice(objective, plane, self.batchnorm, self.dtype)
 
     def _span(self, plane: Plane) -> Extent:

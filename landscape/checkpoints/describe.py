@@ -15,6 +15,7 @@ LONGEST = 1000  # the most characters shown of one entry of a file's metadata
 
 
 def describe_checkpoint(path: Path) -> str:
+    """What a checkpoint holds, and which networks it fits: a line each, and one for each entry of its metadata."""
     checkpoint = read_checkpoint(path)
     tensors = list(checkpoint.state.values())
     held = f"{len(tensors)} tensors, {sum(t.numel() for t in tensors):,} numbers"

@@ -212,5 +212,6 @@ class Curvature:
 
 
 def accumulate(totals: Parts, parts: Parts) -> None:
+    """Add `parts` to `totals` in place, without a graph."""
     with torch.no_grad():
         torch._foreach_add_(list(totals), [part.detach() for part in parts])

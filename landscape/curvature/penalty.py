@@ -10,6 +10,7 @@ from landscape.objective.parameters import unflatten
 
 
 def with_penalty(operator: Any, V: Tensor, out: Tensor) -> Tensor:
+    """The products `out` (b, n) with the rows of V, to which those of the penalty's Hessian are added in place."""
     penalty = operator.objective.penalty
     if operator.form.penalised and penalty.weight_decay:
         parameters = dict(operator.objective.model.named_parameters())

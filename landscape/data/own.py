@@ -26,12 +26,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OwnData:
-    """Batches as they came, held in memory; iterates over them.
+    """Batches of the user's own, held in memory; iterates over them.
 
     Parameters
     ----------
     batches
-        Each a nest of tensors, in which every tensor has an example a row.
+        The batches. Each is a nest of tensors with one row per example in each tensor.
     config
         How they were made.
     """
@@ -46,20 +46,20 @@ class OwnData:
         return len(self.batches)
 
     def __repr__(self) -> str:
-        """What they are, in one line."""
+        """The number of examples and batches, and their origin, in one line."""
         return f"OwnData({self.samples:,} examples in {len(self)} batches; {self.config.get('name')})"
 
     @property
     def samples(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return sum(map(_examples, self.batches))
 
     def begins(self, samples: int | None) -> bool:
-        """Whether its first `samples` are those that would be made if no more were asked for."""
+        """Whether the first `samples` examples are those that a call for only so many would give."""
         return samples is not None and samples <= self.samples
 
     def first(self, samples: int) -> OwnData:
-        """The first examples, as a set of their own."""
+        """The first `samples` examples as a set of their own."""
         return OwnData(_up_to(self.batches, samples), {**self.config, "samples": samples})
 
 
@@ -79,18 +79,23 @@ def own_data(
     split
         Raises MissingSplit for any but the training split of a function that takes no split.
     samples
-        How many; None for all, up to `at_most`. The first ones are taken.
+        The number of examples, from the first on; None for all, up to `at_most`.
     at_most
-        How many where samples does not say; None for all.
+        The number of examples if `samples` is None; None for all.
     batch_size
-        Of the batches of a Dataset; a function that makes batches may take it.
+        Examples per batch of a Dataset; a function that makes batches may take it.
     seed
-        Of every random number that the function draws by torch, numpy or random.
+        The seed of every random number that the function draws by torch, numpy or random.
+
+    Returns
+    -------
+    OwnData
+        The batches, in the form in which the function gives them.
 
     Raises
     ------
     UserError
-        Where the function fails, or gives no batches of tensors, or fewer examples than `samples`.
+        If the function fails, gives no batches of tensors, or gives fewer examples than `samples`.
     """
     function = own_function(name, "data")
     if split not in SPLITS["train"] and not function.accepts("split"):
@@ -110,7 +115,7 @@ def own_data(
 
 
 def _batches(given: Any, batch_size: int, function: OwnFunction) -> Iterator[Any]:
-    """The batches one after another, as dicts, lists and tuples of tensors; what fails in them is told as theirs."""
+    """The batches one after another, as dicts, lists and tuples of tensors; an error in them names their function."""
     if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
         given = DataLoader(given, batch_size=batch_size)
     arrays = given if isinstance(given, (tuple, list)) else (given,)
@@ -154,7 +159,7 @@ def _examples(batch: Any) -> int:
 
 
 def _up_to(batches: Iterable[Any], samples: int | None) -> list[Any]:
-    """The batches until there are `samples` examples, the last one cut; all for None."""
+    """The batches up to `samples` examples, the last one cut; all for None."""
     kept, left = [], samples
     for batch in batches:
         if left is not None and _examples(batch) >= left:

@@ -1,4 +1,4 @@
-"""Where weights came from, as whoever made them says it: kept as JSON, in the types that readers of results rely on."""
+"""Where weights came from, as the user says it: kept as JSON, in the types that readers of results rely on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ TEXTS = ("model", "file", "sha256")
 
 
 def of_ones_own(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A provenance that can be stored and read again: what JSON has no form for is its text.
+    """A provenance that can be stored and read again; values that JSON does not have become text.
 
-    Of what readers of results ask, names are texts, `parameters` is a number and `metadata` a mapping; another thing
-    under these names is kept under "own_NAME". Raises UserError for what is no mapping.
+    Readers of results rely on types: `model`, `file` and `sha256` are texts, `parameters` is an integer and `metadata`
+    is a mapping. Other values of the last two are kept as own_parameters and own_metadata. Raises UserError if
+    `provenance` is not a mapping.
     """
     if provenance is None:
         return {}

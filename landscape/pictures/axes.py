@@ -13,10 +13,12 @@ from landscape.pictures.canvas import points_of
 
 
 def squeeze(e: np.ndarray, linear: float) -> np.ndarray:
+    """Places on an axis that is linear within about `linear` around 0, and logarithmic beyond."""
     return np.arcsinh(np.asarray(e) / linear / 2)
 
 
 def stretch(u: np.ndarray, linear: float) -> np.ndarray:
+    """The values at such places: the inverse of `squeeze`."""
     return 2 * linear * np.sinh(np.asarray(u))
 
 
@@ -54,6 +56,7 @@ def _power(value: float, _: int | None = None) -> str:
 
 
 def log_axis(ax: Axes, axis: str) -> None:
+    """Make an axis, "x" or "y", logarithmic, with ticks in plain numbers."""
     getattr(ax, f"set_{axis}scale")("log")
     which = getattr(ax, f"{axis}axis")
     low, high = which.get_view_interval()
@@ -63,6 +66,7 @@ def log_axis(ax: Axes, axis: str) -> None:
 
 
 def name_ticks(ax: Axes, names: Sequence[str]) -> None:
+    """Name the places 0, 1, ... along x; long names are slanted."""
     slanted = max(map(len, names)) > 6
     ax.set_xticks(range(len(names)), names, rotation=30 if slanted else 0, ha="right" if slanted else "center")
 

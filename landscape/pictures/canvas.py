@@ -244,6 +244,7 @@ def with_sources(group: xr.Dataset, name: str) -> str:
 
 
 def with_penalty_note(note: str, penalty: str) -> str:
+    """A note with the penalty on a line of its own, if there is one."""
     return f"{note}\n{penalty}" if penalty else note
 
 
@@ -256,6 +257,7 @@ def examples_of(group: xr.Dataset) -> str:
 
 
 def examples_note(ax: Axes, group: xr.Dataset) -> None:
+    """Write above the axes what a group was computed from."""
     note_above(ax, with_penalty_note(examples_of(group), in_curvature(group)))
 
 

@@ -107,6 +107,7 @@ def of_the_loss(surface: xr.Dataset) -> str:
 
 
 def settings_line(surface: xr.Dataset) -> str:
+    """What a surface was computed with, in one line: normalisation, examples, and how much of it is done."""
     done = surface["done"].values
     config = surface.attrs.get("config", {})
     normalize = config.get("plane", {}).get("normalize")

@@ -71,7 +71,8 @@ def surface_colors() -> str:
 
 
 def has_walls(quantity: str) -> bool:
-    return "accuracy" not in quantity  # bounded, so that there is nothing to cut
+    """Whether a quantity may rise without bound, so that a scale has to be cut."""
+    return "accuracy" not in quantity
 
 
 def common_scale(

@@ -70,6 +70,16 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
             part.unlink()
 
 
+@contextmanager
+def writing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
+    """`replacing` for a file that the user named: raises UserError, which says why, if it cannot be written."""
+    try:
+        with replacing(path, suffix) as part:
+            yield part
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+
+
 def sweep(path: Path) -> None:
     """Remove the unfinished files for `path` whose process is gone, or to which nothing was written for a day."""
     for part in path.parent.glob(f".{_escaped(path.name[:100])}.*.part*"):

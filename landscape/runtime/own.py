@@ -53,7 +53,7 @@ class OwnFunction:
     Raises
     ------
     UserError
-        For settings that it does not take; and when it is called and fails, in its own words.
+        For settings that the function does not take; and, with its own message, if a call of it fails.
     """
 
     def __init__(self, function: Callable[..., Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -70,12 +70,12 @@ class OwnFunction:
         return self._takes_all or name in self.takes
 
     def taken(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the arguments that it is given; what is None is not known, and left out."""
+        """The arguments that a call gives it: those that it takes and that are not None, and the settings."""
         given = {name: value for name, value in arguments.items() if value is not None and self.accepts(name)}
         return {**given, **self.settings}
 
     def __call__(self, **arguments: Any) -> Any:
-        """What it makes of those of the arguments that it takes."""
+        """The result of the function, called with those of the arguments that it takes."""
         try:
             return self.function(**self.taken(arguments))
         except UserError:
@@ -92,12 +92,12 @@ def own_function(spelled: str, what: str) -> OwnFunction:
     spelled
         As the user has named it.
     what
-        What it is named for, such as a model: of the messages.
+        What it is for, such as "model"; messages say so.
 
     Raises
     ------
     UserError
-        Where there is no such file or function, or the file cannot be imported.
+        If there is no such file or function, or the file cannot be imported.
     """
     named, settings = split_settings(spelled, what)
     file, _, function = named.rpartition(":")
@@ -127,6 +127,6 @@ def own_function(spelled: str, what: str) -> OwnFunction:
 
 
 def own_words(e: BaseException) -> str:
-    """What other people's code raised, in its own words."""
+    """The type and the message of an error that the user's code raised."""
     kind = "sys.exit" if isinstance(e, SystemExit) else type(e).__name__
     return f"{kind}: {e}" if str(e) else kind

@@ -1,4 +1,4 @@
-"""Progress bars: in a terminal and in a notebook as tqdm has them, and elsewhere a line a minute."""
+"""Progress bars: those of tqdm in a terminal and in a notebook, and one line per minute elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wanted(shown: bool) -> Iterator[None]:
 
 
 class OnlyLines:
-    """Standard error without what moves in a terminal: each state of a bar is a line of its own."""
+    """Standard error without control characters: each state of a bar is a line of its own."""
 
     def write(self, text: str) -> None:
         """A line, unless it is blank."""
@@ -46,13 +46,13 @@ class OnlyLines:
 
 
 class Lines(Bar):
-    """A bar that is written to a file or a pipe: a line each so many seconds, and one at the end."""
+    """A bar for a file or a pipe: one line every so many seconds, and one at the end."""
 
     def __init__(self, *arguments: Any, every: float = MINUTE, **keywords: Any) -> None:
         super().__init__(*arguments, **{**keywords, "mininterval": every, "maxinterval": every, "file": OnlyLines()})
 
     def display(self, *arguments: Any, **keywords: Any) -> None:
-        """Nothing is said before anything is done."""
+        """Write the state, but not before the first step."""
         if hasattr(self, "start_t"):
             super().display(*arguments, **keywords)
 
@@ -65,13 +65,13 @@ def bar(
     Parameters
     ----------
     iterable
-        What is gone through; None for what says itself how far it is.
+        What the bar runs over; None for a bar that the caller updates.
     shown
-        Whether there is one to be seen; by default, what `wanted` says. With TQDM_DISABLE in the environment, none is.
+        Whether the bar is shown; by default what `wanted` says. With TQDM_DISABLE in the environment none is.
     every
-        Seconds between two lines, where it is neither in a terminal nor in a notebook.
+        Seconds between two lines outside of a terminal and a notebook.
     keywords
-        Those of tqdm: desc, unit, total, initial.
+        Arguments of tqdm: desc, unit, total, initial.
     """
     shown = _WANTED.get() if shown is None else shown
     shown = shown and os.environ.get("TQDM_DISABLE", "").lower() in ("", "0", "false")

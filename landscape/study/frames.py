@@ -14,7 +14,7 @@ import xarray as xr
 from landscape.analyses.estimates import Estimate
 from landscape.catalogue import settings_of
 from landscape.runtime.errors import UserError, a_few
-from landscape.runtime.files import replacing
+from landscape.runtime.files import writing
 from landscape.study.numbers import Number, numbers
 from landscape.study.run import Result
 from landscape.study.tables import booktabs
@@ -145,20 +145,17 @@ def save_frame(frame: pd.DataFrame, path: Path, *, latex: str | None = None) -> 
     latex: the content of a .tex, if it is not the frame. JSON has no NaN and no infinity: they are "NaN", "Infinity"
     and "-Infinity" there. Raises UserError if the file cannot be written.
     """
-    try:
-        with replacing(path, path.suffix) as part:
-            match path.suffix:
-                case ".csv":
-                    frame.to_csv(part, index=False, na_rep="nan")
-                case ".tex":
-                    part.write_text((latex or booktabs(_cells(frame))) + "\n", encoding="utf-8")
-                case ".json":
-                    rows = [{k: _named(v) for k, v in row.items()} for row in frame.to_dict("records")]
-                    part.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
-                case ".parquet":
-                    frame.to_parquet(part, index=False)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    with writing(path, path.suffix) as part:
+        match path.suffix:
+            case ".csv":
+                frame.to_csv(part, index=False, na_rep="nan")
+            case ".tex":
+                part.write_text((latex or booktabs(_cells(frame))) + "\n", encoding="utf-8")
+            case ".json":
+                rows = [{k: _named(v) for k, v in row.items()} for row in frame.to_dict("records")]
+                part.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
+            case ".parquet":
+                frame.to_parquet(part, index=False)
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:

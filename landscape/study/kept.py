@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from landscape.runtime.errors import UserError, a_few
-from landscape.runtime.files import replacing
+from landscape.runtime.files import writing
 from landscape.study.cells import Places
 from landscape.study.declared import Study
 
@@ -41,11 +41,8 @@ def keep(study: Study, places: Places) -> None:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if {**before, **asked} == before:
         return
-    try:
-        with replacing(path) as part:
-            part.write_text(json.dumps({**before, **asked}, indent=1), encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    with writing(path) as part:
+        part.write_text(json.dumps({**before, **asked}, indent=1), encoding="utf-8")
 
 
 def _numbers_of(study: Study) -> dict[str, Any]:

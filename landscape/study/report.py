@@ -22,7 +22,7 @@ from landscape.catalogue import CATALOGUE, entry_of, settings_of, summary
 from landscape.pictures.canvas import notes_of
 from landscape.pictures.look import Look
 from landscape.runtime.errors import UserError
-from landscape.runtime.files import replacing
+from landscape.runtime.files import writing
 from landscape.store.comparable import caution, differences, distinctions
 from landscape.study import again, sentences
 from landscape.study.drawing import compare, draw
@@ -127,11 +127,8 @@ def write_report(files: Files, out: str | os.PathLike[str], **page: Any) -> Path
     """Write `report` to a file, whole or not at all. Raises UserError if it cannot be written."""
     text = report(files, **page)
     path = Path(out)
-    try:
-        with replacing(path) as new:
-            new.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    with writing(path) as new:
+        new.write_text(text, encoding="utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from landscape.runtime.errors import UserError
-from landscape.runtime.files import replacing
+from landscape.runtime.files import writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,12 +91,8 @@ def save_table(table: Tabular, path: str | Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            Path(part).write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    with writing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _escaped(text: str) -> str:

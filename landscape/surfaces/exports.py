@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from landscape.runtime.errors import UserError
-from landscape.runtime.files import replacing
+from landscape.runtime.files import writing
 
 
 def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantity: str = "nll") -> None:
@@ -48,11 +48,8 @@ def export_surface(surface: xr.Dataset, path: str | os.PathLike[str], *, quantit
         raise UserError(f"{path} must end in one of {', '.join(WRITERS)}")
     if quantity not in surface or surface[quantity].dims not in (("y", "x"), ("x",)):
         raise UserError(f"only a surface can be exported: {quantity} over x, or over y and x")
-    try:
-        with replacing(path, path.suffix) as part:
-            WRITERS[path.suffix](surface, part, quantity)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+    with writing(path, path.suffix) as part:
+        WRITERS[path.suffix](surface, part, quantity)
 
 
 def _points(surface: xr.Dataset, quantity: str) -> dict[str, np.ndarray]:
