@@ -26,7 +26,7 @@ def true_float32() -> Iterator[None]:
     The settings are global: the first block entered makes them, and the last block left restores the caller's. They are
     made with `torch.backends.*.fp32_precision`. `torch.set_float32_matmul_precision` is set to agree with them, since
     torch raises an error if the two disagree and torch.compile reads it. `torch.backends.cudnn.allow_tf32` is not set:
-    torch's own default would then be lost for good. A network whose code reads it gets torch's error.
+    torch's own default would then be lost. A network whose code reads it gets torch's error.
     """
     stored = {EVERYWHERE: _read(EVERYWHERE)}
     stored |= _own([EVERYWHERE], BACKENDS)

@@ -112,7 +112,7 @@ def own_function(spelled: str, what: str) -> OwnFunction:
     sys.modules[module_name] = module
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # for good: what is beside the file may be imported later, when the network runs
+        sys.path.append(folder)  # it stays: files beside this one may be imported later, when the network runs
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)

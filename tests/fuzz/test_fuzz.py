@@ -1,10 +1,11 @@
 """Files and arguments of all sorts of wrong end in success or in one line, within 30 s and 4 GB; never in a traceback.
 
-The same tries each time, a minute in all. By hand, that many others of each, of files that have every analysis:
+The tries are the same each time, and take a minute in all. With FUZZ there are that many others of each, of files that
+have every analysis:
 
     FUZZ=4000 python -m pytest -n 0 tests/fuzz -k shown
 
-goes on after what it finds, keeps the files in the folder FOUND, and says at last what it was.
+This continues after a failure, keeps the files in the folder FOUND, and prints all failures at the end.
 """
 
 from __future__ import annotations
