@@ -22,7 +22,7 @@ def test_every_room_is_built_into_the_package():
 
 
 def test_the_table_of_rooms_says_what_the_rooms_say():
-    """Generated: a row a room, by its level in the import contract, with the first sentence of its own docstring."""
+    """Generated: a row for each room, by its level in the import contract, with the first sentence of its docstring."""
     levels = SETUP["importlinter:contract:levels"]["layers"].split("\n")[1:]
     by_level = [[room.strip() for room in level.split("|")] for level in reversed(levels)]
     rows = [

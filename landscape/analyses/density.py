@@ -191,7 +191,7 @@ class Density(Probing):
         return values
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a node."""
+        """One row for each node of each probe."""
         return ("probe", "node")
 
     def check_result(self, result: xr.Dataset) -> None:

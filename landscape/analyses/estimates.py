@@ -62,7 +62,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """The value with its interval, or else its standard error: "5.0% [2.5%, 9.4%]", "0.0331 +- 0.0036"."""
-        if not math.isfinite(self.value) and math.isnan(self.value):
+        if math.isnan(self.value):
             return "-"
         mark = "*" if self.note else ""
         if not math.isnan(self.low):

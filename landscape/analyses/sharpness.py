@@ -200,7 +200,7 @@ class Sharpness(Analysis):
         return objective.minibatches(self.batch_size, self.batches)
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a mini-batch, in each of its scales."""
+        """One row for each mini-batch in each scale, of each network."""
         return ("network", "batch", "scale")
 
     def estimates(self, result: xr.Dataset) -> list[Estimate]:

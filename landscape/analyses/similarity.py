@@ -141,7 +141,7 @@ class Similarity(Looked, Analysis):
         return gram
 
     def tabled(self, result: xr.Dataset) -> tuple[str, ...]:
-        """A row a pair of blocks."""
+        """One row for each pair of blocks."""
         return ("block", "other_block")
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:

@@ -37,7 +37,6 @@ def save_picture(figure: Figure, path: Path, *, look: Look = LOOK) -> None:
     exact: dict[str, Any] = {} if look.width is not None else {"bbox_inches": "tight", "pad_inches": 0.08}
     described = {**UNDATED[look.format], DESCRIPTION[look.format]: notes_of(figure) or None}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with styled(look), replacing(path, f".{look.format}") as part, warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # such as an emoji, which is drawn as a box
             figure.savefig(part, format=look.format, metadata=described, **exact)

@@ -69,7 +69,7 @@ class Settings:
         known = [f.name for f in fields(cls) if f.init]
         for name in given:
             if name not in known:
-                raise UserError(f"{name!r} is not a setting of {cls.__name__};  {near_matches(name, known)}")
+                raise UserError(f"{name!r} is not a setting of {cls.__name__}; {near_matches(name, known)}")
         return cls(**given)
 
 

@@ -126,7 +126,7 @@ def _chosen(groups: Mapping[str, xr.Dataset], only: Sequence[str]) -> Iterator[N
 
 
 def latex_of(files: Files, groups: Sequence[str] = ()) -> str:
-    r"""The numbers as a table for LaTeX, a column a file (``\usepackage{booktabs}``); a rule between analyses."""
+    r"""The numbers as a table for LaTeX (``\usepackage{booktabs}``), a column per file and rules between analyses."""
     found: dict[tuple[str, str], dict[str, Estimate]] = {}
     for file, held in files.items():
         for number in _chosen(held, groups):

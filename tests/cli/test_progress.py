@@ -1,4 +1,4 @@
-"""What is said while a command computes: bars in a terminal, a line a minute in a pipe, and with -v every step."""
+"""What is said while a command computes: bars in a terminal, a line per minute in a pipe, and with -v every step."""
 
 import logging
 import re

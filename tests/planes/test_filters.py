@@ -45,7 +45,7 @@ def test_every_filter_keeps_its_norm_and_none_is_left_to_its_sign(module, seed, 
             assert name not in d
             continue
         theta, moved = (filters(module, t) if p.ndim > 1 else t[None] for t in (p.detach(), d[name]))
-        if theta.shape[1] == 1:  # one number a filter: they are one filter together
+        if theta.shape[1] == 1:  # one number per filter: they are one filter together
             theta, moved = theta.T, moved.T
         torch.testing.assert_close(moved.norm(dim=1), theta.norm(dim=1), rtol=1e-5, atol=0)
         assert not torch.allclose(moved.abs(), theta.abs(), rtol=1e-4) or not theta.any()
