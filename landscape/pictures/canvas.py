@@ -165,11 +165,14 @@ def new_figure(width: float, height: float, *, square: bool = False, **axes: Any
     return figure, figure.add_subplot(**axes)
 
 
-def new_row(width: float, height: float, columns: int, *, least: float = 2.0) -> tuple[Figure, list[Axes]]:
+def new_row(
+    width: float, height: float, columns: int, *, least: float = 2.0, square: bool = False
+) -> tuple[Figure, list[Axes]]:
     """The same with `columns` axes in a row, or in several rows if they would be narrower than `least` inches."""
     fits = max(1, min(columns, int(fitted(width, height)[0] / least)))
     rows = -(-columns // fits)
-    figure = Figure(figsize=fitted(width * fits / columns, height * rows), layout="constrained")
+    size = fitted(width * fits / columns, height * rows)
+    figure = Figure(figsize=size, layout="compressed" if square else "constrained")
     grid = list(figure.subplots(rows, fits, squeeze=False).ravel())
     for empty in grid[columns:]:
         empty.remove()

@@ -18,8 +18,10 @@ from landscape.pictures.scales import surface_colors
 
 
 def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: str = "plain") -> Axes:
-    """z (y, x) as colours, with one cell for each point. kind: plain; signed, with 0 in white;
-    share, from 0 to 1."""
+    """z (y, x) as colours, with one cell for each point.
+
+    kind: plain; signed, with 0 in white, and a line where both signs meet; share, from 0 to 1.
+    """
     z = np.where(np.isfinite(z), z, np.nan)
     x, y = surface["x"].values, surface["y"].values
     ax.set(xlabel=axis_label(surface, 0, short=True), ylabel=axis_label(surface, 1, short=True), title=label)
@@ -38,8 +40,10 @@ def plot_map(surface: xr.Dataset, z: np.ndarray, ax: Axes, *, label: str, kind: 
         extend = _beyond(z, 0, 1)
     colors = {"signed": "PuOr_r", "share": "cividis", "plain": surface_colors()}[kind]
     drawn = ax.pcolormesh(x, y, z, cmap=colors, norm=norm, shading="nearest", rasterized=True)
+    if kind == "signed" and min(z.shape) > 1 and np.nanmin(z) < 0 < np.nanmax(z):
+        ax.contour(x, y, z, [0.0], colors="black", linewidths=0.8)  # in grey, both signs are dark
     assert ax.figure is not None
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend=extend)
+    ax.figure.colorbar(drawn, ax=ax, extend=extend)
     if len(x) > 1 and len(y) > 1 and 1 / 3 <= np.ptp(x) / np.ptp(y) <= 3:
         ax.set_aspect("equal")
     ax.set_facecolor("0.85")
@@ -70,7 +74,7 @@ def eigenvalue_map(surface: xr.Dataset, title: str) -> Figure:
     many = int(panels[-1][3].sum())
     note = f"not converged, or not surely the extreme one: {many} points" if many else ""
     if "y" in surface.dims:
-        figure, axes = new_row(12.0, 3.9, columns=3)
+        figure, axes = new_row(12.0, 3.9, columns=3, square=True)
         for ax, (z, label, kind, bad) in zip(axes, panels, strict=True):
             plot_map(surface, z.transpose("y", "x").values, ax, label=label, kind=kind)
             mark_unsettled(surface, bad, ax)

@@ -241,6 +241,10 @@ def test_users_mistakes(trained, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_the_version_is_the_packages():
+    assert invoke("--version").stdout.strip() == ls.__version__
+
+
 def test_unknown_option_is_one_mistake_too():
     result = cli("surface", "--nonsense")
     assert result.returncode == 2

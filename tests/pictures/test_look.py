@@ -14,6 +14,7 @@ from PIL import Image
 
 import landscape as ls
 from landscape.analyses.summaries import summarize
+from landscape.pictures.canvas import evenly, label_upright, legend_outside
 from landscape.study import drawing
 from landscape.study.files import labelled
 
@@ -178,6 +179,41 @@ def test_one_file_holds_one_picture(files):
     refused(invoke("plot", files / "a.h5", "--out", files / "f.pdf", "--format", "svg"), "f.pdf is not a .svg")
     assert not list(files.glob("f.*"))
     drawn(files / "s.pdf", files / "a.h5", files / "b.h5", "--picture", "surfaces", "--out", files / "s.pdf")
+
+
+def test_legends_and_upright_labels_take_the_room_that_there_is():
+    for inches, columns in ((COLUMN, 1), (9.0, 3)):
+        figure = Figure(figsize=(inches, 2.5), layout="constrained")
+        ax = figure.subplots()
+        for i in range(3):
+            ax.plot([0, 1], [0, i], label=f"elsewhere over zero, with value {i}")
+        legend_outside(figure, ax)
+        label_upright(ax, "a label that is longer than the axes of a column are high")
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert legend._ncols == columns
+        for drawn_there in (legend.get_window_extent(), ax.yaxis.label.get_window_extent()):
+            assert figure.bbox.x0 <= drawn_there.x0 < drawn_there.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= drawn_there.y0 < drawn_there.y1 <= figure.bbox.y1
+    assert evenly("top 5 (LM) Hessian eigenvalues of 8 mini-batches of 16", 40) == (
+        "top 5 (LM) Hessian eigenvalues\nof 8 mini-batches of 16"
+    )
+
+
+def test_a_relief_fills_its_canvas_with_its_labels_on_it():
+    group = surface()
+    group.attrs["config"] = {"plane": {"directions": "eigenvectors", "eigenvalues": [123.0, -4.56]}}
+    for width in ("single", 6.0):
+        figure = drawing.draw({"surface": group}, "a", look=ls.Look(width=width))["surface_3d"]
+        (ax,) = figure.axes
+        figure.canvas.draw()
+        parts = [axis.get_tightbbox() for axis in (ax.xaxis, ax.yaxis, ax.zaxis)]
+        assert min(p.x0 for p in parts) >= 0
+        assert min(p.y0 for p in parts) >= 0
+        assert max(p.x1 for p in parts) <= figure.bbox.x1
+        assert max(p.y1 for p in parts) < ax.title.get_window_extent().y0
+        filled = (max(p.x1 for p in parts) - min(p.x0 for p in parts)) / figure.bbox.width
+        assert filled > 0.75
 
 
 def test_nothing_of_a_picture_lies_beyond_a_column(files):

@@ -302,6 +302,9 @@ def test_maps_of_eigenvalues_and_gradient():
     assert maps[0].norm(0) == maps[1].norm(0) == 0.5  # 0 in the middle of a scale of two colours, for either end
     assert all(any(line.get_marker() == "+" for line in ax.lines) for ax in figures["surface_eigenvalues"].axes[:3])
     assert (maps[2].norm.vmin, maps[2].norm.vmax) == (0, 1)
+    (zero,) = figures["surface_eigenvalues"].axes[1].collections[1:]  # told apart in grey
+    assert zero.levels.tolist() == [0]
+    assert len(figures["surface_eigenvalues"].axes[0].collections) == 1
     flat = group.isel(y=1, drop=True)
     assert set(draw.draw({"surface": flat})) == {"surface", "surface_eigenvalues", "surface_gradient"}
 
