@@ -65,11 +65,16 @@ def contrasted(
     shares = (-1.0, 1.0) if like[0].measure == "%" and scale == "difference" else None
     found = over_trainings([sides[1], sides[0]], [1, -1], bounds=shares)
     how, notes = _how(sides, like), "; ".join(dict.fromkeys(e.note for e in like if e.note))
-    of = [_shown(over_trainings([each], [1]).interval, scale, replace(e, how=how), 0.0)
+    of = [_shown(over_trainings([each], [1]).interval, scale, replace(e, how=how), _least(each, e))
           for each, e in zip(sides, like, strict=True)]  # fmt: skip
     effect = _shown(found.interval, scale, replace(like[0], how=how, note=notes, compared=scale), -1.0)
     return Compared(group=group, heading=heading, first=names[0], second=names[1], of_first=of[0], of_second=of[1],
                     effect=effect, contrast=found, trainings=(len(sides[0]), len(sides[1])), at=at)  # fmt: skip
+
+
+def _least(each: Sequence[Quantity], like: Estimate) -> float:
+    """The least value that shares such as these can have: those that are changes can be below 0."""
+    return -1.0 if like.low < 0 or any(q.interval.estimate < 0 for q in each) else 0.0
 
 
 def _shown(interval: Interval, scale: Scale, like: Estimate, least: float) -> Estimate:

@@ -51,7 +51,7 @@ class Found:
     def __str__(self) -> str:
         """The table of the trainings, the verdicts, and what is left."""
         shown = {cell.name: _columns_of(groups) for cell, groups in self.files.items()}
-        blocks = [table(shown)] if shown else []
+        blocks = [table(shown, shared=True)] if shown else []
         blocks += [str(self.judged)] if self.judged is not None else []
         return "\n\n".join([*blocks, *(["\n".join(self.remarks)] if self.remarks else [])])
 

@@ -113,6 +113,7 @@ def report(
         folded=asked is not None and any(len(network.trainings) > 1 for network in asked.networks),
         compared=compared,
         table=list(_table(known)),
+        others=list(_table(known, first=False)),
         sections=[section for section in sections if section.rows or section.pictures or section.remarks],
         origins=[_origin(label, groups) for label, groups in known.items()],
         figures=[asdict(figure) for figure in figures],
@@ -183,8 +184,8 @@ def _by_group(files: Files) -> dict[str, dict[str, xr.Dataset]]:
 
 
 def _summary(label: str, groups: Mapping[str, xr.Dataset]) -> tuple[str, list[str], list[str]]:
-    """A file with a sentence for each number of a table, and for each other number."""
-    return label, sentences.summary(groups), sentences.summary(groups, column=False)
+    """A file with a sentence for each number that comes first, and for each other number."""
+    return label, sentences.summary(groups), sentences.summary(groups, first=False)
 
 
 def _section(name: str, groups: dict[str, xr.Dataset], figures: list[Figure] | None, quantity: str) -> Section:
@@ -236,14 +237,14 @@ def _image(figure: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
 
 
-def _table(files: Files) -> Iterator[tuple[str, list[Row]]]:
-    """The estimates by group, with a cell for each file."""
+def _table(files: Files, *, first: bool = True) -> Iterator[tuple[str, list[Row]]]:
+    """The estimates that come first, or all others, by group, with a cell for each file."""
     for name, groups in _by_group(files).items():
         held: dict[tuple[str, str], dict[str, Estimate]] = {}
         for label, group in groups.items():
             settings = settings_of(group, name)
             for of, estimates in settings.rows(group).items() if settings is not None else ():
-                for estimate in estimates:
+                for estimate in (e for e in estimates if sentences.comes_first(of, e) == first):
                     held.setdefault((of, estimate.name), {})[label] = estimate
         rows = [
             Row(f"{of}: {what}" if of else what, [_cell(by.get(label)) for label in files], _how(by.values()))

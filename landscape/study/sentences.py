@@ -23,10 +23,10 @@ IN_WORDS = {
 }
 
 
-def summary(groups: Mapping[str, xr.Dataset], *, column: bool = True) -> list[str]:
+def summary(groups: Mapping[str, xr.Dataset], *, first: bool = True) -> list[str]:
     """What the groups of one results file say, in one sentence for each estimate.
 
-    column: whether of the estimates that have a column in tables over several files, or of all others.
+    first: whether of the estimates that come first on a page, or of all others.
     """
     found = []
     for name, group in groups.items():
@@ -37,10 +37,15 @@ def summary(groups: Mapping[str, xr.Dataset], *, column: bool = True) -> list[st
         for label, estimates in settings.rows(group).items():
             of = ", ".join(filter(None, [variant, label]))
             for estimate in estimates:
-                if math.isfinite(estimate.value) and estimate.column == column:
+                if math.isfinite(estimate.value) and comes_first(label, estimate) == first:
                     text = _negative(estimate, group) if estimate.symbol == "NEP" and not label else sentence(estimate)
                     found.append(f"{of}: {text}" if of else text)
     return found
+
+
+def comes_first(label: str, estimate: Estimate) -> bool:
+    """Whether a number is of the network as a whole, and has a column in tables over several files."""
+    return estimate.column and not label
 
 
 def sentence(e: Estimate) -> str:

@@ -58,6 +58,8 @@ class Verdict:
             return self.outcome
         if min(self.row.trainings) < 2:
             return "undecided: needs two trainings or more of each"
+        if np.isnan(self.needed):
+            return "undecided: the trainings show no spread, and the number has no interval"
         if np.isinf(self.needed):
             return f"undecided: not {MOST} trainings of these units would decide"
         return f"undecided: about {self.needed:.0f} trainings of each would decide"

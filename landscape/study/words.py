@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,26 @@ def describe_file(path: Path) -> str:
     return "\n".join([*lines, table({path.stem: groups})])
 
 
-def table(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
+def table(files: Mapping[str, Mapping[str, xr.Dataset]], *, shared: bool = False) -> str:
     """A table with a row for each results file or checkpoint of a series, and a column for each estimate of any.
 
     Brackets are intervals, and +- is one standard error; "-" stands where a file does not have the estimate. A star
     marks a number with a reservation, which lines below state; they also say where there are too few units for an
     error.
+
+    shared: leave out what not all files have; a line says how many columns these would be.
     """
     rows = [row for name, groups in files.items() for row in _rows(name, groups)]
     columns = list(dict.fromkeys(heading for _, _, cells in sorted(rows, key=_place) for heading in cells))
+    left = [c for c in columns if shared and not all(c in cells for _, _, cells in rows)]
+    columns = [c for c in columns if c not in left]
+    rows = [(name, size, {c: e for c, e in cells.items() if c in columns}) for name, size, cells in rows]
     lines = [
         ["network", "parameters", *columns],
         *([name, size, *(str(cells.get(c, "-")) for c in columns)] for name, size, cells in rows),
     ]
-    return "\n".join([*aligned(lines), *dict.fromkeys(note for row in rows for note in _notes(row))])
+    more = [f"{len(left)} more columns are of some networks only"] if left else []
+    return "\n".join([*aligned(lines), *_notes(rows), *more])
 
 
 def every_group(files: Mapping[str, Mapping[str, xr.Dataset]]) -> str:
@@ -123,12 +129,18 @@ def progress_of(group: xr.Dataset | None) -> str:
     return "yes" if done is None or done.all() else f"{done.sum()} of {done.size}"
 
 
-def _notes(row: Row) -> Iterable[str]:
-    name, _, cells = row
-    yield from (f"* {name}: {e.note}" for e in cells.values() if e.note)
-    for e in cells.values():
-        if 0 < e.n < LEAST_UNITS and e.counts:
-            yield f"no interval and no standard error is given for fewer than {LEAST_UNITS} {e.counts}"
+def _notes(rows: Iterable[Row]) -> Iterator[str]:
+    """Each reservation once, with the rows that it is about."""
+    noted: dict[str, list[str]] = {}
+    few = dict[str, None]()
+    for name, _, cells in rows:
+        for e in cells.values():
+            if e.note and name not in noted.setdefault(e.note, []):
+                noted[e.note].append(name)
+            if 0 < e.n < LEAST_UNITS and e.counts:
+                few[f"no interval and no standard error is given for fewer than {LEAST_UNITS} {e.counts}"] = None
+    yield from (f"* {', '.join(names)}: {note}" for note, names in noted.items())
+    yield from few
 
 
 Row = tuple[str, str, dict[str, Estimate]]

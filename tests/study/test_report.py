@@ -179,7 +179,7 @@ def test_what_is_seen_of_none_has_a_bound():
 
 def test_numbers_without_a_column_are_folded_below_the_others():
     groups = files()["ViT"]
-    told, folded = sentences.summary(groups), sentences.summary(groups, column=False)
+    told, folded = sentences.summary(groups), sentences.summary(groups, first=False)
     assert told
     assert folded
     assert not set(told) & set(folded)
