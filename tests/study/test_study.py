@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import CIFAR10, invoke, needs_shared, refused
+from helpers import CIFAR10, ROOT, invoke, needs_shared, refused
 
 import landscape as ls
 from landscape.cli.main import status
 from landscape.runtime.errors import UserError
-from landscape.study.cells import crossing
+from landscape.study.cells import Places, crossing
+from landscape.study.outcome import found
 from landscape.study.times import refuse_impossible
 from landscape.study.toml import read_study
 
@@ -97,8 +98,8 @@ def test_killed_at_random_moments_it_gives_the_same_page(tiny, tmp_path):
     for name in ("table.csv", "verdicts.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert "&lt;b&gt;2 %&lt;/b&gt;" in page, "the reference's number stands beside ours, escaped"
-    found = pd.read_csv("whole/verdicts.csv")
-    assert found[["claim", "verdict"]].values.tolist() == [["chance", "undecided"]], "of one training"
+    judged = pd.read_csv("whole/verdicts.csv")
+    assert judged[["claim", "verdict"]].values.tolist() == [["chance", "undecided"]], "of one training"
     assert pd.read_csv("whole/table.csv")["training"].unique().tolist() == ["small-plain-1-0"]
     file = ls.load("whole/results/small-plain-1-0.h5")
     assert file["series"]["checkpoint"].values[-1] == "epoch 2", "the end is looked at in any case"
@@ -193,6 +194,16 @@ def test_studies_that_come_with_the_toolkit():
         assert len(about) > 15
     with pytest.raises(UserError, match="did you mean digits"):
         read_study("digit")
+
+
+def test_the_stored_study_gives_its_verdicts_again():
+    folder = ROOT / "results" / "digits"
+    has = found(read_study("digits"), Places(folder))
+    assert len(has.files) == 8
+    again = has.judged.to_dataframe()
+    stored = pd.read_csv(folder / "verdicts.csv")
+    assert stored[["claim", "verdict"]].values.tolist() == again[["claim", "verdict"]].values.tolist()
+    np.testing.assert_allclose(stored[["effect", "low", "high", "p"]], again[["effect", "low", "high", "p"]], rtol=1e-9)
 
 
 @needs_shared
