@@ -5,7 +5,7 @@
 
 The study is carried out once whole, in a folder of its own, which tells how long it takes; then in another one, where
 it is killed at moments that are drawn evenly over that time. Page, table and verdicts are compared in the end. Both run
-in as many threads as OMP_NUM_THREADS says, or in one. Of digits, killed after 294, 531 and 591 s, all three were the same.
+in as many threads as OMP_NUM_THREADS says, or in one. Of digits, killed after 294, 531 and 591 s, all are the same.
 """
 
 from __future__ import annotations
