@@ -20,18 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import Mixup
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
-from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
-from landscape.data.frozen import Drawn
 from landscape.data.sources import Source, balanced, open_source
-from landscape.data.transforms import InputSettings, input_settings, make_transform
+from landscape.data.transforms import InputSettings, input_settings
 from landscape.objective.folding import lay_out
 from landscape.objective.networks import outputs
 from landscape.objective.parameters import fingerprint
@@ -39,9 +33,11 @@ from landscape.runtime import processes
 from landscape.runtime.caller import undisturbed
 from landscape.runtime.devices import chosen_device
 from landscape.runtime.errors import UserError
-from landscape.runtime.interrupts import Interrupted, deferred, ignored, noted
+from landscape.runtime.interrupts import Interrupted, deferred, noted
 from landscape.runtime.progress import bar
 from landscape.runtime.random import seeded
+from landscape.training.batches import Batches
+from landscape.training.optimizers import optimizer_of
 from landscape.training.recipe import Recipe
 from landscape.training.recipe import recipe as named_recipe
 from landscape.training.sam import ascended
@@ -121,7 +117,7 @@ def train(
     Raises
     ------
     Unfinished
-        Where the budget is spent before the end.
+        If the budget is spent before the end.
     UserError
         For an unknown optimiser, a state of another recipe, a network whose own code fails or that returns anything but
         one tensor, or a loss that is no longer finite.
@@ -134,7 +130,7 @@ def train(
     layout = _layout(network, settings)
     lay_out(network, layout)
     source = balanced(source, recipe.fraction, recipe.seed)
-    optimizer, schedule = _optimizer(network, recipe)
+    optimizer, schedule = optimizer_of(network, recipe)
     device = torch.device(device)
     if processes.size() > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -147,7 +143,7 @@ def train(
         "start": fingerprint(network.state_dict()),
     }
     standing = restored(saved, network, optimizer, identity, device)
-    draw = _Batches(source, recipe, settings, device, layout, workers)
+    draw = Batches(source, recipe, settings, device, layout, workers)
     first = processes.rank() == 0
     if each_epoch is not None and first and not standing.losses and not standing.step:
         each_epoch(0, network)
@@ -222,7 +218,7 @@ def _layout(network: nn.Module, settings: InputSettings) -> torch.memory_format:
 def _epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    draw: _Batches,
+    draw: Batches,
     standing: Standing,
     epoch: int,
     clock: _Clock,
@@ -306,83 +302,3 @@ class _Clock:
             late, self.spent = (any(each[i] for each in everyone) for i in (0, 1))
             self.stop = next((number for *_, number in everyone if number), None)
         return late or self.spent or self.stop is not None
-
-
-class _Batches:
-    """The augmented batches of an epoch, of each this process's share, mixed as the recipe says."""
-
-    def __init__(
-        self,
-        source: Source,
-        recipe: Recipe,
-        settings: InputSettings,
-        device: torch.device,
-        layout: torch.memory_format,
-        workers: int | None,
-    ) -> None:
-        self.source, self.recipe, self.device, self.layout = source, recipe, device, layout
-        self.transform = make_transform(settings, training=True, mirror=source.mirror, auto_augment=recipe.auto_augment)
-        self.mix: Mixup | None = None
-        if recipe.mixup or recipe.cutmix:
-            self.mix = Mixup(
-                recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=source.num_classes
-            )
-        self.smoothing = 0.0 if self.mix is not None else recipe.smoothing
-        # One example has no batch statistics, and mixing needs pairs: the remainder of an epoch is left out.
-        size = processes.size()
-        self.share = max(1, min(recipe.batch_size, len(source) - len(source) % 2) // size)
-        if self.mix is not None and self.share > 1:
-            self.share -= self.share % 2
-        if workers is None:
-            workers = min(os.cpu_count() or 1, 16) if device.type == "cuda" else 0
-        self.workers = workers
-
-    def epoch(self, epoch: int, behind: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch after the first `behind`."""
-        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.source))
-        size = processes.size()
-        steps = max(1, len(order) // (self.share * size))
-        mine = np.concatenate(
-            [
-                part[processes.rank() :: size][: self.share]
-                for part in np.array_split(order[: steps * self.share * size], steps)
-            ]
-        )
-        mine = mine[behind * self.share :]
-        if not len(mine):
-            return
-        drawn = Drawn(self.source, mine, self.transform, self.recipe.seed, epoch)
-        loader = DataLoader(
-            drawn, self.share, num_workers=self.workers, drop_last=True, generator=torch.Generator(),
-            pin_memory=self.device.type == "cuda", worker_init_fn=ignored,
-        )  # fmt: skip
-        for x, y in loader:
-            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-            x, y = self.mix(x, y) if self.mix is not None else (x, y)
-            yield (x.contiguous(memory_format=self.layout) if x.ndim == 4 else x), y
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, Scheduler]:
-    name = "momentum" if recipe.optimizer.lower() == "sgd" else recipe.optimizer  # timm's "sgd" has Nesterov's momentum
-    try:
-        optimizer = create_optimizer_v2(
-            network, name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-        )
-    except (ValueError, AssertionError, RuntimeError) as e:
-        raise UserError(f"unknown optimizer {recipe.optimizer!r}; try adamw or sgd") from e
-    if getattr(optimizer, "is_second_order", False):
-        raise UserError(
-            f"optimizer {recipe.optimizer!r} needs second derivatives, which are not computed here; try adamw or sgd"
-        )
-    epochs, low = min(recipe.warmup_epochs, recipe.epochs - 1), recipe.lr / 100
-    schedule: Scheduler
-    if recipe.schedule == "steps":
-        # timm lowers the rate one epoch earlier than torch does
-        milestones = [round(m * recipe.epochs) + 1 for m in recipe.milestones]
-        schedule = MultiStepLRScheduler(
-            optimizer, milestones, recipe.gamma, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=False
-        )
-    else:  # a single epoch needs no schedule, and timm would warn
-        length = max(recipe.epochs - epochs, 2)
-        schedule = CosineLRScheduler(optimizer, length, warmup_t=epochs, warmup_lr_init=low, warmup_prefix=True)
-    return optimizer, schedule

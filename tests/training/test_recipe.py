@@ -10,8 +10,9 @@ from torch import nn
 
 import landscape as ls
 from landscape.checkpoints.read import read_checkpoint
+from landscape.training.optimizers import optimizer_of
 from landscape.training.recipe import RECIPES, Recipe, recipe
-from landscape.training.train import _optimizer, train
+from landscape.training.train import train
 
 
 def test_the_studys_recipes():
@@ -33,7 +34,7 @@ def test_the_studys_recipes():
 def test_the_weak_recipe_is_torch_s_sgd_by_torch_s_steps():
     """Momentum 0.9 without Nesterov's, 5e-4 on the matrices, and the rate of every epoch."""
     network = ls.create_model("resnet8")
-    ours, schedule = _optimizer(network, RECIPES["weak"])
+    ours, schedule = optimizer_of(network, RECIPES["weak"])
     theirs = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
     steps = torch.optim.lr_scheduler.MultiStepLR(theirs, [60, 120, 160], 0.2)
     for epoch in range(200):
@@ -45,12 +46,12 @@ def test_the_weak_recipe_is_torch_s_sgd_by_torch_s_steps():
     for group in ours.param_groups:
         assert all(group[k] == theirs.param_groups[0][k] for k in ("momentum", "dampening", "nesterov", "maximize"))
         assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 5e-4}
-    nesterov, _ = _optimizer(network, recipe("weak", optimizer="nesterov"))
+    nesterov, _ = optimizer_of(network, recipe("weak", optimizer="nesterov"))
     assert nesterov.param_groups[0]["nesterov"]
 
 
 def test_a_warm_up_does_not_move_the_milestones():
-    optimizer, schedule = _optimizer(ls.create_model("resnet8"), recipe("weak", epochs=20, warmup_epochs=3))
+    optimizer, schedule = optimizer_of(ls.create_model("resnet8"), recipe("weak", epochs=20, warmup_epochs=3))
     rates = []
     for epoch in range(20):
         schedule.step(epoch)
