@@ -38,7 +38,7 @@ def summarize(spectrum: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     spectrum
         With dims (..., batch, rank), as `hessian_spectrum` and `hessian_series` give it.
     confidence
-        Of the intervals.
+        The confidence of the intervals.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class Reporting(Settings):
     losses
         Training NLLs at which series are compared; by default three in the range that all have.
     claims
-        Also verdicts on claims about the groups: a TOML file, or park-kim or sam, which come with the toolkit.
+        Also give verdicts on claims about the groups: a TOML file, or park-kim or sam, which come with the toolkit.
     """
 
     title: str = ""
@@ -51,7 +51,7 @@ class Reporting(Settings):
 def report(*files: str, out: Path, quiet: Quiet = False, page: Any) -> None:
     """Write a page about results files, for a browser: summary, comparison, numbers, figures and provenance.
 
-    Of several files each is compared with the first; of groups of trainings each with the first group.
+    Several files are each compared with the first; several groups of trainings, each with the first group.
 
     Example: landscape report resnet.h5=ResNet vit.h5=ViT --out page.html
 
@@ -64,7 +64,7 @@ def report(*files: str, out: Path, quiet: Quiet = False, page: Any) -> None:
     quiet
         No report.
     page
-        What is on it.
+        What the page has.
     """
     from landscape.study.claims import read_claims
     from landscape.study.report import write_report

@@ -37,7 +37,7 @@ def minibatch_eigenpairs(
         The batches, by number. Number and seed fix the start vector, so that any grouping gives the same result up to
         rounding.
     search
-        What to search for. Its k is lowered to the number of parameters where that is smaller.
+        What to search for. Its k is lowered to the number of parameters if that is smaller.
     kind, parameters
         As in `landscape.Curvature`.
     seed

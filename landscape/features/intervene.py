@@ -29,7 +29,7 @@ class Removable:
     Attributes
     ----------
     name, type, stage
-        Of the block, as `landscape.features.capture.Place` has them.
+        Those of the block, as in `landscape.features.capture.Place`.
     removal
         branch: what the block adds is left out, and its skip connection (in the first block of a stage its shortcut)
         and what follows the sum remain. identity: a block without a skip connection returns its input.
