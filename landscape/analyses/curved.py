@@ -7,7 +7,7 @@ from typing import Literal
 
 from landscape.runtime.settings import Settings
 
-Kind = Literal["hessian", "ggn", "residual"]
+Kind = Literal["hessian", "ggn", "residual", "fisher"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,8 @@ class Curved(Settings):
     Parameters
     ----------
     kind
-        hessian; ggn, the Gauss-Newton part of it; or residual, the rest.
+        hessian; ggn, the Gauss-Newton part of it; residual, the rest; or fisher, the Fisher matrix, which for most
+        tasks is ggn.
     """
 
     kind: Kind = "hessian"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
 from annotated_types import Ge
 
 from landscape.analyses.base import Analysis, Examples, Kept, Values
+from landscape.analyses.curved import Kind
 from landscape.analyses.eigenvalues import Eigenvalues, by_part, empty_pairs, pairs_remarks, recorded
 from landscape.analyses.estimates import Estimate
 from landscape.runtime.errors import UserError
@@ -35,6 +36,9 @@ class Top(Eigenvalues, Analysis):
 
     Parameters
     ----------
+    kind
+        hessian; ggn, the Gauss-Newton part of it; residual, the rest; fisher, the Fisher matrix, which for most tasks
+        is ggn; or fisher_mc, the same from 8 draws of the labels, with the standard error over these.
     chunk_size
         Examples differentiated at once; it bounds the memory and changes the results by rounding only.
     verify
@@ -47,6 +51,7 @@ class Top(Eigenvalues, Analysis):
     unit: ClassVar[str] = "part"
     unstored: ClassVar[tuple[str, ...]] = ("chunk_size",)
 
+    kind: Kind | Literal["fisher_mc"] = "hessian"  # type: ignore[assignment]
     k: Annotated[int, Ge(1)] = 10
     tol: Annotated[float, Ge(0)] = 1e-3
     max_products: Annotated[int, Ge(1)] = 400
@@ -73,6 +78,10 @@ class Top(Eigenvalues, Analysis):
     def empty(self, objective: Objective) -> xr.Dataset:
         """The result over (rank), or with `per` over (part, rank)."""
         result = empty_pairs({"part": list(self.parts(objective))} if self.per else {}, self.k, self.title)
+        if self.kind == "fisher_mc":
+            words = "standard error over the draws of the labels, the eigenvector held fixed"
+            unknown = np.full(result["eigenvalue"].shape, np.nan)
+            result = result.assign(eigenvalue_sem_draws=(result["eigenvalue"].dims, unknown, {"long_name": words}))
         return result.assign(vector=self._no_vectors(objective)) if self.vectors else result
 
     def _no_vectors(self, objective: Objective) -> tuple[tuple[str, str], np.ndarray, dict[str, str]]:
@@ -98,6 +107,7 @@ class Top(Eigenvalues, Analysis):
 
     def compute(self, ready: Kept, unit: Index) -> Values:
         """The eigenpairs of one part; if the search had to stop, those found so far."""
+        from landscape.curvature.draws import over_draws
         from landscape.curvature.spread import by_all
 
         objective, work, config = ready
@@ -110,6 +120,12 @@ class Top(Eigenvalues, Analysis):
                 vector = np.full((self.k, H.n), np.nan, np.float32)
                 vector[: len(pairs.vectors)] = pairs.vectors.cpu().numpy()
                 found["vector"] = vector
+            if self.kind == "fisher_mc" and pairs.vectors is not None:
+                sem = np.full(self.k, np.nan)
+                _, sem[: len(pairs.vectors)] = over_draws(
+                    objective, pairs.vectors, parameters=part, chunk_size=self.chunk_size
+                )
+                found["eigenvalue_sem_draws"] = sem
             return found
 
         return by_all(search, objective, kind=self.kind, parameters=part, chunk_size=self.chunk_size)
@@ -125,7 +141,8 @@ class Top(Eigenvalues, Analysis):
         held = self.max_basis or min(H.n, max(search.k + 6, BASIS_BYTES // (H.n * H.zeros().element_size())))
         start = start_vector(H.gradient(), self.seed, 0)
         search = replace(search, max_basis=held)
-        return eigenpairs(H, start, search, vectors=self.vectors, verify=self.verify, keeper=keeper)
+        vectors = self.vectors or self.kind == "fisher_mc"
+        return eigenpairs(H, start, search, vectors=vectors, verify=self.verify, keeper=keeper)
 
     def rows(self, result: xr.Dataset) -> Mapping[str, list[Estimate]]:
         """The estimates of each layer or stage, if the network is divided."""
@@ -179,6 +196,7 @@ def hessian_top(objective: Objective, **settings: Any) -> xr.Dataset:
     -------
     xarray.Dataset
         With dim (rank): eigenvalue, residual, converged; and products, complete and done; with `per`, all of them along
-        a leading dim part; with `vectors` (rank, weight) vector, of length 1, in the order of the parameters.
+        a leading dim part; of fisher_mc also eigenvalue_sem_draws, the error over the draws of the labels; with
+        `vectors` (rank, weight) vector, of length 1, in the order of the parameters.
     """
     return Top.called(objective, settings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from landscape.curvature.forms import Named, form_of
+from landscape.curvature.forms import Form, Named, Total, form_of
 from landscape.curvature.operators import Curvature
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.nests import Nest, length, rows
@@ -44,7 +44,7 @@ class MiniBatchCurvatures:
         x: Nest,
         y: Nest,
         *,
-        kind: str = "hessian",
+        kind: str | Form = "hessian",
         parameters: str | Sequence[str] | None = None,
     ) -> None:
         self.objective, self.form, self.x, self.y = objective, form_of(kind), x, y
@@ -75,7 +75,7 @@ class MiniBatchCurvatures:
             )
         names = list(self.parameters)
         products = [
-            Curvature(self.objective, *rows((self.x, self.y), i), kind=self.form.name, parameters=names)(v)
+            Curvature(self.objective, *rows((self.x, self.y), i), kind=self.form, parameters=names)(v)
             for i, v in zip(members, V, strict=True)
         ]
         return torch.stack(products)
@@ -99,7 +99,7 @@ class MiniBatchCurvatures:
         def outputs(t: Named) -> Nest:
             return functional_call(network, {f"network.{name}": p for name, p in t.items()}, (x,))
 
-        def nll(f: Nest) -> Tensor:
-            return task.total(f, y) / units
+        def loss(total: Total) -> Callable[[Nest], Tensor]:
+            return lambda f: total(task, f, y) / units
 
-        return self.form.pushed(outputs, nll, theta, v)
+        return self.form.pushed(outputs, loss, theta, v)

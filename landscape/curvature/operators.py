@@ -14,7 +14,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from landscape.curvature.forms import Local, Parts, form_of
+from landscape.curvature.forms import Form, Local, Parts, form_of
 from landscape.curvature.penalty import with_penalty
 from landscape.objective.nests import Batch, Nest, length, split
 from landscape.objective.networks import second_derivatives
@@ -38,7 +38,9 @@ class Curvature:
         The numbers (M,), in ascending order, of the frozen examples to average over; None for all.
     kind
         hessian: H = grad^2 L. ggn: G = (1/N) sum_i J_i^T (grad_f^2 l_i) J_i with J_i the Jacobian of the outputs,
-        plus the penalty's Hessian (Schraudolph 2002). residual: H - G, in which the penalty cancels.
+        plus the penalty's Hessian (Schraudolph 2002). residual: H - G, in which the penalty cancels. fisher: the mean
+        over labels from the network's own distribution, which for most tasks is G. fisher_mc: the same from 8 draws of
+        the labels. Or a `landscape.curvature.forms.Form`.
     parameters
         Names or patterns (`layer1.*`; a name stands for all below it) of the parameters to differentiate by; None for
         every trainable one.
@@ -82,7 +84,7 @@ class Curvature:
         y: Nest | None = None,
         *,
         examples: np.ndarray | None = None,
-        kind: str = "hessian",
+        kind: str | Form = "hessian",
         parameters: str | Sequence[str] | None = None,
         chunk_size: int | None = None,
     ) -> None:
@@ -153,7 +155,7 @@ class Curvature:
 
     def gradient(self) -> Tensor:
         """The gradient (n,) of the mean NLL, without the penalty."""
-        return self._summed(self.zeros()[None], lambda totals, local, *_: accumulate(totals[0], local.gradient))[0]
+        return self._summed(self.zeros()[None], lambda totals, local, *_: accumulate(totals[0], local.gradient()))[0]
 
     def linear_operator(self) -> LinearOperator:
         """The same operator for scipy, which multiplies columns (n,) or (n, b)."""

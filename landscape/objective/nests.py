@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -89,3 +91,16 @@ def joined(nests: Sequence[Nest]) -> Nest:
 def stacked(nests: Sequence[Nest]) -> Nest:
     """Nests that are `alike`, with equally many examples, stacked along a new first dimension."""
     return pytree.tree_map(lambda *parts: torch.stack(parts), *nests)
+
+
+def uniform_by_content(nest: Nest, seed: int, draw: int, shape: Sequence[int]) -> Tensor:
+    """Random numbers between 0 and 1, (n, ...), of a draw; each row depends on seed, draw and the nest's row alone."""
+    tensors = [t.detach().cpu().contiguous() for t in leaves(nest)]
+    numbers = np.empty(tuple(shape))
+    for i in range(len(numbers)):
+        digest = hashlib.blake2b(digest_size=16)
+        for t in tensors:
+            digest.update(t[i].reshape(-1).view(torch.uint8).numpy())
+        rng = np.random.default_rng([seed, draw, int.from_bytes(digest.digest(), "big")])
+        numbers[i] = rng.random(numbers.shape[1:])
+    return torch.from_numpy(numbers).clamp(2.0**-53).to(leaves(nest)[0].device)

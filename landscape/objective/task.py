@@ -8,17 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from landscape.objective.nests import Batch, Nest, length
-from landscape.objective.networks import Network, one_tensor
+from landscape.objective.networks import Network, one_tensor, what
 from landscape.runtime.errors import UserError
 
 ExampleLoss = Callable[[Tensor, Tensor], Tensor]
+Uniform = Callable[[torch.Size], Tensor]  # random numbers between 0 and 1 in a shape (n, ...), an example a row
 
 
 SHARES = 1e-3  # how far half precision may move a sum of soft labels from 1
@@ -34,7 +35,13 @@ class Task(ABC):
     fields are its settings, which `__post_init__` checks and which are stored with every result.
 
     `losses` must be twice differentiable in the outputs, and each loss may depend on its own example only.
+
+    If the losses are negative log-likelihoods of a distribution of the labels, which `drawn` draws from, there is a
+    Fisher matrix. For a task that is `canonical` the second derivatives of the losses in the outputs do not depend on
+    the labels; its Fisher matrix is the Gauss-Newton matrix.
     """
+
+    canonical: ClassVar[bool] = False
 
     def pair(self, batch: Any) -> Batch:
         """The inputs and labels (x, y) of a batch as the data give it. Raises UserError if it is not a pair."""
@@ -80,6 +87,39 @@ class Task(ABC):
         losses, counted = self.losses(outputs, y), self.units(y)
         return (losses if counted is None else losses.masked_fill(~counted, 0)).sum()
 
+    def total_linearised(self, outputs: Nest, y: Nest) -> Tensor:
+        """`total` as the Gauss-Newton matrix has it, which differs where `losses` goes on computing the network: then
+        that part is taken to be linear in the second derivative.
+        """
+        return self.total(outputs, y)
+
+    def total_expected(self, outputs: Nest, y: Nest) -> Tensor:
+        """A scalar whose second derivative in the outputs is the mean of that of `total` over labels from the
+        network's own distribution. Raises UserError for a task that has no distribution.
+        """
+        if not self.canonical:
+            raise self._no_distribution()
+        return self.total_linearised(outputs, y)
+
+    def drawn(self, outputs: Nest, y: Nest, uniform: Uniform) -> Nest:
+        """Labels from the network's own distribution, made of uniform random numbers; units that do not count keep
+        their label y. Raises UserError for a task that has no distribution.
+        """
+        raise self._no_distribution()
+
+    def scores(self, outputs: Nest, y: Nest) -> Tensor:
+        """Numbers r, (n, ...), for which the mean over drawn labels of sum grad r grad r^T is the Fisher matrix of
+        `total`: the losses, where each is the negative log-likelihood of one label.
+        """
+        losses, counted = self.losses(outputs, y), self.units(y)
+        return losses if counted is None else losses.masked_fill(~counted, 0)
+
+    def _no_distribution(self) -> UserError:
+        return UserError(
+            f"{type(self).__name__} does not say what distribution its labels have, so there is no Fisher matrix; ask "
+            "for the Gauss-Newton matrix (ggn), or give a task with `drawn` and `total_expected`"
+        )
+
     def count(self, y: Nest) -> int | Tensor:
         """How many units the labels have."""
         counted = self.units(y)
@@ -94,9 +134,15 @@ class Classification(Task):
     logits are finite.
     """
 
+    canonical: ClassVar[bool] = True
+
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Per-example cross-entropy, (n,)."""
         return F.cross_entropy(outputs, y, reduction="none")
+
+    def drawn(self, outputs: Tensor, y: Tensor, uniform: Uniform) -> Tensor:
+        """A class for each example, (n,)."""
+        return class_drawn(outputs, uniform(outputs.shape[:1]))
 
     def hits(self, outputs: Tensor, y: Tensor) -> Tensor | None:
         """Whether the largest output is that of the example's class, (n,); NaN for labels that are no shares of 1."""
@@ -164,6 +210,22 @@ def task_of(task: Task | None, loss: ExampleLoss | None) -> Task:
     if task is not None and not isinstance(task, Task):
         raise UserError(f"task={task!r} is not a landscape.Task; give an instance, such as Classification()")
     return CustomLoss(loss) if loss is not None else task or Classification()
+
+
+def class_drawn(logits: Tensor, u: Tensor) -> Tensor:
+    """The class (...) of logits (..., classes) at which the distribution function exceeds u (...), from 0 to 1."""
+    above = logits.softmax(-1).cumsum(-1) <= u.to(logits)[..., None]
+    return above.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def refuse_other_classes(classes: int, each: tuple[int, ...], y: Any, counted: Tensor, units: str) -> None:
+    """Raise UserError unless labels y (n, ...) fit logits for the units of an example, in the shape `each`."""
+    if not isinstance(y, Tensor) or y.is_floating_point() or each != tuple(y.shape[1:]):
+        raise UserError(f"labels are {what(y)}, logits for {each} {units}; give a class for each of the {units}")
+    found = y[counted]
+    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < classes:
+        bad = int(found.min()) if int(found.min()) < 0 else int(found.max())
+        raise UserError(f"label {bad} is out of range for {classes} classes (0 to {classes - 1})")
 
 
 def _are_shares(y: Tensor) -> Tensor:

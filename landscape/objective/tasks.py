@@ -1,18 +1,20 @@
-"""Tasks other than classification, one class each: regression, several labels at once, pixels, tokens of a text."""
+"""Tasks other than classification, one class each: regression, several labels at once, pixels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from landscape.objective.nests import Batch, Nest
+from landscape.objective.nests import Nest
 from landscape.objective.networks import Network, one_tensor, what
-from landscape.objective.task import Classification, Task
+from landscape.objective.next_token import NextToken
+from landscape.objective.task import Classification, Task, Uniform, class_drawn, refuse_other_classes
 from landscape.runtime.errors import UserError, near_matches
 from landscape.runtime.own import is_own, own_function, split_settings
 
@@ -21,12 +23,26 @@ from landscape.runtime.own import is_own, own_function, split_settings
 class Regression(Task):
     """Numbers y (n, ...), predicted by outputs of their shape: l_i is the mean of (f - y)^2 over an example's numbers.
 
-    The Gauss-Newton matrix is (2 / (n d)) sum_i J_i^T J_i for d numbers per example.
+    The Gauss-Newton matrix is (2 / (n d)) sum_i J_i^T J_i for d numbers per example. Squared errors are the negative
+    log-likelihood, but for a constant, of a normal distribution with the variance 1/2.
     """
+
+    canonical: ClassVar[bool] = True
 
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The squared error of each example, (n,)."""
-        return F.mse_loss(outputs, y, reduction="none").flatten(1).mean(1)
+        return self._each(outputs, y).mean(1)
+
+    def _each(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(outputs, y, reduction="none").flatten(1)
+
+    def drawn(self, outputs: Tensor, y: Tensor, uniform: Uniform) -> Tensor:
+        """Numbers in the shape of y."""
+        return outputs + _normal(uniform(y.shape), outputs) * math.sqrt(0.5)
+
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The squared errors (n, d), each over sqrt(d)."""
+        return _of_a_mean(self._each(outputs, y))
 
     def check(self, outputs: Nest, y: Nest) -> None:
         """Raise UserError for labels of another shape, or that are not floating-point numbers."""
@@ -54,10 +70,32 @@ class GaussianRegression(Task):
 
     def losses(self, outputs: Nest, y: Tensor) -> Tensor:
         """The NLL of each example, (n,)."""
+        return self._each(outputs, y).mean(1)
+
+    def _each(self, outputs: Nest, y: Tensor) -> Tensor:
+        mean, s = outputs
+        return self._of((y - mean).square(), s.clamp(min=self.least_log_variance))
+
+    def _of(self, squared: Tensor, s: Tensor) -> Tensor:
+        return (math.log(2 * math.pi) + s + squared * (-s).exp()).flatten(1) / 2
+
+    def total_expected(self, outputs: Nest, y: Tensor) -> Tensor:
+        """The NLL expected of labels that have the network's distribution here: its slope in the outputs is 0, its
+        second derivative diag(exp(-s), 1/2) for each number.
+        """
         mean, s = outputs
         s = s.clamp(min=self.least_log_variance)
-        each = math.log(2 * math.pi) + s + (y - mean).square() * (-s).exp()
-        return each.flatten(1).mean(1) / 2
+        squared = s.detach().exp() + (mean - mean.detach()).square()
+        return self._of(squared, s).mean(1).sum()
+
+    def drawn(self, outputs: Nest, y: Tensor, uniform: Uniform) -> Tensor:
+        """Numbers in the shape of y."""
+        mean, s = outputs
+        return mean + _normal(uniform(y.shape), mean) * (s.clamp(min=self.least_log_variance) / 2).exp()
+
+    def scores(self, outputs: Nest, y: Tensor) -> Tensor:
+        """The NLLs (n, d), each over sqrt(d)."""
+        return _of_a_mean(self._each(outputs, y))
 
     def check(self, outputs: Nest, y: Nest) -> None:
         """Raise UserError if the network does not return a pair, or for labels of another shape."""
@@ -74,9 +112,22 @@ class MultiLabel(Task):
     l_i is the mean of the binary cross-entropy over the classes; an example is right if all its classes are.
     """
 
+    canonical: ClassVar[bool] = True
+
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The binary cross-entropy of each example, (n,)."""
-        return F.binary_cross_entropy_with_logits(outputs, y, reduction="none").flatten(1).mean(1)
+        return self._each(outputs, y).mean(1)
+
+    def _each(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs, y, reduction="none").flatten(1)
+
+    def drawn(self, outputs: Tensor, y: Tensor, uniform: Uniform) -> Tensor:
+        """A label of 0 or 1 for each class, (n, classes)."""
+        return (uniform(y.shape).to(outputs) < outputs.sigmoid()).to(outputs)
+
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The binary cross-entropies (n, d), each over sqrt(d)."""
+        return _of_a_mean(self._each(outputs, y))
 
     def hits(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Whether exactly those logits are above 0 whose labels are above 1/2; (n,)."""
@@ -103,6 +154,8 @@ class Segmentation(Task):
         The label of pixels that do not count.
     """
 
+    canonical: ClassVar[bool] = True
+
     ignore_index: int = 255
 
     def outputs(self, network: Network, x: Nest) -> Nest:
@@ -118,68 +171,27 @@ class Segmentation(Task):
         """The pixels that count."""
         return y != self.ignore_index
 
+    def drawn(self, outputs: Tensor, y: Tensor, uniform: Uniform) -> Tensor:
+        """A class for each pixel that counts."""
+        return class_drawn(outputs.movedim(1, -1), uniform(y.shape)).where(self.units(y), y)
+
     def hits(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Whether the largest logit is that of the pixel's class."""
         return (outputs.argmax(1) == y) & outputs.isfinite().all(1)
 
     def check(self, outputs: Nest, y: Nest) -> None:
         """Raise UserError for labels that do not fit the pixels or the classes."""
-        _classes_of(one_tensor(outputs), y, self.units(y), "pixels")
+        logits = one_tensor(outputs)
+        refuse_other_classes(logits.shape[1], tuple(logits.shape[2:]), y, self.units(y), "pixels")
 
 
-@dataclass(frozen=True)
-class NextToken(Task):
-    """A language model: it predicts each token from those before it, or masked tokens. A unit is a token with a label.
+def _of_a_mean(terms: Tensor) -> Tensor:
+    return terms / math.sqrt(terms.shape[1])
 
-    Batches are dicts like those from the tokenizers of transformers: input_ids, attention_mask, ..., labels. Without
-    labels, the labels are the input_ids, except for padding. The network takes the entries of the dict by keyword and
-    returns logits (n, tokens, vocabulary), directly or as the `logits` of its output.
 
-    Parameters
-    ----------
-    shifted
-        Whether the logits at a token are for the next token, as in GPT; False for masked models such as BERT.
-    ignore_index
-        The label of tokens that do not count.
-    """
-
-    shifted: bool = True
-    ignore_index: int = -100
-
-    def pair(self, batch: Any) -> Batch:
-        """The dict without its labels, and the labels, which are those of the next token if `shifted`."""
-        if not isinstance(batch, Mapping) or "input_ids" not in batch:
-            raise UserError(f"the data give {what(batch)}, not a dict with input_ids; give batches as a tokenizer does")
-        x = {name: t for name, t in batch.items() if name != "labels"}
-        if "labels" not in batch and not self.shifted:
-            raise UserError("the batches have no labels; for a masked model, give labels for the masked tokens")
-        y: Tensor = batch["labels"] if "labels" in batch else batch["input_ids"]
-        mask: Tensor | None = batch.get("attention_mask")
-        if "labels" not in batch and mask is not None:
-            y = y.masked_fill(mask == 0, self.ignore_index)
-        return x, y[:, 1:] if self.shifted else y
-
-    def outputs(self, network: Network, x: Nest) -> Nest:
-        """The logits of the tokens that have a label."""
-        out = network(**x)
-        logits: Any = out["logits"] if isinstance(out, Mapping) else getattr(out, "logits", out)
-        return logits[:, :-1] if self.shifted else logits
-
-    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The cross-entropy of each token, (n, tokens)."""
-        return F.cross_entropy(outputs.movedim(-1, 1), y.masked_fill(~self.units(y), 0), reduction="none")
-
-    def units(self, y: Tensor) -> Tensor:
-        """The tokens that count."""
-        return y != self.ignore_index
-
-    def hits(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Whether the largest logit is that of the token."""
-        return (outputs.argmax(-1) == y) & outputs.isfinite().all(-1)
-
-    def check(self, outputs: Nest, y: Nest) -> None:
-        """Raise UserError for labels that do not fit the tokens or the vocabulary."""
-        _classes_of(one_tensor(outputs).movedim(-1, 1), y, self.units(y), "tokens")
+def _normal(u: Tensor, like: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones."""
+    return torch.special.ndtri(u.double()).to(like)
 
 
 def _same_shape(output: Any, y: Any) -> None:
@@ -192,18 +204,6 @@ def _same_shape(output: Any, y: Any) -> None:
             f"the labels have {found}, the outputs shape {tuple(output.shape[1:])}; give floating-point labels of "
             "that shape"
         )
-
-
-def _classes_of(logits: Tensor, y: Any, counted: Tensor, units: str) -> None:
-    """Raise UserError unless the labels (n, ...) of all examples fit the logits (1, classes, ...) of one."""
-    if not isinstance(y, Tensor) or y.is_floating_point() or logits.shape[2:] != y.shape[1:]:
-        raise UserError(
-            f"labels are {what(y)}, logits for {tuple(logits.shape[2:])} {units}; give a class for each of the {units}"
-        )
-    found = y[counted]
-    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < logits.shape[1]:
-        bad = int(found.min()) if int(found.min()) < 0 else int(found.max())
-        raise UserError(f"label {bad} is out of range for {logits.shape[1]} classes (0 to {logits.shape[1] - 1})")
 
 
 TASKS: dict[str, type[Task]] = {

@@ -10,7 +10,13 @@ import xarray as xr
 
 from landscape.runtime.errors import a_few
 
-KINDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "residual": "Hessian minus Gauss-Newton"}
+KINDS = {
+    "hessian": "Hessian",
+    "ggn": "Gauss-Newton matrix",
+    "residual": "Hessian minus Gauss-Newton",
+    "fisher": "Fisher matrix",
+    "fisher_mc": "Monte-Carlo Fisher matrix",
+}
 METHODS = {"lanczos": "Lanczos", "pyhessian": "PyHessian"}
 MIXING = ("auto_augment", "mixup", "cutmix", "smoothing")
 

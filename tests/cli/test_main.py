@@ -294,7 +294,7 @@ def test_the_other_analyses_of_curvature(analysed, trained, tmp_path):
     ("options", "words"),
     [
         (("spectrum", "--per", "block"), "layer, stage"),
-        (("spectrum", "--kind", "fisher"), "hessian, ggn, residual"),
+        (("spectrum", "--kind", "fishy"), "hessian, ggn, residual, fisher"),
         (("spectrum", "--method", "power"), "lanczos, pyhessian"),
         (("top", "--max-basis", 3), "max_basis=3 is too small"),
         (("top", "--chunk-size", 0), "chunk_size=0"),

@@ -174,8 +174,8 @@ def test_a_subset_of_parameters_is_a_diagonal_block(objective):
         )
     with pytest.raises(ls.UserError, match=r"no trainable parameter matches 'wieght'"):
         Curvature(objective, parameters="wieght")
-    with pytest.raises(ls.UserError, match="hessian, ggn, residual"):
-        Curvature(objective, kind="fisher")
+    with pytest.raises(ls.UserError, match="hessian, ggn, residual, fisher, fisher_mc"):
+        Curvature(objective, kind="fishy")
     with pytest.raises(ls.UserError, match="chunk_size=0"):
         Curvature(objective, chunk_size=0)
 
@@ -438,7 +438,7 @@ def test_a_true_eigenvalue_of_a_resnet20_lies_within_each_residual(resnet20, cif
 
 def test_a_form_is_told_by_one_name_and_one_title(objective):
     """Settings, operators, stored results and pictures name the same forms."""
-    assert list(FORMS) == list(comparable.KINDS) == list(get_args(Kind)) == KINDS
+    assert list(FORMS) == list(comparable.KINDS) == [*get_args(Kind), "fisher_mc"] == [*KINDS, "fisher", "fisher_mc"]
     for kind, form in FORMS.items():
         assert form.name == kind
         found = ls.hessian_top(objective, k=1, kind=kind)
