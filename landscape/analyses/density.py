@@ -19,6 +19,7 @@ from landscape.analyses.moments import (
     errors_over_mini_batches,
     penalty_trace,
 )
+from landscape.runtime import processes
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
 from landscape.store.units import Index, Work
@@ -156,6 +157,10 @@ class Density(Probing):
         self.visit(Kept(objective, work, result.attrs["config"]), result, work)
         return result
 
+    def by_all(self) -> bool:
+        """If there are fewer probes than processes, each process differentiates its share of the examples."""
+        return self.batch_size is None and self.probes < processes.size()
+
     def products_of_a_unit(self, objective: Kept) -> int:
         """The steps of a probe."""
         return self.steps
@@ -169,14 +174,24 @@ class Density(Probing):
     def compute(self, ready: Operators, unit: Index) -> Values:
         """The nodes and weights of one probe; on the whole data also its moments without each fold."""
         from landscape.curvature.operators import Curvature
+
+        H = ready.whole
+        if ready.minibatches:
+            x, y = ready.minibatches[unit[0] % len(ready.minibatches)]
+            H = Curvature(ready.objective, x, y, kind=self.kind, chunk_size=self.chunk_size)
+        if not self.by_all():
+            return self._probed(ready, H, unit)
+        from landscape.curvature.spread import by_all
+
+        return by_all(
+            lambda H: self._probed(ready, H, unit), ready.objective, kind=self.kind, chunk_size=self.chunk_size
+        )
+
+    def _probed(self, ready: Operators, H: Curvature, unit: Index) -> Values:
         from landscape.linalg.quadrature import quadrature, unit_start
         from landscape.runtime.random import rademacher
 
-        (i,) = unit
-        H, folded = ready.whole, ready.folded
-        if ready.minibatches:
-            x, y = ready.minibatches[i % len(ready.minibatches)]
-            H = Curvature(ready.objective, x, y, kind=self.kind, chunk_size=self.chunk_size)
+        (i,), folded = unit, ready.folded
         probe = rademacher(H.zeros(), self.seed, i)
         probed = Probed(H, folded, unit_start(H, probe))
         found = quadrature(probed, probe, self.steps, None if ready.keeper is None else ready.keeper(unit))

@@ -14,6 +14,7 @@ from annotated_types import Ge
 from landscape.analyses.base import Examples, Values
 from landscape.analyses.moments import MOMENTS, Probing, empty_folds, errors, penalty_trace
 from landscape.objective.clusters import LEAST_UNITS
+from landscape.runtime import processes
 from landscape.runtime.errors import UserError
 from landscape.runtime.memory import refuse_beyond_memory
 from landscape.runtime.progress import bar
@@ -30,7 +31,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Sketch(NamedTuple):
-    """The operator, orthonormal rows Q (rank, n) near its top eigenvectors, and the moments on their span."""
+    """The operator, orthonormal rows Q (rank, n) near its top eigenvectors, and the moments on their span.
+
+    Under torchrun all processes have a share of the operator, and the first one alone has Q.
+    """
 
     H: FoldedCurvature
     Q: torch.Tensor
@@ -102,17 +106,35 @@ class Trace(Probing):
             {"probe": np.arange(probes)},
         )
 
+    def by_all(self) -> bool:
+        """Each process differentiates its share of the examples."""
+        return True
+
     def ready(self, objective: Objective) -> Sketch:
         """Q with orthonormal rows spanning H S for random signs S; tr(Q H Q^T) and ||H Q^T||_F^2.
 
         Raises UserError where Q H Q^T is not symmetric.
         """
+        if processes.size() == 1:
+            return self._sketch(self._curvature(objective))
+        from landscape.curvature.spread import SpreadFolds, led
+
+        H = SpreadFolds(objective, kind=self.kind, chunk_size=self.chunk_size)
+        found = Sketch(H, H.zeros()[None][:0], H.no_moments())
+
+        def search() -> None:
+            nonlocal found
+            found = self._sketch(H)
+
+        led(search, H)
+        return found
+
+    def _sketch(self, H: FoldedCurvature) -> Sketch:
         import torch
 
         from landscape.linalg.ritz import refuse_asymmetric
         from landscape.runtime.random import rademacher
 
-        H = self._curvature(objective)
         rank = self._rank(H.n)
         if rank:
             LOG.info("a sketch by %d products, then the probes", 2 * rank)
@@ -137,6 +159,12 @@ class Trace(Probing):
 
     def compute(self, ready: Sketch, unit: Index) -> Values:
         """What one probe adds to the exact part."""
+        from landscape.curvature.spread import Together, led
+
+        H = ready.H
+        return led(lambda: self._probed(ready, unit), H) if isinstance(H, Together) else self._probed(ready, unit)
+
+    def _probed(self, ready: Sketch, unit: Index) -> Values:
         from landscape.runtime.random import rademacher
 
         H, Q, exact = ready

@@ -48,7 +48,7 @@ def stated_by(folder: Path) -> dict[str, Any]:
     They are read for a timm model (`architecture`, `pretrained_cfg`) and for a ViT or any other image model of
     transformers (`model_type`). Without a readable config.json the result is empty.
     """
-    config = _json(folder / "config.json")
+    config = config_in(folder)
     try:
         if "architecture" in config:
             return _timm(config)
@@ -57,6 +57,11 @@ def stated_by(folder: Path) -> dict[str, Any]:
     except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError):  # written by neither of the two
         pass
     return {}
+
+
+def config_in(folder: Path) -> dict[str, Any]:
+    """What its config.json holds; empty without a readable one."""
+    return _json(folder / "config.json")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from landscape.checkpoints.build import Build, builder
+from landscape.checkpoints.language import language_task, load_language_model
 from landscape.checkpoints.read import Checkpoint, read_checkpoint
 from landscape.checkpoints.recognise import Fit, best_reading, fitting, hint, shapes_in
 from landscape.checkpoints.stated import stated, stated_network
@@ -39,11 +41,11 @@ def load_checkpoint(
     ----------
     path
         .pt, .pth, .th, .tar, .bin, .ckpt, .t7 (torch, read with weights_only=True), .safetensors, or a Hugging Face
-        folder. It holds a bare state dict, or one under state_dict, model, model_state_dict, model_ema, net or
-        state_dict_ema, or a single one under any other name. Prefixes such as module., _orig_mod., model. and net. are
-        removed, unless the network has them too. Keys without a prefix that most keys share, such as the weights of a
-        loss, are left out. Other projects' names for the parameters of our networks are translated
-        (`landscape.checkpoints.dialects`).
+        folder; one with a language model needs transformers (`landscape.checkpoints.language`). It holds a bare state
+        dict, or one under state_dict, model, model_state_dict, model_ema, net or state_dict_ema, or a single one under
+        any other name. Prefixes such as module., _orig_mod., model. and net. are removed, unless the network has them
+        too. Keys without a prefix that most keys share, such as the weights of a loss, are left out. Other projects'
+        names for the parameters of our networks are translated (`landscape.checkpoints.dialects`).
     model
         A name of landscape.models, "timm:NAME", "path/to/file.py:function" (your own code, which runs), or a callable;
         the function is called with those of num_classes, image_size and in_channels that it takes. None if the metadata
@@ -70,6 +72,8 @@ def load_checkpoint(
     """
     checkpoint = read_checkpoint(path)
     metadata = checkpoint.metadata
+    if model is None and (task := language_task(Path(path))) is not None:
+        return _language_model(Path(path), checkpoint, task, device)
     settings: dict[str, Any] = {}
     if model is None or (model == metadata.get("model") and ".py:" not in str(model)):
         named, settings = stated_network(metadata, path, len(checkpoint.state)) or (None, {})
@@ -113,6 +117,28 @@ def load_checkpoint(
     }
     LOG.debug("read %s: %s, %d parameters", path, name, provenance["parameters"])
     return network.to(device).eval(), provenance
+
+
+def _language_model(
+    folder: Path, checkpoint: Checkpoint, task: str, device: torch.device | str
+) -> tuple[nn.Module, dict[str, Any]]:
+    network, settings = load_language_model(folder, checkpoint)
+    name = f"transformers:{type(network).__name__}"
+    provenance: dict[str, Any] = {
+        "file": os.fspath(folder),
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "prefix": checkpoint.prefix,
+        "left_out": [],
+        "dialect": None,
+        "model": name,
+        "num_classes": None,
+        "image_size": None,
+        "in_channels": None,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "metadata": {"model": name, "task": task, "settings": settings},
+    }
+    return network.to(device), provenance
 
 
 def _misfit(fit: Fit, checkpoint: Checkpoint, path: object) -> UserError:

@@ -70,12 +70,7 @@ class FoldedCurvature(Curvature):
 
     def with_moments(self, v: Tensor) -> tuple[Tensor, Moments]:
         """H v, (n,), and the moments of v."""
-        parts = self._parts(v)
-
-        def add(totals: Sequence[Parts], local: Local, kept: bool, chunk: int) -> None:
-            accumulate(totals[self._folds.of_chunk[chunk]], local.product(parts, kept))
-
-        rows = self._summed(v.new_zeros(self.folds, len(v)), add)
+        rows = self._by_fold(v)
         self.products += 1
         penalty = with_penalty(self, v[None], torch.zeros_like(v)[None])[0]
         whole = rows.sum(0)
@@ -83,6 +78,15 @@ class FoldedCurvature(Curvature):
         without = [_moments(v, rest + penalty) for rest in self._folds.without(rows, whole)]
         first, second = np.array(without).T
         return product, Moments(*_moments(v, product), first, second)
+
+    def _by_fold(self, v: Tensor) -> Tensor:
+        """Each fold's part of H v, (F, n), without the penalty."""
+        parts = self._parts(v)
+
+        def add(totals: Sequence[Parts], local: Local, kept: bool, chunk: int) -> None:
+            accumulate(totals[self._folds.of_chunk[chunk]], local.product(parts, kept))
+
+        return self._summed(v.new_zeros(self.folds, len(v)), add)
 
 
 def gradient_norm(objective: Objective) -> tuple[float, float]:
@@ -126,6 +130,10 @@ class _Folds:
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.objective.data.at, self._places)
+
+    def share(self, first: int, step: int) -> None:
+        """Keep every `step`-th chunk from number `first` on."""
+        self.of_chunk, self._places = self.of_chunk[first::step], self._places[first::step]
 
     def without(self, rows: Tensor, whole: Tensor) -> Iterator[Tensor]:
         """The mean over all units but those of each fold, from the folds' parts (F, n) of the mean over all (n,)."""

@@ -64,6 +64,7 @@ def _of_subject(objective: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "task", _task(objective["task"])
     if data.get("split") == "train":
         yield "samples", data.get("samples")
+        yield "tokens", data.get("tokens")
         yield "transform", "eval" if data.get("transform") == "eval" else None
         for name in MIXING:
             yield name, data.get(name) if (data.get(name) or None) != (stated.get(name) or None) else None

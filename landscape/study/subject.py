@@ -49,7 +49,10 @@ class SubjectSettings(Settings):
         digits, torch/NAME, hfds/NAME-or-folder, an image folder, or file.py:function, which returns batches for the
         network; by default the data that the checkpoint names.
     task
-        classification, regression, gaussian-regression, multi-label, segmentation, next-token, or file.py:function.
+        classification, regression, gaussian-regression, multi-label, segmentation, next-token, or file.py:function; by
+        default classification, and for a Hugging Face folder of a language model what that was trained for.
+    tokens
+        Tokens in a sequence, where the data are texts (hfds/NAME-or-folder, for a language model).
     samples
         Frozen examples of the training split; by default all, up to what an analysis can use.
     transform
@@ -82,7 +85,8 @@ class SubjectSettings(Settings):
 
     model: str | None = None
     data: str | None = None
-    task: str = "classification"
+    task: str | None = None
+    tokens: Annotated[int, Ge(2)] = 128
     samples: Annotated[int, Ge(1)] | None = None
     transform: Literal["train", "eval"] = "train"
     mean: Numbers | None = None
@@ -197,6 +201,8 @@ class Subject:
                 self.data, split=split, samples=samples, at_most=at_most, batch_size=settings.eval_batch_size,
                 seed=settings.seed,
             )  # fmt: skip
+        if self._language is not None:
+            return self._draw_texts(split=split, samples=samples, at_most=at_most)
         from landscape.data.frozen import load_data
 
         drawn = load_data(
@@ -209,12 +215,31 @@ class Subject:
                      "if it was by others, give them", self.provenance["file"], mean, std, self.data)  # fmt: skip
         return drawn
 
+    @property
+    def _language(self) -> str | None:
+        """The task of a language model from a Hugging Face folder; None for any other network."""
+        return self.provenance["metadata"].get("task") if "transformers:" in str(self.provenance["model"]) else None
+
+    def _draw_texts(self, *, split: str, samples: int | None, at_most: int | None) -> OwnData:
+        from landscape.data.text import text_data
+
+        if not str(self.data).startswith("hfds/"):
+            raise UserError(
+                f"{self.data} are no texts, which a language model needs; give hfds/NAME or file.py:function"
+            )
+        settings = self.settings
+        masked = "shifted=False" in str(self._language)
+        return text_data(
+            self.data, Path(self.provenance["file"]), split=split, samples=samples, at_most=at_most,
+            tokens=settings.tokens, masked=masked, batch_size=settings.eval_batch_size, seed=settings.seed,
+        )  # fmt: skip
+
     @cached_property
     def task(self) -> Task:
         """The task: how a batch becomes losses."""
         from landscape.objective.tasks import task_named
 
-        return task_named(self.settings.task)
+        return task_named(self.settings.task or self._language or "classification")
 
     def _transform(self, examples: Examples) -> str:
         return examples.transform or (self.settings.transform if examples.split == "train" else "eval")

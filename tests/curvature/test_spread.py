@@ -32,6 +32,10 @@ plane = ls.eigenvector_plane(objective, ls.Search(k=2, which="BE", tol=1e-3))
 found["plane"] = plane.config["eigenvalues"], sum(float(d.abs().sum()) for d in plane.directions[0].values())
 density = ls.spectral_density(objective, probes=2, steps=6)
 found["density"] = density["node"].values.tolist()
+one = ls.spectral_density(objective, probes=1, steps=6)  # fewer probes than processes
+found["one probe"] = one["node"].values.tolist(), one["trace_without_fold"].values.tolist()
+trace = ls.hessian_trace(objective, products=12)
+found["trace"] = [trace[name].values.tolist() for name in ("trace", "frobenius_squared", "trace_without_fold")]
 try:
     by_all(lambda H: H(v) if H is None else 1 / 0, objective)
 except ZeroDivisionError as e:
@@ -67,7 +71,7 @@ def test_two_processes_differentiate_a_share_each(found):
     assert max(shares) < 40
 
 
-@pytest.mark.parametrize("what", ["product", "gradient", "top", "part", "plane", "density"])
+@pytest.mark.parametrize("what", ["product", "gradient", "top", "part", "plane", "density", "one probe", "trace"])
 def test_together_they_find_what_one_finds(found, what):
     alone, (first, second) = found
     assert first[what] == second[what]
