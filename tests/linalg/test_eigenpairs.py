@@ -437,3 +437,16 @@ def test_a_second_look_finds_what_the_start_had_next_to_nothing_of(which):
     assert together.vectors is None
     twice = sought(lambda u: u * eigenvalues[[0, 0, *range(2, 406)]], v, 3, second_look=True)
     np.testing.assert_allclose(twice.values, [40, 40, 8], rtol=1e-3)
+
+
+def test_long_vectors_in_float32_are_summed_without_loss():
+    """A plain float32 sum over 2 million positive numbers is wrong by more than rounding, and so were length and T."""
+    n = 1 << 21
+    diagonal = torch.linspace(1, 2, n)
+    lanczos = Lanczos(Rows(lambda X: X * diagonal), torch.ones(1, 1, n), most=4)
+    for _ in range(3):
+        lanczos.step()
+    Q = lanczos.Q[0].double()
+    torch.testing.assert_close(Q @ Q.T, torch.eye(3, dtype=torch.float64), rtol=0, atol=3e-7)
+    np.testing.assert_allclose(lanczos.T[0], ((Q * diagonal) @ Q.T).numpy(), atol=3e-7)
+    assert lanczos.asymmetry[0] < 3e-7
