@@ -27,6 +27,16 @@ for part in "0.1 240" "1.0 24"; do # as many steps of training with a tenth of t
     echo "vit_local;$vit, global_pool='avg', local=3);$part"
 done | tr '\n' '\0' | xargs -0 -n 1 -P "$cores" bash -c \
     'set -euo pipefail; IFS=";" read -r name model part <<< "$1"; one "$name" "$model" $part' _
+# A second training of two of them, seed 1, of which twelve epochs are looked at.
+second() { # name, model
+    local stem="${1}_1.0-seed1" epochs="study/${1}_1.0-seed1"
+    landscape train --model "$2" --data "$DATA" --epochs 24 --warmup-epochs 2 --dtype bfloat16 --seed 1 \
+        --trajectory "$epochs" --out "$epochs.safetensors" --quiet
+    landscape series "$epochs"/epoch{01,03,06,12}.safetensors \
+        --data "$DATA" --samples 256 --batches 16 --weight-decay 0.05 --out "$HERE/$stem-epochs.h5" --quiet
+}
+second vit "$vit)"
+second resnet20 resnet20
 landscape show "$HERE"/*_?.?.h5
 landscape show "$HERE"/*-epochs.h5
 for share in 0.1 1.0; do

@@ -112,32 +112,28 @@ def test_killed_at_random_moments_it_gives_the_same_page(tiny, tmp_path):
 
 
 def test_cells_run_in_processes_of_their_own_and_on_a_cluster(tiny):
+    """The moments are epochs: those that are asked for are looked at, and the end. Two processes that share a cell give
+    the numbers of one on a cluster.
+    """
     pytest.importorskip("submitit")
-    common = ("study", tiny, "--out", "here", "--device", "cpu", "--quiet", "--jobs", 2)
-    done = invoke(*common, "--cell", "small-plain-1-0")
-    assert done.returncode == 0, done.stderr
-    done = invoke(*common, "--cell", "other-plain-1-0", "--cluster", "local")
-    assert done.returncode == 0, done.stderr
-    assert {"test", "series"} <= set(ls.load("here/results/small-plain-1-0.h5"))
-    assert {"test", "series"} <= set(ls.load("here/results/other-plain-1-0.h5"))
-    spent = invoke(*(word for word in common[:-2] if word != "--quiet"), "--cell", "small-plain-1-1", "--budget", "0s")
+    tiny.write_text(TINY.replace("losses = [2.2]", "epochs = [1]"))
+    common = ("study", tiny, "--device", "cpu", "--quiet", "--jobs", 2, "--out")
+    made = []
+    for folder, how in (("two", ("--processes", 2)), ("one", ("--cluster", "local"))):
+        done = invoke(*common, folder, "--cell", "small-plain-1-0", *how)
+        assert done.returncode == 0, done.stderr
+        file = ls.load(f"{folder}/results/small-plain-1-0.h5")
+        assert {"test", "series"} <= set(file)
+        assert file["series"]["checkpoint"].values.tolist() == ["epoch 1", "epoch 2"]
+        assert [p.name for p in Path(f"{folder}/weights/small-plain-1-0").iterdir()] == ["epoch1.safetensors"]
+        made.append(file["series"])
+    for name in ("nll", "eigenvalue"):
+        np.testing.assert_allclose(made[0][name], made[1][name], rtol=1e-3)
+    told = (word for word in common if word != "--quiet")
+    spent = invoke(*told, "one", "--cell", "small-plain-1-1", "--budget", "0s")
     assert spent.returncode == 0, spent.stderr
     assert "1 cell is not finished (small-plain-1-1); the same command continues" in spent.stdout
-    refused(invoke(*common, "--cell", "smal-plain-1-0"), "did you mean small-plain-1-0")
-
-
-def test_moments_are_epochs_and_a_cell_is_a_job_of_two_processes(tiny):
-    """Every epoch that is asked for is looked at, and the end; two processes give the numbers of one."""
-    tiny.write_text(TINY.replace("losses = [2.2]", "epochs = [1]"))
-    common = ("study", tiny, "--device", "cpu", "--quiet", "--cell", "small-plain-1-0")
-    for more in (("--out", "one"), ("--out", "two", "--processes", 2)):
-        done = invoke(*common, *more)
-        assert done.returncode == 0, done.stderr
-    one, two = (ls.load(f"{folder}/results/small-plain-1-0.h5") for folder in ("one", "two"))
-    assert one["series"]["checkpoint"].values.tolist() == ["epoch 1", "epoch 2"]
-    assert sorted(p.name for p in Path("one/weights/small-plain-1-0").iterdir()) == ["epoch1.safetensors"]
-    for name in ("nll", "eigenvalue"):
-        np.testing.assert_allclose(two["series"][name], one["series"][name], rtol=1e-3)
+    refused(invoke(*common, "one", "--cell", "smal-plain-1-0"), "did you mean small-plain-1-0")
 
 
 @pytest.mark.parametrize(
