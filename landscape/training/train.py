@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,7 @@ def train(
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     wrapped = DistributedDataParallel(network) if processes.size() > 1 else network
     saved = Path(state) if state is not None else None
-    identity = {
-        **training_metadata(source, recipe, settings),
-        "examples": len(source),
-        "processes": processes.size(),
-        "start": fingerprint(network.state_dict()),
-    }
+    identity = _identity(source, recipe, settings, network)
     standing = restored(saved, network, optimizer, identity, device)
     draw = Batches(source, recipe, settings, device, layout, workers)
     first = processes.rank() == 0
@@ -153,16 +149,8 @@ def train(
     )  # fmt: skip
     with deferred():
         clock = _Clock(save_every, budget)
-
-        def keep() -> None:
-            if saved is not None:
-                store(saved, network, optimizer, identity, standing, device)
-            if clock.stop:
-                raise Interrupted(clock.stop)
-            if clock.spent and len(standing.losses) < recipe.epochs:
-                raise Unfinished(len(standing.losses), standing.step)
-            clock.last = time.monotonic()
-
+        stored = None if saved is None else partial(store, saved, network, optimizer, identity, standing, device)
+        keep = partial(_keep, stored, standing, clock, recipe.epochs)
         for epoch in epochs:
             schedule.step(epoch)
             rate = optimizer.param_groups[0]["lr"]
@@ -183,6 +171,30 @@ def train(
 def training_metadata(source: Source, recipe: Recipe, settings: InputSettings) -> dict[str, Any]:
     """What a later reader of the weights needs to know, as far as it is known before the training."""
     return {**recipe.asdict(), "num_classes": source.num_classes, **asdict(settings), "data": source.name}
+
+
+def _identity(source: Source, recipe: Recipe, settings: InputSettings, network: nn.Module) -> dict[str, Any]:
+    """What tells this training from others whose state a file may keep; the network has its initial weights."""
+    return {
+        **training_metadata(source, recipe, settings),
+        "examples": len(source),
+        "processes": processes.size(),
+        "start": fingerprint(network.state_dict()),
+    }
+
+
+def _keep(stored: Callable[[], None] | None, standing: Standing, clock: _Clock, epochs: int) -> None:
+    """Store where the training stands, if it is stored at all; and end it here if the clock says so.
+
+    Raises Interrupted after a signal, and Unfinished if the budget is spent before the end.
+    """
+    if stored is not None:
+        stored()
+    if clock.stop:
+        raise Interrupted(clock.stop)
+    if clock.spent and len(standing.losses) < epochs:
+        raise Unfinished(len(standing.losses), standing.step)
+    clock.last = time.monotonic()
 
 
 @contextmanager
