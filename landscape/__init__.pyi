@@ -41,12 +41,12 @@ from .linalg.search import Search as Search
 from .models import blocks as blocks
 from .models import create_model as create_model
 from .models import list_models as list_models
+from .objective.next_token import NextToken as NextToken
 from .objective.objective import Objective as Objective
 from .objective.task import Classification as Classification
 from .objective.task import Task as Task
 from .objective.tasks import GaussianRegression as GaussianRegression
 from .objective.tasks import MultiLabel as MultiLabel
-from .objective.tasks import NextToken as NextToken
 from .objective.tasks import Regression as Regression
 from .objective.tasks import Segmentation as Segmentation
 from .pictures.look import Look as Look
